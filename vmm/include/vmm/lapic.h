@@ -46,5 +46,11 @@ void hsk_ioapic_eoi(struct hsk_machine *m, uint8_t vector);
 /* The PIC's output line into LINT0 / virtual wire of the bootstrap APIC, and its acknowledge. */
 void hsk_lapic_set_extint(struct hsk_lapic *l, bool level);
 int hsk_pic_ack(struct hsk_machine *m);
-/* NMI line (watchdog, user): */
+/* NMI line (watchdog, user), through LINT1: */
 void hsk_lapic_nmi(struct hsk_lapic *l);
+
+/* The APIC that this thread's accesses to the MMIO page reach: a vCPU thread binds its own; unbound: APIC 0. */
+void hsk_lapic_bind_thread(struct hsk_lapic *l);
+
+/* What the timer counts before the divider. KVM's in-kernel APIC has the same; CPUID leaf 0x15 must give it as crystal. */
+#define HSK_LAPIC_TIMER_HZ 1000000000u
