@@ -61,6 +61,7 @@ struct hsk_cpu_state {
     uint32_t interrupt_pending; /* 0 or 1: an acknowledged interrupt that was not delivered yet (KVM) */
     uint32_t interrupt_vector;
     uint32_t sipi_vector;
+    uint64_t reserved[2];       /* zero; fills the gap before xsave, so that the field table covers every byte */
     uint8_t xsave[HSK_XSAVE_SIZE] __attribute__((aligned(64)));
 };
 
