@@ -10,7 +10,7 @@
 
 static struct hsk_machine *machine_of(struct hsk_input *in)
 {
-    return (struct hsk_machine *)((char *)in - offsetof(struct hsk_machine, input));
+    return hsk_container_of(in, struct hsk_machine, input);
 }
 
 static void input_key(struct hsk_input *in, uint16_t code, bool down)

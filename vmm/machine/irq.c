@@ -10,7 +10,7 @@
 
 static void gsi_set(struct hsk_irq *irq, bool level)
 {
-    struct gsi *g = (struct gsi *)((char *)irq - offsetof(struct gsi, irq));
+    struct gsi *g = hsk_container_of(irq, struct gsi, irq);
 
     if (g->n < 16 && g->m->pic)
         hsk_pic_set(g->m->pic, g->n, level);

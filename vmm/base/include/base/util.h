@@ -61,6 +61,9 @@ static inline int hsk_steal_fd(int *fd)
     }
 #define HSK_AUTO(type, name) __attribute__((cleanup(type##_auto_))) struct type *name
 
+/* The struct that holds ptr as its member. */
+#define hsk_container_of(ptr, type, member) ((type *)(void *)((char *)(ptr)-offsetof(type, member)))
+
 /* true if [off, off+len) lies inside [0, size): no overflow for any values. */
 static inline bool hsk_range_ok(uint64_t off, uint64_t len, uint64_t size)
 {
