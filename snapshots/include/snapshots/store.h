@@ -10,30 +10,13 @@
  */
 #pragma once
 
+#include <appliance-format/manifest.h>
 #include <base/util.h>
 
 struct hsk_doc;
 struct hsk_disk;
 
 enum hsk_version_kind { HSK_VERSION_USER, HSK_VERSION_SAVED, HSK_VERSION_BEFORE_REVERT, HSK_VERSION_AUTO };
-
-/* What the manifest says of the machine (hva-format.md, 4). Strings owned by the struct. */
-struct hsk_manifest_disk {
-    char *id;               /* "root": [a-z0-9-]{1,32} */
-    uint64_t size_bytes;
-    char *interface;        /* "virtio" */
-};
-struct hsk_manifest {
-    char *uuid, *name;
-    char *cpu;              /* model spec or NULL = default */
-    unsigned ncpus;
-    uint64_t memory_bytes, vram_bytes;
-    struct hsk_manifest_disk *disks;
-    unsigned ndisks;
-    char *cmdline;          /* direct boot: kernel is member boot/kernel, initrd boot/initrd; NULL = none */
-    bool has_kernel, has_initrd;
-};
-void hsk_manifest_free(struct hsk_manifest *m);
 
 struct hsk_version_info {
     char id[33];            /* 128-bit random, hex */
@@ -77,6 +60,11 @@ struct hsk_version_info *hsk_doc_versions(struct hsk_doc *doc, GError **error);
 /* The version the machine's present derives from ("" if none), the newest of kind SAVED ("" if none), and undo's target. */
 const char *hsk_doc_current(struct hsk_doc *doc);
 const char *hsk_doc_saved(struct hsk_doc *doc);
+/* Have the disks been written since the current version? Then its RAM does not belong to them: a saved state may be resumed
+   only if it is the current version and this is false; otherwise the machine starts cold from its disks, as after a power cut. */
+bool hsk_doc_live_changed(struct hsk_doc *doc);
+/* The random id of the instance store (32 hex digits); NULL for a document opened read-only. */
+const char *hsk_doc_instance(struct hsk_doc *doc);
 /* A reference by id, unique prefix of at least 4 characters, exact title, or NULL = newest USER version; error names it. */
 char *hsk_doc_resolve(struct hsk_doc *doc, const char *ref, GError **error);
 bool hsk_doc_drop(struct hsk_doc *doc, const char *id, GError **error);
