@@ -1,0 +1,17 @@
+/* SPDX-License-Identifier: MIT */
+/* Values of the command line, and where the programs are. */
+#pragma once
+
+#include <base/util.h>
+
+/* "512M", "1G", "64MiB", "4096K", plain bytes. The error names the option. */
+bool hsk_parse_size(const char *option, const char *text, uint64_t *bytes, GError **error);
+/* Memory of a machine: a size that is a multiple of 1 MiB, 16 MiB to 64 GiB. */
+bool hsk_parse_memory(const char *text, uint64_t *bytes, GError **error);
+/* One of the words (NULL-terminated list); the error lists them. */
+bool hsk_parse_word(const char *option, const char *text, const char *const *words, GError **error);
+
+/* Path of a program of ours, which lies beside the running one. Caller frees. */
+char *hsk_program_path(const char *name);
+/* "hva: sentence" on stderr. */
+void hsk_complain(const char *sentence);

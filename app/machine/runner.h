@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: MIT */
+/* The inside of hva-machine: one machine, the wire to the keeper, and the files it was handed. */
+#pragma once
+
+#include "common/wire.h"
+#include <vmm/boot.h>
+
+struct hsk_runner {
+    int wire;
+    GHashTable *fds;              /* name -> descriptor + 1; what nobody took is closed at the end */
+    struct hsk_machine *machine;
+    bool reset_in_place;          /* a reset of the guest boots again; else it stops and the keeper decides */
+    GBytes *kernel, *initrd;      /* or NULL */
+    char *cmdline, *kernel_name;
+};
+
+/* The descriptor handed over as name, now the caller's; -1: there is none. */
+int hsk_runner_take_fd(struct hsk_runner *r, const char *name);
+/* Builds the machine that cfg (the keeper's config message) describes. */
+bool hsk_runner_build(struct hsk_runner *r, const json_t *cfg, GError **error);
+/* Power-on: reset, and for a direct boot the kernel into memory. The machine is stopped. */
+bool hsk_runner_power_on(struct hsk_runner *r, GError **error);
+/* The other way to start: a saved state. */
+bool hsk_runner_load(struct hsk_runner *r, int state_fd, GError **error);
+/* Contents of a descriptor, all of it. */
+GBytes *hsk_read_fd(int fd, uint64_t max_bytes, const char *what, GError **error);
+/* Tells the keeper; a keeper that is gone is noticed by the wire's end of file. */
+void hsk_runner_tell(struct hsk_runner *r, json_t *body, int fd);
+/* {"event": event, "text": text}; text may be NULL and of any encoding. */
+void hsk_runner_tell_text(struct hsk_runner *r, const char *event, const char *text);
+/* What the machine reports (hsk_event_fn); opaque is the runner. */
+void hsk_runner_event(void *opaque, enum hsk_event_kind kind, uint64_t value, const char *text);
+/* One command of the keeper; takes nothing. */
+void hsk_runner_command(struct hsk_runner *r, struct hsk_wire_msg *msg);
