@@ -88,6 +88,16 @@ enum soft_next {
 };
 
 struct soft_code;        /* code cache and blocks: cache.c */
+struct soft_translator;
+
+/* Jump cache of indirect branches, one per MMU index and code size (64-bit or not). Index: low 11 bits of the target
+   and bits 46 and 47, so that user and kernel do not collide and index 0 is (nearly) never used. */
+struct soft_jump {
+    uint64_t not_pc;     /* ~target, or 0 = empty */
+    uint64_t host;
+};
+#define SOFT_JUMP_MASK 0x0000c000000007ffull
+#define SOFT_JUMP_SIZE 8192u
 
 struct soft_vcpu {
     /* --- offsets are baked into translated code (emit.h) --- */
@@ -99,7 +109,15 @@ struct soft_vcpu {
     uint64_t tlb_table;        /* &tlb[mmu] as an address */
     _Atomic uint32_t interrupt;/* != 0: look at the world at the next block head (SOFT_INT_*) */
     uint32_t fpu_parked;
-    uint64_t scratch[16];      /* the translator's own */
+    uint64_t scratch[16];      /* the translator's own, and all up to the next line (offsets.h, checked in engine.c) */
+    struct soft_vcpu *self;
+    uint64_t host_rsp;         /* in translated code: the C stack to return to */
+    uint64_t exit_arg;         /* struct soft_link * of a direct exit */
+    uint64_t jump_target;
+    uint64_t jump_mask;        /* pext mask of the jump cache; 0 makes every lookup miss, which is how kick() gets in */
+    uint64_t tlb_mask, page_mask, bit_mask[3];  /* constants for pext */
+    uint64_t landing[8];       /* soft_setjmp(): where soft_fault() and soft_unimplemented() go */
+    uint8_t bounce[192] __attribute__((aligned(64)));
     /* --- both halves --- */
     struct hsk_vcpu base;
     struct hsk_cpu_state s;    /* gpr, rip, rflags, seg of the struct: seg[] authoritative here, gpr/rip/rflags above */
@@ -114,12 +132,14 @@ struct soft_vcpu {
     struct soft_engine *engine;
     struct soft_translator *tr;/* translator half's private state of this vCPU: jump cache, host stack, ... */
     struct soft_tlb_entry tlb[SOFT_NMMU][SOFT_TLB_SIZE];
+    struct soft_jump jump[SOFT_NMMU * 2][SOFT_JUMP_SIZE];
 };
 
 enum {
     SOFT_INT_KICK = 1,    /* run() returns HSK_EXIT_KICK */
     SOFT_INT_APIC = 2,    /* hsk_lapic_pending may be non-zero */
     SOFT_INT_FLUSH = 4,   /* somebody asked for a TLB flush */
+    SOFT_INT_CODE = 8,    /* a device wrote a page that holds translated code */
 };
 
 struct soft_engine {
