@@ -1,0 +1,169 @@
+/* SPDX-License-Identifier: MIT */
+/* Inside of the system half of the software engine: shared by its own files only. Rules: soft.h. */
+#pragma once
+
+#include <vmm/cpu_bits.h>
+
+#include "soft.h"
+
+enum soft_vector {
+    VEC_DB = 1, VEC_NMI = 2, VEC_BP = 3, VEC_OF = 4, VEC_BR = 5, VEC_UD = 6, VEC_NM = 7, VEC_DF = 8, VEC_TS = 10,
+    VEC_NP = 11, VEC_SS = 12, VEC_GP = 13, VEC_PF = 14, VEC_MC = 18,
+};
+
+static inline bool soft_lma(const struct soft_vcpu *v)
+{
+    return v->s.efer & HSK_EFER_LMA;
+}
+static inline bool soft_protected(const struct soft_vcpu *v)
+{
+    return (v->s.cr0 & HSK_CR0_PE) && !(v->rflags & HSK_FLAG_VM);
+}
+static inline unsigned soft_iopl(const struct soft_vcpu *v)
+{
+    return v->rflags >> 12 & 3;
+}
+/* Implicit accesses to descriptor tables and the TSS: supervisor, and SMAP holds whatever EFLAGS.AC is (SDM vol. 3, 4.6.1). */
+static inline unsigned soft_sys_mmu(const struct soft_vcpu *v)
+{
+    if (!(v->s.cr0 & HSK_CR0_PG))
+        return SOFT_MMU_PHYS;
+    return v->s.cr4 & HSK_CR4_SMAP ? SOFT_MMU_KERNEL_SMAP : SOFT_MMU_KERNEL;
+}
+static inline unsigned soft_mmu_at(const struct soft_vcpu *v, unsigned cpl)
+{
+    if (!(v->s.cr0 & HSK_CR0_PG))
+        return SOFT_MMU_PHYS;
+    if (cpl == 3)
+        return SOFT_MMU_USER;
+    return (v->s.cr4 & HSK_CR4_SMAP) && !(v->rflags & HSK_FLAG_AC) ? SOFT_MMU_KERNEL_SMAP : SOFT_MMU_KERNEL;
+}
+static inline uint64_t soft_mask(unsigned bytes)
+{
+    return bytes >= 8 ? ~0ull : (1ull << (8 * bytes)) - 1;
+}
+static inline void soft_need_cpl0(struct soft_vcpu *v)
+{
+    if (v->cpl != 0)
+        soft_fault(v, VEC_GP, 0);
+}
+/* The address of the instruction behind this one. */
+static inline uint64_t soft_next_rip(const struct soft_vcpu *v, const struct soft_insn *in)
+{
+    return (v->rip + in->length) & (v->code_size == 8 ? ~0ull : 0xffffffff);
+}
+static inline enum soft_next soft_done(struct soft_vcpu *v, const struct soft_insn *in)
+{
+    v->rip = soft_next_rip(v, in);
+    return SOFT_NEXT_INSN;
+}
+/* The same, but the mode or what may interrupt has changed. */
+static inline enum soft_next soft_done_jump(struct soft_vcpu *v, const struct soft_insn *in)
+{
+    v->rip = soft_next_rip(v, in);
+    return SOFT_NEXT_JUMP;
+}
+
+/* --- operand.c --- */
+
+uint64_t soft_reg_get(const struct soft_vcpu *v, unsigned reg, unsigned size);
+void soft_reg_set(struct soft_vcpu *v, unsigned reg, unsigned size, uint64_t value);
+/* Offset of the memory operand in its segment. */
+uint64_t soft_offset(const struct soft_vcpu *v, const struct soft_insn *in);
+/* May [off, off+len) of the segment be accessed (canonical, limit, type)? *va is its linear address. */
+bool soft_seg_ok(const struct soft_vcpu *v, unsigned seg, uint64_t off, unsigned len, bool write, uint64_t *va);
+/* The same; raises #SS(0) or #GP(0). */
+uint64_t soft_seg_va(struct soft_vcpu *v, unsigned seg, uint64_t off, unsigned len, bool write);
+/* Linear address of the memory operand (+ extra), checked for [0, len). */
+uint64_t soft_mem(struct soft_vcpu *v, const struct soft_insn *in, uint64_t extra, unsigned len, bool write);
+uint64_t soft_get(struct soft_vcpu *v, const struct soft_insn *in, unsigned op, unsigned size);
+void soft_put(struct soft_vcpu *v, const struct soft_insn *in, unsigned op, unsigned size, uint64_t value);
+
+/* A stack being pushed to or popped from; nothing is committed but by the caller: rsp = soft_stack_sp(). */
+struct soft_stack {
+    struct hsk_segment ss;
+    uint64_t sp;
+    unsigned mmu;
+    bool wide;      /* 64-bit: no segmentation */
+    int fault_error; /* error code of #SS */
+};
+void soft_stack_init(const struct soft_vcpu *v, struct soft_stack *st);
+void soft_push(struct soft_vcpu *v, struct soft_stack *st, unsigned size, uint64_t value);
+uint64_t soft_pop(struct soft_vcpu *v, struct soft_stack *st, unsigned size);
+/* Writes the pointer back with the width of the stack. */
+void soft_stack_commit(struct soft_vcpu *v, const struct soft_stack *st);
+
+/* --- segment.c --- */
+
+/* Reads a descriptor; false: null selector, no LDT, or outside of the table. */
+bool soft_desc_read(struct soft_vcpu *v, uint16_t sel, uint64_t *desc);
+void soft_desc_decode(uint64_t desc, uint16_t sel, struct hsk_segment *out);
+/* Sets the accessed bit in memory if it is clear, and in *seg. */
+void soft_desc_accessed(struct soft_vcpu *v, uint16_t sel, struct hsk_segment *seg);
+static inline bool soft_is_code(const struct hsk_segment *g)
+{
+    return (g->attr & HSK_SEG_S) && (g->attr & 8);
+}
+static inline bool soft_is_writable(const struct hsk_segment *g)
+{
+    return (g->attr & HSK_SEG_S) && (g->attr & 0xa) == 2;
+}
+static inline bool soft_is_conforming(const struct hsk_segment *g)
+{
+    return (g->attr & HSK_SEG_S) && (g->attr & 0xc) == 0xc;
+}
+/* Checks and reads a stack segment for privilege cpl; raises vec_bad(sel|ext) or vec_absent(sel|ext). */
+void soft_load_ss(struct soft_vcpu *v, uint16_t sel, unsigned cpl, struct hsk_segment *out, unsigned vec_bad, unsigned vec_absent,
+                  unsigned ext);
+/* A null SS of 64-bit mode. */
+static inline struct hsk_segment soft_null_ss(unsigned cpl)
+{
+    return (struct hsk_segment){.selector = (uint16_t)cpl, .attr = (uint16_t)(cpl << 5)};
+}
+/* After a return to an outer ring: data segments that it may not see become null. */
+void soft_drop_segments(struct soft_vcpu *v, unsigned cpl);
+/* Does the offset lie in a code segment (canonical or in the limit)? Else #GP(0). */
+void soft_check_target(struct soft_vcpu *v, const struct hsk_segment *cs, uint64_t rip);
+
+/* --- others --- */
+
+/* Sets RFLAGS; if that lets interrupts in, asks for a look at the next block head. Mode changes are the caller's. */
+void soft_set_rflags(struct soft_vcpu *v, uint64_t rflags);
+/* Something may be deliverable now: asks for a look at the next block head. */
+void soft_recheck_interrupts(struct soft_vcpu *v);
+
+typedef enum soft_next (*soft_exec_fn)(struct soft_vcpu *v, const struct soft_insn *in);
+enum soft_next soft_x_iret(struct soft_vcpu *v, const struct soft_insn *in);
+enum soft_next soft_x_int(struct soft_vcpu *v, const struct soft_insn *in);
+enum soft_next soft_x_mov(struct soft_vcpu *v, const struct soft_insn *in);
+enum soft_next soft_x_push_seg(struct soft_vcpu *v, const struct soft_insn *in);
+enum soft_next soft_x_pop_seg(struct soft_vcpu *v, const struct soft_insn *in);
+enum soft_next soft_x_load_far(struct soft_vcpu *v, const struct soft_insn *in);
+enum soft_next soft_x_far_branch(struct soft_vcpu *v, const struct soft_insn *in);
+enum soft_next soft_x_far_ret(struct soft_vcpu *v, const struct soft_insn *in);
+enum soft_next soft_x_dtable(struct soft_vcpu *v, const struct soft_insn *in);
+enum soft_next soft_x_seg_query(struct soft_vcpu *v, const struct soft_insn *in);
+enum soft_next soft_x_syscall(struct soft_vcpu *v, const struct soft_insn *in);
+enum soft_next soft_x_sysret(struct soft_vcpu *v, const struct soft_insn *in);
+enum soft_next soft_x_sysenter(struct soft_vcpu *v, const struct soft_insn *in);
+enum soft_next soft_x_sysexit(struct soft_vcpu *v, const struct soft_insn *in);
+enum soft_next soft_x_swapgs(struct soft_vcpu *v, const struct soft_insn *in);
+enum soft_next soft_x_fsgsbase(struct soft_vcpu *v, const struct soft_insn *in);
+enum soft_next soft_x_mov_cr(struct soft_vcpu *v, const struct soft_insn *in, bool to_cr);
+enum soft_next soft_x_mov_dr(struct soft_vcpu *v, const struct soft_insn *in, bool to_dr);
+enum soft_next soft_x_machine_word(struct soft_vcpu *v, const struct soft_insn *in);
+enum soft_next soft_x_invlpg(struct soft_vcpu *v, const struct soft_insn *in);
+enum soft_next soft_x_invpcid(struct soft_vcpu *v, const struct soft_insn *in);
+enum soft_next soft_x_xgetbv(struct soft_vcpu *v, const struct soft_insn *in);
+enum soft_next soft_x_xsetbv(struct soft_vcpu *v, const struct soft_insn *in);
+enum soft_next soft_x_rdmsr(struct soft_vcpu *v, const struct soft_insn *in);
+enum soft_next soft_x_wrmsr(struct soft_vcpu *v, const struct soft_insn *in);
+enum soft_next soft_x_fpu(struct soft_vcpu *v, const struct soft_insn *in);
+enum soft_next soft_x_io(struct soft_vcpu *v, const struct soft_insn *in);
+enum soft_next soft_x_io_string(struct soft_vcpu *v, const struct soft_insn *in);
+enum soft_next soft_x_bit(struct soft_vcpu *v, const struct soft_insn *in);
+enum soft_next soft_x_cmpxchg16b(struct soft_vcpu *v, const struct soft_insn *in);
+
+/* pv.c: both park. */
+void soft_pv_write_system_time(struct soft_vcpu *v, uint64_t msr);
+void soft_pv_write_wall_clock(struct soft_vcpu *v, uint64_t msr);
