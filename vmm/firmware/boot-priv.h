@@ -1,0 +1,91 @@
+/* SPDX-License-Identifier: MIT */
+/* Inside of firmware/: what the boot loaders share. They see guest memory only, so that tests need no whole machine. */
+#pragma once
+
+#include <vmm/boot.h>
+
+/* Where boot data lies, all below the 0x9fc00 that E820 calls memory; a kernel's segments are refused below 1 MiB. */
+#define BOOT_GDT         0x500
+#define BOOT_PVH_INFO    0x6000
+#define BOOT_ZERO_PAGE   0x7000
+#define BOOT_PAGE_TABLES 0x9000   /* PML4, PDPT, four page directories */
+#define BOOT_CMDLINE     0x20000
+#define BOOT_CMDLINE_MAX 0x10000  /* with its 0 */
+#define BOOT_EBDA        0x9fc00
+#define BOOT_KERNEL_MIN  0x100000
+
+#define BOOT_TABLES_BASE 0xe0000  /* ACPI tables, in the area where an OS looks for them without being told */
+#define BOOT_TABLES_END  0x100000
+
+/* Selectors of the GDT that the loaders install; 0x10 and 0x18 are the Linux boot protocol's. */
+#define BOOT_CS32 0x08
+#define BOOT_CS64 0x10
+#define BOOT_DS   0x18
+#define BOOT_TSS  0x20
+
+struct hsk_boot {
+    const struct hsk_boot_config *cfg;
+    struct hsk_ram *ram;
+    uint64_t lowmem_bytes;     /* end of memory below 4 GiB */
+    uint64_t highmem_bytes;    /* memory from 4 GiB on */
+    uint64_t vram_bytes;       /* 0: no display */
+    gpa_t rsdp;
+    struct hsk_cpu_state cpu;  /* out */
+};
+
+struct hsk_boot_range {
+    gpa_t gpa;
+    uint64_t size_bytes;
+    uint32_t type;
+};
+enum { BOOT_RANGE_RAM = 1, BOOT_RANGE_RESERVED = 2 };
+#define BOOT_MAX_RANGES 8
+
+/* boot.c */
+/* Finds out how much memory there is; false if it is too little to boot anything. */
+bool hsk_boot_measure(struct hsk_boot *b, GError **error);
+/* Loads cfg's kernel, whichever kind it is, and fills b->cpu. */
+bool hsk_boot_image(struct hsk_boot *b, GError **error);
+unsigned hsk_boot_memory_ranges(const struct hsk_boot *b, struct hsk_boot_range out[BOOT_MAX_RANGES]);
+bool hsk_boot_write(const struct hsk_boot *b, gpa_t gpa, const void *buf, uint64_t len, GError **error);
+bool hsk_boot_zero(const struct hsk_boot *b, gpa_t gpa, uint64_t len, GError **error);
+/* Copies the command line (at most max bytes of text). */
+bool hsk_boot_put_cmdline(const struct hsk_boot *b, uint64_t max, GError **error);
+/* Copies the initrd as high as it goes between kernel_end and limit; *gpa is 0 if there is none. */
+bool hsk_boot_put_initrd(const struct hsk_boot *b, gpa_t kernel_end, gpa_t limit, gpa_t *gpa, GError **error);
+/* Flat segments and the GDT behind them; code is BOOT_CS32 or BOOT_CS64. */
+bool hsk_boot_put_segments(struct hsk_boot *b, uint16_t code, GError **error);
+
+/* boot-linux.c, boot-pvh.c: is it one of mine? / load it */
+bool hsk_boot_is_bzimage(const struct hsk_boot_config *cfg);
+bool hsk_boot_bzimage(struct hsk_boot *b, GError **error);
+bool hsk_boot_is_elf(const struct hsk_boot_config *cfg);
+bool hsk_boot_pvh(struct hsk_boot *b, GError **error);
+
+/* unpack.c: one compressed stream (xz, zstd, gzip, lz4, lzma, bzip2). At most max_bytes of output. NULL + error. */
+GByteArray *hsk_boot_unpack(const void *data, uint64_t len, uint64_t max_bytes, const char *name, GError **error);
+
+/* elf.c */
+struct hsk_elf {
+    const uint8_t *data;
+    uint64_t size_bytes;
+    const char *name;          /* for error sentences */
+    bool is64;
+    uint64_t entry, phoff;
+    unsigned phnum, phentsize;
+};
+struct hsk_elf_segment {
+    uint32_t type;
+    uint64_t offset, paddr, filesz, memsz;
+};
+enum { ELF_PT_LOAD = 1, ELF_PT_NOTE = 4 };
+
+/* Checks the header and that all program headers lie inside the file; x86 executables only. */
+bool hsk_elf_open(struct hsk_elf *elf, const void *data, uint64_t len, const char *name, GError **error);
+/* Segment i < phnum; its file part is inside the file. false + error if it is not. */
+bool hsk_elf_segment(const struct hsk_elf *elf, unsigned i, struct hsk_elf_segment *seg, GError **error);
+/* Puts every PT_LOAD at its physical address. *end: behind the last byte. */
+bool hsk_elf_load(const struct hsk_elf *elf, const struct hsk_boot *b, gpa_t *end, GError **error);
+
+/* acpi.c: builds all tables for an area that begins at gpa; *rsdp is inside it. */
+GByteArray *hsk_acpi_build(gpa_t gpa, unsigned ncpus, gpa_t *rsdp);

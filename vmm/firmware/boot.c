@@ -1,0 +1,149 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Direct boot (vmm/boot.h): picks the loader by the file's contents, and what the loaders share: memory ranges, command
+ * line, initrd, flat segments. Loop thread, machine freshly reset.
+ */
+#include "boot-priv.h"
+
+#define MIN_LOWMEM_BYTES (4u << 20)
+
+static bool no_memory(gpa_t gpa, GError **error)
+{
+    g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED, "The machine has no memory at 0x%" G_GINT64_MODIFIER "x to boot from", gpa);
+    return false;
+}
+
+bool hsk_boot_write(const struct hsk_boot *b, gpa_t gpa, const void *buf, uint64_t len, GError **error)
+{
+    return len == 0 || hsk_ram_write(b->ram, gpa, buf, len) || no_memory(gpa, error);
+}
+
+bool hsk_boot_zero(const struct hsk_boot *b, gpa_t gpa, uint64_t len, GError **error)
+{
+    static const uint8_t zeros[16 * HSK_PAGE_SIZE];
+
+    while (len) {
+        uint64_t n = MIN(len, sizeof zeros);
+
+        if (!hsk_boot_write(b, gpa, zeros, n, error))
+            return false;
+        gpa += n;
+        len -= n;
+    }
+    return true;
+}
+
+bool hsk_boot_measure(struct hsk_boot *b, GError **error)
+{
+    struct hsk_ram_region region[HSK_RAM_MAX_REGIONS];
+    unsigned n = hsk_ram_regions(b->ram, region);
+
+    b->lowmem_bytes = b->highmem_bytes = 0;
+    for (unsigned i = 0; i < n; i++) {
+        if (strcmp(region[i].obj->name, "ram") != 0)
+            continue;
+        if (region[i].gpa < HSK_HIGHMEM_BASE)
+            b->lowmem_bytes = MAX(b->lowmem_bytes, region[i].gpa + region[i].size_bytes);
+        else
+            b->highmem_bytes += region[i].size_bytes;
+    }
+    if (b->lowmem_bytes < MIN_LOWMEM_BYTES) {
+        g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED, "The machine has too little memory to boot a kernel");
+        return false;
+    }
+    return true;
+}
+
+unsigned hsk_boot_memory_ranges(const struct hsk_boot *b, struct hsk_boot_range out[BOOT_MAX_RANGES])
+{
+    unsigned n = 0;
+
+    out[n++] = (struct hsk_boot_range){0, BOOT_EBDA, BOOT_RANGE_RAM};
+    out[n++] = (struct hsk_boot_range){BOOT_EBDA, 0xa0000 - BOOT_EBDA, BOOT_RANGE_RESERVED};
+    out[n++] = (struct hsk_boot_range){BOOT_TABLES_BASE, BOOT_TABLES_END - BOOT_TABLES_BASE, BOOT_RANGE_RESERVED};
+    out[n++] = (struct hsk_boot_range){BOOT_KERNEL_MIN, b->lowmem_bytes - BOOT_KERNEL_MIN, BOOT_RANGE_RAM};
+    /* an OS trusts the MCFG table only if this is reserved */
+    out[n++] = (struct hsk_boot_range){HSK_ECAM_BASE, 256u << 20, BOOT_RANGE_RESERVED};
+    if (b->highmem_bytes)
+        out[n++] = (struct hsk_boot_range){HSK_HIGHMEM_BASE, b->highmem_bytes, BOOT_RANGE_RAM};
+    return n;
+}
+
+bool hsk_boot_put_cmdline(const struct hsk_boot *b, uint64_t max, GError **error)
+{
+    const char *text = b->cfg->cmdline ? b->cfg->cmdline : "";
+    uint64_t len = strlen(text);
+
+    if (len > MIN(max, BOOT_CMDLINE_MAX - 1)) {
+        g_set_error(error, HSK_ERROR, HSK_ERROR_USAGE, "The command line for %s is longer than the %" G_GUINT64_FORMAT " characters it takes",
+                    b->cfg->kernel_name, MIN(max, BOOT_CMDLINE_MAX - 1));
+        return false;
+    }
+    return hsk_boot_write(b, BOOT_CMDLINE, text, len + 1, error);
+}
+
+bool hsk_boot_put_initrd(const struct hsk_boot *b, gpa_t kernel_end, gpa_t limit, gpa_t *gpa, GError **error)
+{
+    uint64_t top = MIN(limit, b->lowmem_bytes);
+
+    *gpa = 0;
+    if (!b->cfg->initrd || b->cfg->initrd_bytes == 0)
+        return true;
+    if (b->cfg->initrd_bytes > top || ((top - b->cfg->initrd_bytes) & ~(uint64_t)(HSK_PAGE_SIZE - 1)) < kernel_end) {
+        g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED, "The initial RAM disk (%" G_GUINT64_FORMAT " MiB) does not fit into the machine's memory beside %s",
+                    b->cfg->initrd_bytes >> 20, b->cfg->kernel_name);
+        return false;
+    }
+    *gpa = (top - b->cfg->initrd_bytes) & ~(uint64_t)(HSK_PAGE_SIZE - 1);
+    return hsk_boot_write(b, *gpa, b->cfg->initrd, b->cfg->initrd_bytes, error);
+}
+
+bool hsk_boot_put_segments(struct hsk_boot *b, uint16_t code, GError **error)
+{
+    /* descriptors: null, 32-bit code, 64-bit code, data, busy 64-bit TSS (two slots) */
+    static const uint64_t gdt[] = {0, 0x00cf9b000000ffff, 0x00af9b000000ffff, 0x00cf93000000ffff, 0x00008b0000000067, 0};
+    struct hsk_cpu_state *s = &b->cpu;
+    static const uint8_t data_segs[] = {HSK_ES, HSK_SS, HSK_DS, HSK_FS, HSK_GS};
+    uint8_t raw[sizeof gdt];
+
+    for (unsigned i = 0; i < G_N_ELEMENTS(gdt); i++)
+        hsk_put64(raw + 8 * i, gdt[i]);
+    for (unsigned i = 0; i < G_N_ELEMENTS(data_segs); i++)
+        s->seg[data_segs[i]] = (struct hsk_segment){.limit = 0xffffffff, .selector = BOOT_DS, .attr = 0xc093};
+    s->seg[HSK_CS] = (struct hsk_segment){.limit = 0xffffffff, .selector = code, .attr = code == BOOT_CS64 ? 0xa09b : 0xc09b};
+    s->seg[HSK_TR] = (struct hsk_segment){.limit = 0x67, .selector = BOOT_TSS, .attr = 0x008b};
+    s->seg[HSK_LDTR] = (struct hsk_segment){0};
+    s->gdtr = (struct hsk_dtable){.base = BOOT_GDT, .limit = sizeof raw - 1};
+    s->idtr = (struct hsk_dtable){0};
+    s->rflags = 2;
+    s->activity = HSK_ACT_RUN;
+    return hsk_boot_write(b, BOOT_GDT, raw, sizeof raw, error);
+}
+
+bool hsk_boot_image(struct hsk_boot *b, GError **error)
+{
+    if (hsk_boot_is_bzimage(b->cfg))
+        return hsk_boot_bzimage(b, error);
+    if (hsk_boot_is_elf(b->cfg))
+        return hsk_boot_pvh(b, error);
+    g_set_error(error, HSK_ERROR, HSK_ERROR_UNSUPPORTED,
+                "%s is not a kernel this machine can boot: neither a Linux bzImage nor an ELF kernel with a PVH entry",
+                b->cfg->kernel_name);
+    return false;
+}
+
+bool hsk_boot_load(struct hsk_machine *m, const struct hsk_boot_config *cfg, GError **error)
+{
+    const struct hsk_memobj *vram = hsk_machine_memobj(m, "vram");
+    g_autofree struct hsk_boot *b = g_new0(struct hsk_boot, 1);
+
+    b->cfg = cfg;
+    b->ram = hsk_machine_ram(m);
+    b->vram_bytes = vram ? vram->size_bytes : 0;
+    if (!hsk_boot_measure(b, error) || !hsk_firmware_install_tables(m, &b->rsdp, error))
+        return false;
+    hsk_cpu_state_reset(&b->cpu, 0);
+    if (!hsk_boot_image(b, error))
+        return false;
+    return hsk_machine_engine(m)->ops->set_state(hsk_machine_vcpu(m, 0), &b->cpu, error);
+}
