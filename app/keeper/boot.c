@@ -58,10 +58,28 @@ static void finish(struct boot *b, int status, const char *reason, const char *c
     b->reason = reason;
     if (complaint)
         hsk_complain(complaint);
-    if (!hsk_child_tell(b->child, "quit"))
+    bool asked = b->started_us && hsk_json_str(b->options, "screenshot", NULL) && hsk_child_tell(b->child, "stop") &&
+                 hsk_child_tell(b->child, "screenshot");
+    if (!asked && !hsk_child_tell(b->child, "quit"))
         quit_loop(b);
     else
         g_timeout_add_seconds(5, quit_overdue, b);
+}
+
+static void write_screenshot(struct boot *b, const json_t *body, int fd)
+{
+    const char *path = hsk_json_str(b->options, "screenshot", "");
+    g_autoptr(GError) error = NULL;
+    g_autoptr(GBytes) png = hsk_message_bytes(body, fd, &error);
+    gsize n = 0;
+    const char *data = png ? g_bytes_get_data(png, &n) : NULL;
+
+    if (!png || !g_file_set_contents(path, data, (gssize)n, &error)) {
+        hsk_complain(error->message);
+        b->status = b->status ? b->status : 1;
+    }
+    if (!hsk_child_tell(b->child, "quit"))
+        quit_loop(b);
 }
 
 static void on_message(void *opaque, struct hsk_child *c, const json_t *body, int *fd)
@@ -79,6 +97,8 @@ static void on_message(void *opaque, struct hsk_child *c, const json_t *body, in
         if (text)
             fprintf(stderr, "%s", text);
         quit_loop(b);
+    } else if (strcmp(event, "screenshot") == 0) {
+        write_screenshot(b, body, *fd);
     } else if (strcmp(event, "poweroff") == 0) {
         hsk_serial_drain(b->serial);
         finish(b, 0, "poweroff", NULL);

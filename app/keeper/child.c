@@ -119,6 +119,24 @@ bool hsk_child_tell(struct hsk_child *c, const char *cmd)
     return hsk_child_send(c, json_pack("{s:s}", "cmd", cmd), -1);
 }
 
+GBytes *hsk_message_bytes(const json_t *body, int fd, GError **error)
+{
+    int64_t n = hsk_json_int(body, "bytes", -1);
+
+    if (fd < 0 || n < 0 || n > 1 << 30) {
+        g_set_error_literal(error, HSK_ERROR, HSK_ERROR_FAILED, hsk_json_str(body, "text", "the machine process gave no answer"));
+        return NULL;
+    }
+    void *buf = g_try_malloc(MAX((size_t)n, 1));
+    int r = buf ? hsk_pread_all(fd, buf, (size_t)n, 0) : -ENOMEM;
+    if (r < 0) {
+        g_free(buf);
+        g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED, "an answer of the machine process could not be read: %s", g_strerror(-r));
+        return NULL;
+    }
+    return g_bytes_new_take(buf, (gsize)n);
+}
+
 pid_t hsk_child_pid(const struct hsk_child *c)
 {
     return c->pid;

@@ -28,4 +28,6 @@ bool hsk_child_send(struct hsk_child *c, json_t *body, int fd);
 bool hsk_child_tell(struct hsk_child *c, const char *cmd);
 /* Kills the process if it lives and forgets it; no callback any more. */
 void hsk_child_free(struct hsk_child *c);
+/* The contents that came with a message: "bytes" of fd, at most 1 GiB; its "text" is the error if there are none. */
+GBytes *hsk_message_bytes(const json_t *body, int fd, GError **error);
 pid_t hsk_child_pid(const struct hsk_child *c);

@@ -1,11 +1,21 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What the keeper can ask of the machine, and what the machine reports. Commands: run, stop, reset, power, quit.
- * An answer has the command's name in "event"; run, reset and power have none.
+ * What the keeper can ask of the machine, and what the machine reports. Commands:
+ *   run, stop, quit         answered by the same word in "event" when done
+ *   reset, power            not answered
+ *   save                    stops; answers "picture" (PNG in the descriptor; left out without a display), then "save"
+ *                           (state in the descriptor, its size in "bytes"; or "text": why not). The attributes tell dirty pages.
+ *   clear-dirty             after the keeper has copied the dirty pages; stopped; not answered
+ *   screenshot              answers "screenshot" with the picture in the descriptor, or with "text": why not
+ *   display                 a window's connected socket in the descriptor
+ *   key {code, down}, pointer {x, y, buttons}: input; x and y in pixels of the picture
  *
  * Thread: loop thread.
  */
 #include "runner.h"
+
+#define THUMBNAIL_WIDTH  320
+#define THUMBNAIL_HEIGHT 200
 
 void hsk_runner_tell(struct hsk_runner *r, json_t *body, int fd)
 {
@@ -20,13 +30,27 @@ void hsk_runner_tell_text(struct hsk_runner *r, const char *event, const char *t
     hsk_runner_tell(r, json_pack("{s:s, s:s?}", "event", event, "text", valid), -1);
 }
 
+static void run(struct hsk_runner *r)
+{
+    if (r->disks)
+        hsk_keeper_disks_retry(r->disks);
+    hsk_machine_run(r->machine);
+    hsk_screen_running(r->screen, true);
+}
+
+static void stop(struct hsk_runner *r)
+{
+    hsk_machine_stop(r->machine);
+    hsk_screen_running(r->screen, false);
+}
+
 static void boot_again(struct hsk_runner *r)
 {
     g_autoptr(GError) error = NULL;
 
     hsk_machine_stop(r->machine);
     if (hsk_runner_power_on(r, &error))
-        hsk_machine_run(r->machine);
+        run(r);
     else
         hsk_runner_tell_text(r, "error", error->message);
 }
@@ -37,7 +61,7 @@ void hsk_runner_event(void *opaque, enum hsk_event_kind kind, uint64_t value, co
 
     switch (kind) {
     case HSK_EVENT_POWEROFF:
-        hsk_machine_stop(r->machine);
+        stop(r);
         hsk_runner_tell_text(r, "poweroff", text);
         break;
     case HSK_EVENT_RESET:
@@ -45,48 +69,143 @@ void hsk_runner_event(void *opaque, enum hsk_event_kind kind, uint64_t value, co
         if (r->reset_in_place)
             boot_again(r);
         else
-            hsk_machine_stop(r->machine);
+            stop(r);
         break;
     case HSK_EVENT_DEBUG_EXIT:
-        hsk_machine_stop(r->machine);
+        stop(r);
         hsk_runner_tell(r, json_pack("{s:s, s:I}", "event", "debug-exit", "value", (json_int_t)(value & 0xffffffff)), -1);
         break;
     case HSK_EVENT_ERROR:
-        hsk_machine_stop(r->machine);
+        stop(r);
         hsk_runner_tell_text(r, "error", text);
         break;
     case HSK_EVENT_SCANOUT:
+        hsk_screen_changed(r->screen);
+        break;
     case HSK_EVENT_LEDS:
+        hsk_screen_leds(r->screen, value);
         break;
     }
 }
 
-static void cmd_run(struct hsk_runner *r, const struct hsk_wire_msg *msg)
+void hsk_runner_disk_trouble(void *opaque, unsigned disk, int err)
 {
-    hsk_machine_run(r->machine);
+    struct hsk_runner *r = opaque;
+
+    stop(r);
+    hsk_runner_tell(r, json_pack("{s:s, s:i, s:i}", "event", "disk-trouble", "disk", (int)disk, "errno", -err), -1);
 }
 
-static void cmd_stop(struct hsk_runner *r, const struct hsk_wire_msg *msg)
+/* Sends contents by descriptor; if that cannot be, a sentence in their place. */
+static void tell_bytes(struct hsk_runner *r, const char *event, GBytes *bytes)
 {
-    hsk_machine_stop(r->machine);
+    g_autoptr(GError) error = NULL;
+    gsize n = 0;
+    const void *data = g_bytes_get_data(bytes, &n);
+    HSK_AUTOFD fd = hsk_memfd_new(event, MAX(n, 1), &error);
+
+    if (fd >= 0 && hsk_pwrite_all(fd, data, n, 0) == 0)
+        hsk_runner_tell(r, json_pack("{s:s, s:I}", "event", event, "bytes", (json_int_t)n), fd);
+    else
+        hsk_runner_tell_text(r, event, error ? error->message : "there is not enough memory for the machine's state");
+}
+
+static void cmd_run(struct hsk_runner *r, struct hsk_wire_msg *msg)
+{
+    run(r);
+    hsk_runner_tell_text(r, "run", NULL);
+}
+
+static void cmd_stop(struct hsk_runner *r, struct hsk_wire_msg *msg)
+{
+    stop(r);
     hsk_runner_tell_text(r, "stop", NULL);
 }
 
-static void cmd_reset(struct hsk_runner *r, const struct hsk_wire_msg *msg)
+static void cmd_save(struct hsk_runner *r, struct hsk_wire_msg *msg)
+{
+    struct hsk_engine *e = hsk_machine_engine(r->machine);
+
+    stop(r);
+    if (r->disks && hsk_keeper_disks_parked(r->disks)) {
+        hsk_runner_tell_text(r, "save", "a disk request is waiting; clear the trouble and resume the machine first");
+        return;
+    }
+    e->ops->dirty_sync(e);
+    g_autoptr(GBytes) png = hsk_screen_png(r->screen, THUMBNAIL_WIDTH, THUMBNAIL_HEIGHT, NULL);
+    if (png)
+        tell_bytes(r, "picture", png);
+    g_autoptr(GBytes) state = hsk_machine_save(r->machine);
+    tell_bytes(r, "save", state);
+}
+
+static void cmd_clear_dirty(struct hsk_runner *r, struct hsk_wire_msg *msg)
+{
+    static const char *const objects[] = {"ram", "vram"};
+    struct hsk_engine *e = hsk_machine_engine(r->machine);
+
+    for (unsigned i = 0; i < G_N_ELEMENTS(objects); i++) {
+        struct hsk_memobj *obj = hsk_machine_memobj(r->machine, objects[i]);
+        if (obj)
+            hsk_memobj_collect(obj, HSK_PAGE_DIRTY, NULL);
+    }
+    e->ops->flush(e, HSK_FLUSH_WRITES);
+}
+
+static void cmd_screenshot(struct hsk_runner *r, struct hsk_wire_msg *msg)
+{
+    g_autoptr(GError) error = NULL;
+    g_autoptr(GBytes) png = hsk_screen_png(r->screen, 0, 0, &error);
+
+    if (png)
+        tell_bytes(r, "screenshot", png);
+    else
+        hsk_runner_tell_text(r, "screenshot", error->message);
+}
+
+static void cmd_display(struct hsk_runner *r, struct hsk_wire_msg *msg)
+{
+    if (msg->fd >= 0)
+        hsk_screen_attach(r->screen, hsk_steal_fd(&msg->fd));
+}
+
+static void cmd_key(struct hsk_runner *r, struct hsk_wire_msg *msg)
+{
+    struct hsk_input *in = hsk_machine_input(r->machine);
+    int64_t code = hsk_json_int(msg->body, "code", 0);
+
+    if (in && code > 0 && code < 768)
+        in->key(in, (uint16_t)code, hsk_json_bool(msg->body, "down"));
+}
+
+static void cmd_pointer(struct hsk_runner *r, struct hsk_wire_msg *msg)
+{
+    struct hsk_input *in = hsk_machine_input(r->machine);
+    struct hsk_scanout so;
+
+    if (!in || !hsk_machine_scanout(r->machine, &so) || !so.width || !so.height)
+        return;
+    int64_t x = CLAMP(hsk_json_int(msg->body, "x", 0), 0, (int64_t)so.width - 1);
+    int64_t y = CLAMP(hsk_json_int(msg->body, "y", 0), 0, (int64_t)so.height - 1);
+    in->pointer_abs(in, (uint16_t)(x * 32767 / MAX(so.width - 1, 1)), (uint16_t)(y * 32767 / MAX(so.height - 1, 1)),
+                    (uint8_t)(hsk_json_int(msg->body, "buttons", 0) & 7));
+}
+
+static void cmd_reset(struct hsk_runner *r, struct hsk_wire_msg *msg)
 {
     boot_again(r);
 }
 
-static void cmd_power(struct hsk_runner *r, const struct hsk_wire_msg *msg)
+static void cmd_power(struct hsk_runner *r, struct hsk_wire_msg *msg)
 {
     hsk_machine_power_button(r->machine);
 }
 
-static void cmd_quit(struct hsk_runner *r, const struct hsk_wire_msg *msg)
+static void cmd_quit(struct hsk_runner *r, struct hsk_wire_msg *msg)
 {
     struct hsk_engine *e = hsk_machine_engine(r->machine);
 
-    hsk_machine_stop(r->machine);
+    stop(r);
     g_autofree char *stats = e->cfg.stats && e->ops->stats ? e->ops->stats(e) : NULL;
     hsk_runner_tell_text(r, "quit", stats);
     hsk_loop_quit(hsk_machine_loop(r->machine));
@@ -96,9 +215,11 @@ void hsk_runner_command(struct hsk_runner *r, struct hsk_wire_msg *msg)
 {
     static const struct {
         const char *name;
-        void (*fn)(struct hsk_runner *r, const struct hsk_wire_msg *msg);
+        void (*fn)(struct hsk_runner *r, struct hsk_wire_msg *msg);
     } table[] = {
-        {"run", cmd_run}, {"stop", cmd_stop}, {"reset", cmd_reset}, {"power", cmd_power}, {"quit", cmd_quit},
+        {"run", cmd_run},         {"stop", cmd_stop},   {"save", cmd_save},       {"clear-dirty", cmd_clear_dirty},
+        {"reset", cmd_reset},     {"power", cmd_power}, {"display", cmd_display}, {"screenshot", cmd_screenshot},
+        {"key", cmd_key},         {"pointer", cmd_pointer}, {"quit", cmd_quit},
     };
     const char *cmd = hsk_json_str(msg->body, "cmd", "");
 

@@ -2,7 +2,8 @@
 /*
  * From the keeper's config message to a machine that can run. Keys of the message: engine ("soft", "kvm"), cpu, ncpus,
  * memory, vram, tsc_hz, debug_exit, strict, stats, on_reset ("reset" boots again, "stop" leaves it to the keeper),
- * append, kernel_name, disks: list of {"serial", "readonly"}.
+ * append, kernel_name, disks: list of {"serial", "readonly", "bytes"}.
+ * Disks are files (disk.0 ...) or, with the descriptors disks and disks.slots, the keeper's (common/diskwire.h; "bytes" is their size).
  *
  * Thread: the main thread, which later is the loop thread.
  */
@@ -50,6 +51,16 @@ static bool read_member(struct hsk_runner *r, const char *name, uint64_t max, GB
     return *out != NULL;
 }
 
+static bool open_keeper_disks(struct hsk_runner *r, GError **error)
+{
+    int sock = hsk_runner_take_fd(r, "disks"), slots = hsk_runner_take_fd(r, "disks.slots");
+
+    if (sock < 0)
+        return true;
+    r->disks = hsk_keeper_disks_new(sock, slots, hsk_runner_disk_trouble, r, error);
+    return r->disks != NULL;
+}
+
 static bool add_disks(struct hsk_runner *r, struct hsk_machine_config *mc, const json_t *list, GError **error)
 {
     size_t n = json_array_size(list);
@@ -62,9 +73,12 @@ static bool add_disks(struct hsk_runner *r, struct hsk_machine_config *mc, const
     for (size_t i = 0; i < n; i++) {
         const json_t *d = json_array_get(list, i);
         g_autofree char *name = g_strdup_printf("disk.%zu", i);
-        int fd = hsk_runner_take_fd(r, name);
+        bool readonly = hsk_json_bool(d, "readonly");
 
-        mc->disks[i].block = hsk_block_rawfile_new(fd, hsk_json_bool(d, "readonly"), error);
+        if (r->disks)
+            mc->disks[i].block = hsk_keeper_disk_new(r->disks, (unsigned)i, (uint64_t)hsk_json_int(d, "bytes", 0), readonly);
+        else
+            mc->disks[i].block = hsk_block_rawfile_new(hsk_runner_take_fd(r, name), readonly, error);
         if (!mc->disks[i].block)
             return false;
         g_strlcpy(mc->disks[i].serial, hsk_json_str(d, "serial", name), sizeof(mc->disks[i].serial));
@@ -90,7 +104,7 @@ bool hsk_runner_build(struct hsk_runner *r, const json_t *cfg, GError **error)
     r->reset_in_place = strcmp(hsk_json_str(cfg, "on_reset", "stop"), "reset") == 0;
     r->cmdline = g_strdup(hsk_json_str(cfg, "append", NULL));
     r->kernel_name = g_strdup(hsk_json_str(cfg, "kernel_name", "the kernel"));
-    if (!add_disks(r, &mc, json_object_get(cfg, "disks"), error) ||
+    if (!open_keeper_disks(r, error) || !add_disks(r, &mc, json_object_get(cfg, "disks"), error) ||
         !read_member(r, "kernel", mc.memory_bytes, &r->kernel, error) ||
         !read_member(r, "initrd", mc.memory_bytes, &r->initrd, error)) {
         for (unsigned i = 0; i < mc.ndisks; i++)
@@ -107,7 +121,15 @@ bool hsk_runner_build(struct hsk_runner *r, const json_t *cfg, GError **error)
     mc.event = hsk_runner_event;
     mc.event_opaque = r;
     r->machine = hsk_machine_new(&mc, error);
-    return r->machine != NULL;
+    if (!r->machine)
+        return false;
+    if (r->disks)
+        hsk_keeper_disks_watch(r->disks, hsk_machine_loop(r->machine));
+    GError *failed = NULL;
+    r->screen = hsk_screen_new(r->machine, &failed);
+    if (failed)
+        g_propagate_error(error, failed);
+    return !failed;
 }
 
 bool hsk_runner_power_on(struct hsk_runner *r, GError **error)

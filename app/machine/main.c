@@ -99,7 +99,11 @@ int main(void)
     } else {
         hsk_runner_tell_text(&r, "failed", error->message);
     }
+    if (r.machine)
+        hsk_machine_stop(r.machine);
+    hsk_screen_free(r.screen);
     hsk_machine_free(r.machine);
+    hsk_keeper_disks_free(r.disks);
     g_clear_pointer(&r.kernel, g_bytes_unref);
     g_clear_pointer(&r.initrd, g_bytes_unref);
     g_free(r.cmdline);

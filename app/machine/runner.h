@@ -3,12 +3,16 @@
 #pragma once
 
 #include "common/wire.h"
+#include "keeper-disk.h"
+#include "screen.h"
 #include <vmm/boot.h>
 
 struct hsk_runner {
     int wire;
     GHashTable *fds;              /* name -> descriptor + 1; what nobody took is closed at the end */
     struct hsk_machine *machine;
+    struct hsk_keeper_disks *disks; /* of a document; NULL: disks are files */
+    struct hsk_screen *screen;      /* or NULL: no display */
     bool reset_in_place;          /* a reset of the guest boots again; else it stops and the keeper decides */
     GBytes *kernel, *initrd;      /* or NULL */
     char *cmdline, *kernel_name;
@@ -28,6 +32,8 @@ GBytes *hsk_read_fd(int fd, uint64_t max_bytes, const char *what, GError **error
 void hsk_runner_tell(struct hsk_runner *r, json_t *body, int fd);
 /* {"event": event, "text": text}; text may be NULL and of any encoding. */
 void hsk_runner_tell_text(struct hsk_runner *r, const char *event, const char *text);
+/* A disk request could not be done (hsk_keeper_disks_new). */
+void hsk_runner_disk_trouble(void *opaque, unsigned disk, int err);
 /* What the machine reports (hsk_event_fn); opaque is the runner. */
 void hsk_runner_event(void *opaque, enum hsk_event_kind kind, uint64_t value, const char *text);
 /* One command of the keeper; takes nothing. */
