@@ -1,0 +1,97 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * IRET, IRETD, IRETQ (SDM vol. 2): to the same and to outer rings, between 64-bit and compatibility mode.
+ * Missing: real mode, return to virtual-8086 mode and to another task (they stop the machine with a sentence).
+ * Thread: the vCPU's, with the guest's FPU registers live.
+ */
+#include "system.h"
+
+static void check_cs(struct soft_vcpu *v, uint16_t sel, struct hsk_segment *cs)
+{
+    const int error = sel & 0xfffc;
+    const unsigned rpl = sel & 3;
+    uint64_t d;
+
+    if (!error)
+        soft_fault(v, VEC_GP, 0);
+    if (!soft_desc_read(v, sel, &d) || rpl < v->cpl)
+        soft_fault(v, VEC_GP, error);
+    soft_desc_decode(d, sel, cs);
+    if (!soft_is_code(cs) || (soft_is_conforming(cs) ? HSK_SEG_DPL(cs->attr) > rpl : HSK_SEG_DPL(cs->attr) != rpl))
+        soft_fault(v, VEC_GP, error);
+    if (soft_lma(v) && (cs->attr & HSK_SEG_L) && (cs->attr & HSK_SEG_DB))
+        soft_fault(v, VEC_GP, error);
+    if (!(cs->attr & HSK_SEG_P))
+        soft_fault(v, VEC_NP, error);
+}
+
+static uint64_t merge_flags(const struct soft_vcpu *v, uint64_t popped, unsigned size)
+{
+    uint64_t mask = HSK_FLAG_ARITH | HSK_FLAG_TF | HSK_FLAG_DF | HSK_FLAG_NT;
+
+    if (size >= 4)
+        mask |= HSK_FLAG_RF | HSK_FLAG_AC | HSK_FLAG_ID;
+    if (v->cpl <= soft_iopl(v))
+        mask |= HSK_FLAG_IF;
+    if (v->cpl == 0)
+        mask |= HSK_FLAG_IOPL | (size >= 4 ? HSK_FLAG_VIF | HSK_FLAG_VIP : 0);
+    return (v->rflags & ~mask) | (popped & mask);
+}
+
+enum soft_next soft_x_iret(struct soft_vcpu *v, const struct soft_insn *in)
+{
+    const unsigned size = in->opsize;
+    struct hsk_segment cs, ss = {0};
+    struct soft_stack st;
+    uint64_t rip, flags, rsp = 0;
+    uint16_t cs_sel, ss_sel = 0;
+    unsigned cpl;
+    bool load_stack, to_64;
+
+    if (!soft_protected(v))
+        soft_unimplemented(v, "IRET in real or virtual-8086 mode");
+    if (v->rflags & HSK_FLAG_NT) {
+        if (soft_lma(v))
+            soft_fault(v, VEC_GP, 0);
+        soft_unimplemented(v, "IRET to another task");
+    }
+    soft_stack_init(v, &st);
+    rip = soft_pop(v, &st, size);
+    cs_sel = (uint16_t)soft_pop(v, &st, size);
+    flags = soft_pop(v, &st, size);
+    if ((flags & HSK_FLAG_VM) && v->cpl == 0 && !soft_lma(v) && size == 4)
+        soft_unimplemented(v, "IRET to virtual-8086 mode");
+    cpl = cs_sel & 3;
+    load_stack = v->code_size == 8 || cpl > v->cpl;
+    if (load_stack) {
+        rsp = soft_pop(v, &st, size);
+        ss_sel = (uint16_t)soft_pop(v, &st, size);
+    }
+    check_cs(v, cs_sel, &cs);
+    to_64 = soft_lma(v) && (cs.attr & HSK_SEG_L);
+    if (load_stack) {
+        if (!(ss_sel & 0xfffc) && to_64 && cpl != 3 && (ss_sel & 3) == cpl)
+            ss = soft_null_ss(cpl);
+        else
+            soft_load_ss(v, ss_sel, cpl, &ss, VEC_GP, VEC_SS, 0);
+    }
+    soft_check_target(v, &cs, rip);
+    soft_desc_accessed(v, cs_sel, &cs);
+
+    flags = merge_flags(v, flags, size);
+    if (load_stack) {
+        v->s.seg[HSK_SS] = ss;
+        /* To 64-bit code all of RSP is loaded, with its upper bits zero for a 32-bit pop; else what SS.B makes visible. */
+        soft_reg_set(v, HSK_RSP, to_64 ? 8 : ss.attr & HSK_SEG_DB ? 4 : 2, rsp);
+    } else {
+        soft_stack_commit(v, &st);
+    }
+    v->s.seg[HSK_CS] = cs;
+    v->rip = rip;
+    v->s.nmi_masked = 0;
+    if (cpl > v->cpl)
+        soft_drop_segments(v, cpl);
+    soft_set_rflags(v, flags);
+    soft_segments_changed(v);
+    return SOFT_NEXT_JUMP;
+}
