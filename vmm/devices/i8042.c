@@ -684,8 +684,9 @@ static void i8042_resume(struct hsk_dev *dev)
     struct i8042 *k = (struct i8042 *)dev;
     HSK_DEV_GUARD(dev);
 
-    /* The host's lights follow the guest's, also after going back to another version. */
-    hsk_machine_post_event(dev->machine, HSK_EVENT_LEDS, k->s.kbd_leds, NULL);
+    /* A new machine's lights are off. */
+    if (k->s.kbd_leds)
+        hsk_machine_post_event(dev->machine, HSK_EVENT_LEDS, k->s.kbd_leds, NULL);
     pump(k);
 }
 
