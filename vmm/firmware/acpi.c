@@ -93,8 +93,8 @@ static guint put_fadt(struct builder *t, gpa_t facs, gpa_t dsdt)
     hsk_put16(p + 98, 0x0fff);
     p[108] = 0x32;                        /* RTC's century byte */
     hsk_put16(p + 109, 0x0007);           /* legacy devices, 8042, no VGA text hardware */
-    /* WBINVD, C1, no sleep button, RTC wake not in fixed registers, 32-bit PM timer, reset register */
-    hsk_put32(p + 112, 1 << 0 | 1 << 2 | 1 << 5 | 1 << 6 | 1 << 8 | 1 << 10);
+    /* WBINVD, C1, no sleep button, RTC wake not in fixed registers, reset register; the PM timer has 24 bits */
+    hsk_put32(p + 112, 1 << 0 | 1 << 2 | 1 << 5 | 1 << 6 | 1 << 10);
     put_gas_io(p + 116, 8, 1, 0xcf9);
     p[128] = 0x06;                        /* full reset */
     hsk_put64(p + 132, facs);
