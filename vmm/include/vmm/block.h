@@ -29,8 +29,10 @@ struct hsk_block_req {
 };
 
 struct hsk_block_ops {
+    void (*attach)(struct hsk_block *b); /* b->loop is known now; may be NULL. Loop thread. */
     void (*submit)(struct hsk_block *b, struct hsk_block_req *req);
-    /* Waits until nothing is in flight (all done() calls queued on the loop have run or will run before the next submit's). Loop thread. */
+    /* Waits until nothing is in flight and every done() has run, here if need be; only requests that cannot go on for the
+       host's reasons may be left. Loop thread, no device lock held. */
     void (*drain)(struct hsk_block *b);
     void (*free)(struct hsk_block *b);
 };
