@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Content by location: the segments and map members of a document, wherever they are (its instance or the .hva), and the
+ * cache of decoded frames.
+ *
+ * Threads: any; the lock is held for look-ups only, never while reading or decoding.
+ */
+#pragma once
+
+#include <appliance-format/root.h>
+
+struct hsk_content;
+/* Either carrier may be NULL; dir is looked at first. Both are borrowed. */
+struct hsk_content *hsk_content_new(const char *label, const struct hsk_carrier *dir, const struct hsk_carrier *base);
+void hsk_content_free(struct hsk_content *c);
+HSK_DEFINE_AUTO(hsk_content, hsk_content_free)
+/* The .hva was appended to. */
+void hsk_content_set_base(struct hsk_content *c, const struct hsk_carrier *base);
+/* Makes a segment of ROOT known; other entries are ignored. */
+void hsk_content_add(struct hsk_content *c, const struct hsk_root_entry *e);
+/* Borrowed, lives as long as the content. */
+const struct hsk_segment *hsk_content_segment(struct hsk_content *c, uint32_t number, GError **error);
+/* One page of a frame; entry 0 gives zeros. */
+bool hsk_content_page(struct hsk_content *c, uint64_t entry, void *dst, GError **error);
+struct hsk_map_source hsk_content_maps(struct hsk_content *c);
+
+/* A run of bytes kept as frames: device state, a picture. */
+#define HSK_BLOB_MAX_BYTES (64u << 20)
+struct hsk_blob {
+    uint64_t bytes;
+    GArray *frames;      /* uint64_t page entries with slot 0; NULL = none */
+};
+void hsk_blob_clear(struct hsk_blob *b);
+GBytes *hsk_content_blob(struct hsk_content *c, const struct hsk_blob *b, GError **error);

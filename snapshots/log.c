@@ -1,0 +1,335 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The write log (log.h; docs/format.md, "Log").
+ *
+ * Files log/NNNNNN, each begun by a 64-byte header with a random epoch that all its records repeat, so that old bytes of a
+ * recycled block never look like a record. Sequence numbers run on over the files. Recovery takes the longest prefix in which
+ * every record is whole, cuts the rest off, and goes on in a new file. The log is bounded by taking versions only.
+ */
+#include "log.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <sodium.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+
+#define XXH_STATIC_LINKING_ONLY /* a state on the stack */
+#include <xxhash.h>
+
+enum { HEADER_BYTES = 64, TYPE_WRITE = 1, TYPE_DISCARD = 2 };
+#define RECORD_MAGIC 0x474c5648u /* "HVLG" */
+#define MAX_NUMBER (1u << 22)
+
+struct log_file {
+    uint32_t number;
+    int fd;
+    bool synced;
+};
+
+struct hsk_log {
+    const struct hsk_io *io;
+    char *label;
+    int dirfd;
+    uint32_t first, next_number;
+    uint64_t next_seq;
+    int sync_error;
+    bool names_synced;
+    /* the file that is appended to; fd < 0: the next record makes one */
+    int fd;
+    uint64_t epoch, end;
+    GMutex lock;         /* guards files against hsk_log_read */
+    GArray *files;       /* struct log_file, ascending */
+};
+
+struct hsk_log *hsk_log_new(const struct hsk_io *io, int dirfd, const char *label, uint32_t number, uint64_t seq)
+{
+    struct hsk_log *log = g_new0(struct hsk_log, 1);
+    *log = (struct hsk_log){.io = io, .label = g_strdup(label), .dirfd = dirfd, .first = number, .next_number = number,
+                            .next_seq = seq, .names_synced = true, .fd = -1};
+    g_mutex_init(&log->lock);
+    log->files = g_array_new(FALSE, FALSE, sizeof(struct log_file));
+    return log;
+}
+
+void hsk_log_free(struct hsk_log *log)
+{
+    if (log == NULL)
+        return;
+    for (guint i = 0; i < log->files->len; i++)
+        close(g_array_index(log->files, struct log_file, i).fd);
+    g_array_unref(log->files);
+    g_mutex_clear(&log->lock);
+    g_free(log->label);
+    g_free(log);
+}
+
+static void file_name(char out[32], uint32_t number)
+{
+    snprintf(out, 32, "log/%06u", number);
+}
+
+static void seal(uint8_t head[HEADER_BYTES], const void *data, size_t bytes, uint8_t out[16])
+{
+    XXH3_state_t st;
+    XXH3_128bits_reset(&st);
+    XXH3_128bits_update(&st, head, 48);
+    if (bytes > 0)
+        XXH3_128bits_update(&st, data, bytes);
+    XXH128_canonical_t c;
+    XXH128_canonicalFromHash(&c, XXH3_128bits_digest(&st));
+    memcpy(out, c.digest, 16);
+}
+
+static void add_file(struct hsk_log *log, uint32_t number, int fd)
+{
+    struct log_file f = {.number = number, .fd = fd};
+    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&log->lock);
+    g_array_append_val(log->files, f);
+}
+
+static int open_new(struct hsk_log *log)
+{
+    char name[32];
+    uint8_t head[HEADER_BYTES] = {0};
+    if (log->next_number >= MAX_NUMBER)
+        return -EOVERFLOW;
+    file_name(name, log->next_number);
+    HSK_AUTOFD fd = hsk_io_create(log->io, log->dirfd, name);
+    if (fd < 0)
+        return fd;
+    randombytes_buf(&log->epoch, sizeof(log->epoch));
+    memcpy(head, "HVALOG1", 8);
+    hsk_put32(head + 8, log->next_number);
+    hsk_put64(head + 16, log->epoch);
+    hsk_put64(head + 24, log->next_seq);
+    seal(head, NULL, 0, head + 48);
+    int r = hsk_io_pwrite(log->io, fd, head, sizeof(head), 0);
+    if (r < 0) {
+        unlinkat(log->dirfd, name, 0);
+        return r;
+    }
+    log->fd = fd;
+    log->end = HEADER_BYTES;
+    log->names_synced = false;
+    add_file(log, log->next_number++, hsk_steal_fd(&fd));
+    return 0;
+}
+
+static uint64_t make_loc(uint32_t number, uint64_t offset)
+{
+    return (uint64_t)number << 40 | offset / 64;
+}
+
+int hsk_log_append(struct hsk_log *log, uint32_t disk, uint64_t page, uint32_t npages, const void *data, uint64_t *loc)
+{
+    uint8_t head[HEADER_BYTES] = {0};
+    size_t bytes = data == NULL ? 0 : (size_t)npages * HSK_PAGE_SIZE;
+    hsk_assert(npages > 0 && (data == NULL || npages <= HSK_LOG_RECORD_PAGES));
+    if (log->sync_error != 0)
+        return log->sync_error;
+    int r = log->fd < 0 ? open_new(log) : 0;
+    if (r < 0)
+        return r;
+    hsk_put32(head, RECORD_MAGIC);
+    hsk_put32(head + 4, data == NULL ? TYPE_DISCARD : TYPE_WRITE);
+    hsk_put64(head + 8, log->epoch);
+    hsk_put64(head + 16, log->next_seq);
+    hsk_put32(head + 24, disk);
+    hsk_put32(head + 28, npages);
+    hsk_put64(head + 32, page);
+    seal(head, data, bytes, head + 48);
+    /* The header goes last: a record whose payload did not fit is none, and the next one overwrites it. */
+    r = bytes == 0 ? 0 : hsk_io_pwrite(log->io, log->fd, data, bytes, log->end + HEADER_BYTES);
+    if (r == 0)
+        r = hsk_io_pwrite(log->io, log->fd, head, sizeof(head), log->end);
+    if (r < 0)
+        return r;
+    struct log_file *f = &g_array_index(log->files, struct log_file, log->files->len - 1);
+    f->synced = false;
+    *loc = data == NULL ? HSK_LOC_HOLE : make_loc(f->number, log->end + HEADER_BYTES);
+    log->end += HEADER_BYTES + bytes;
+    log->next_seq++;
+    return 0;
+}
+
+int hsk_log_read(struct hsk_log *log, uint64_t loc, void *page)
+{
+    uint32_t number = (uint32_t)(loc >> 40) & (MAX_NUMBER - 1);
+    int fd = -1;
+    g_mutex_lock(&log->lock);
+    for (guint i = log->files->len; i-- > 0 && fd < 0;) {
+        const struct log_file *f = &g_array_index(log->files, struct log_file, i);
+        if (f->number == number)
+            fd = f->fd;
+    }
+    g_mutex_unlock(&log->lock);
+    hsk_assert(fd >= 0);
+    return hsk_pread_all(fd, page, HSK_PAGE_SIZE, (loc & ((1ull << 40) - 1)) * 64);
+}
+
+int hsk_log_flush(struct hsk_log *log)
+{
+    for (guint i = 0; i < log->files->len && log->sync_error == 0; i++) {
+        struct log_file *f = &g_array_index(log->files, struct log_file, i);
+        if (f->synced)
+            continue;
+        log->sync_error = hsk_io_sync(log->io, f->fd);
+        f->synced = log->sync_error == 0;
+    }
+    if (log->sync_error == 0 && !log->names_synced) {
+        HSK_AUTOFD dir = openat(log->dirfd, "log", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        log->sync_error = dir < 0 ? -errno : hsk_io_sync(log->io, dir);
+        log->names_synced = log->sync_error == 0;
+    }
+    return log->sync_error;
+}
+
+void hsk_log_rotate(struct hsk_log *log, uint32_t *number, uint64_t *seq)
+{
+    log->fd = -1; /* the table of files owns it */
+    *number = log->next_number;
+    *seq = log->next_seq;
+}
+
+void hsk_log_drop_before(struct hsk_log *log, uint32_t number)
+{
+    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&log->lock);
+    while (log->files->len > 0 && g_array_index(log->files, struct log_file, 0).number < number) {
+        struct log_file *f = &g_array_index(log->files, struct log_file, 0);
+        char name[32];
+        file_name(name, f->number);
+        if (f->fd == log->fd)
+            log->fd = -1;
+        close(f->fd);
+        unlinkat(log->dirfd, name, 0);
+        g_array_remove_index(log->files, 0);
+    }
+    log->first = MAX(log->first, number);
+}
+
+/* ---- recovery ---- */
+
+struct replay {
+    struct hsk_log *log;
+    hsk_log_apply_fn apply;
+    void *opaque;
+    uint8_t *buf;            /* one record's payload */
+};
+
+/* One record at off: its whole length, 0 if there is no valid record, or a negative errno. */
+static int64_t replay_record(struct replay *rp, int fd, uint32_t number, uint64_t epoch, uint64_t off, uint64_t size)
+{
+    uint8_t head[HEADER_BYTES], want[16];
+    if (!hsk_range_ok(off, HEADER_BYTES, size))
+        return 0;
+    int r = hsk_pread_all(fd, head, sizeof(head), off);
+    if (r < 0)
+        return r;
+    uint32_t type = hsk_get32(head + 4), npages = hsk_get32(head + 28);
+    if (hsk_get32(head) != RECORD_MAGIC || (type != TYPE_WRITE && type != TYPE_DISCARD) || hsk_get64(head + 8) != epoch ||
+        hsk_get64(head + 16) != rp->log->next_seq || npages == 0 || (type == TYPE_WRITE && npages > HSK_LOG_RECORD_PAGES))
+        return 0;
+    size_t bytes = type == TYPE_WRITE ? (size_t)npages * HSK_PAGE_SIZE : 0;
+    if (!hsk_range_ok(off + HEADER_BYTES, bytes, size))
+        return 0;
+    r = bytes == 0 ? 0 : hsk_pread_all(fd, rp->buf, bytes, off + HEADER_BYTES);
+    if (r < 0)
+        return r;
+    seal(head, rp->buf, bytes, want);
+    if (memcmp(want, head + 48, 16) != 0)
+        return 0;
+    uint64_t loc = type == TYPE_DISCARD ? HSK_LOC_HOLE : make_loc(number, off + HEADER_BYTES);
+    if (!rp->apply(rp->opaque, hsk_get32(head + 24), hsk_get64(head + 32), npages, loc))
+        return 0;
+    rp->log->next_seq++;
+    return (int64_t)(HEADER_BYTES + bytes);
+}
+
+/* Replays one file and cuts off what is not whole. *follows: it continues the files before it. */
+static int replay_file(struct replay *rp, int fd, uint32_t number, bool *follows)
+{
+    uint8_t head[HEADER_BYTES], want[16];
+    struct stat st;
+    *follows = false;
+    if (fstat(fd, &st) < 0)
+        return -errno;
+    uint64_t size = (uint64_t)st.st_size;
+    if (size < HEADER_BYTES)
+        return 0;
+    int r = hsk_pread_all(fd, head, sizeof(head), 0);
+    if (r < 0)
+        return r;
+    seal(head, NULL, 0, want);
+    if (memcmp(head, "HVALOG1", 8) != 0 || hsk_get32(head + 8) != number || memcmp(want, head + 48, 16) != 0 ||
+        hsk_get64(head + 24) != rp->log->next_seq)
+        return 0;
+    *follows = true;
+    uint64_t off = HEADER_BYTES;
+    for (;;) {
+        int64_t n = replay_record(rp, fd, number, hsk_get64(head + 16), off, size);
+        if (n < 0)
+            return (int)n;
+        if (n == 0)
+            break;
+        off += (uint64_t)n;
+    }
+    return ftruncate(fd, (off_t)off) < 0 ? -errno : 0;
+}
+
+static gint by_number(gconstpointer a, gconstpointer b)
+{
+    uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
+    return (x > y) - (x < y);
+}
+
+static GArray *list_files(int dirfd)
+{
+    g_autofree char *path = g_strdup_printf("/proc/self/fd/%d/log", dirfd);
+    GArray *numbers = g_array_new(FALSE, FALSE, sizeof(uint32_t));
+    g_autoptr(GDir) dir = g_dir_open(path, 0, NULL);
+    const char *name;
+    while (dir != NULL && (name = g_dir_read_name(dir)) != NULL) {
+        guint64 v;
+        if (g_ascii_string_to_unsigned(name, 10, 1, MAX_NUMBER - 1, &v, NULL)) {
+            uint32_t n = (uint32_t)v;
+            g_array_append_val(numbers, n);
+        }
+    }
+    g_array_sort(numbers, by_number);
+    return numbers;
+}
+
+bool hsk_log_recover(struct hsk_log *log, hsk_log_apply_fn apply, void *opaque, GError **error)
+{
+    g_autoptr(GArray) numbers = list_files(log->dirfd);
+    g_autofree uint8_t *buf = g_malloc((size_t)HSK_LOG_RECORD_PAGES * HSK_PAGE_SIZE);
+    struct replay rp = {log, apply, opaque, buf};
+    bool stop = false;
+    for (guint i = 0; i < numbers->len; i++) {
+        uint32_t number = g_array_index(numbers, uint32_t, i);
+        char name[32];
+        file_name(name, number);
+        log->next_number = MAX(log->next_number, number + 1);
+        if (number < log->first || stop) {
+            unlinkat(log->dirfd, name, 0);
+            continue;
+        }
+        HSK_AUTOFD fd = openat(log->dirfd, name, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+        bool follows = false;
+        int r = fd < 0 ? -errno : replay_file(&rp, fd, number, &follows);
+        if (r < 0)
+            return hsk_io_error(error, r, "read %s of %s", name, log->label);
+        if (follows) {
+            add_file(log, number, hsk_steal_fd(&fd));
+        } else {
+            stop = true;
+            unlinkat(log->dirfd, name, 0);
+        }
+    }
+    /* What was cut off must stay cut off before anything new is written behind it. */
+    log->names_synced = false;
+    int r = hsk_log_flush(log);
+    return r == 0 || hsk_io_error(error, r, "write the log of %s", log->label);
+}
