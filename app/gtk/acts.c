@@ -1,0 +1,279 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What a user can do with a machine: the win.* actions (also reachable over D-Bus) and the host key's letters.
+ * Snapshot, revert and undo are one click each and never ask; what would lose the running state asks in an info bar.
+ */
+#include <display/png.h>
+#include <linux/input-event-codes.h>
+
+#include "machine-window.h"
+
+static void add_string(json_t *args, const char *key, const char *value)
+{
+    json_object_set_new(args, key, json_string(value));
+}
+
+/* ---- snapshot, revert, undo ---- */
+
+static void on_snapshot(void *opaque, json_t *reply, const char *error)
+{
+    struct machine_window *w = opaque;
+
+    hsk_window_set_busy(w, NULL, false);
+    if (error)
+        hsk_window_error(w, error);
+    else
+        w->last_snapshot = g_get_real_time() / G_USEC_PER_SEC;
+    hsk_session_refresh_versions(w);
+}
+
+static void act_snapshot(GSimpleAction *action, GVariant *parameter, gpointer opaque)
+{
+    struct machine_window *w = opaque;
+    g_autoptr(GDateTime) now = g_date_time_new_now_local();
+    g_autofree char *title = g_date_time_format(now, "Snapshot %H:%M");
+    json_t *args = json_object();
+
+    add_string(args, "title", title);
+    hsk_window_set_busy(w, "Taking a snapshot", false);
+    hsk_control_call(w->control, "snapshot", args, on_snapshot, w);
+}
+
+static void show_reverted(struct machine_window *w, json_t *reply, const char *error, bool undo)
+{
+    hsk_window_set_busy(w, NULL, false);
+    if (error)
+        hsk_window_error(w, error);
+    else
+        hsk_session_show_reverted(w, json_string_value(json_object_get(reply, "to")),
+                                  json_string_value(json_object_get(reply, "title")), undo);
+    /* The old machine is gone or still there: look. */
+    if (!hsk_screen_attached(w->screen))
+        hsk_session_attach_screen(w);
+}
+
+static void on_reverted(void *opaque, json_t *reply, const char *error)
+{
+    show_reverted(opaque, reply, error, false);
+}
+
+static void on_undone(void *opaque, json_t *reply, const char *error)
+{
+    show_reverted(opaque, reply, error, true);
+}
+
+static void revert(struct machine_window *w, json_t *args)
+{
+    hsk_screen_release_keys(w->screen);
+    hsk_window_set_busy(w, "Going back", false);
+    hsk_control_call(w->control, "revert", args, on_reverted, w);
+}
+
+static void act_revert(GSimpleAction *action, GVariant *parameter, gpointer opaque)
+{
+    revert(opaque, NULL);
+}
+
+static void act_revert_to(GSimpleAction *action, GVariant *parameter, gpointer opaque)
+{
+    json_t *args = json_object();
+
+    add_string(args, "to", g_variant_get_string(parameter, NULL));
+    revert(opaque, args);
+}
+
+static void act_undo(GSimpleAction *action, GVariant *parameter, gpointer opaque)
+{
+    struct machine_window *w = opaque;
+
+    hsk_screen_release_keys(w->screen);
+    hsk_window_set_busy(w, "Undoing", false);
+    hsk_control_call(w->control, "undo", NULL, on_undone, w);
+}
+
+/* ---- power ---- */
+
+static void act_pause(GSimpleAction *action, GVariant *value, gpointer opaque)
+{
+    struct machine_window *w = opaque;
+
+    /* The button shows what the machine says, not what was asked for: the state comes with the event. */
+    hsk_session_call(w, g_variant_get_boolean(value) ? "pause" : "resume", NULL);
+    hsk_acts_update(w);
+}
+
+static void act_power(GSimpleAction *action, GVariant *parameter, gpointer opaque)
+{
+    hsk_session_call(opaque, "power", NULL);
+}
+
+static void act_reset(GSimpleAction *action, GVariant *parameter, gpointer opaque)
+{
+    static const struct hsk_notice_button choice[] = {{"Reset Now", "win.reset-now", NULL}};
+    struct machine_window *w = opaque;
+
+    hsk_notice_show(w->notices, "question", GTK_MESSAGE_QUESTION,
+                    "Reset restarts the machine at once. Unsaved work inside it is lost.", choice, 1);
+}
+
+static void act_reset_now(GSimpleAction *action, GVariant *parameter, gpointer opaque)
+{
+    hsk_session_call(opaque, "reset", NULL);
+}
+
+static void act_power_off(GSimpleAction *action, GVariant *parameter, gpointer opaque)
+{
+    static const struct hsk_notice_button choice[] = {{"Power Off Now", "win.close-unsaved", NULL}};
+    struct machine_window *w = opaque;
+
+    hsk_notice_show(w->notices, "question", GTK_MESSAGE_QUESTION,
+                    "Power off cuts the machine's power. Its running state is not saved; its snapshots are kept.",
+                    choice, 1);
+}
+
+static void act_close_unsaved(GSimpleAction *action, GVariant *parameter, gpointer opaque)
+{
+    hsk_session_close(opaque, true);
+}
+
+static void act_open_again(GSimpleAction *action, GVariant *parameter, gpointer opaque)
+{
+    hsk_session_start(opaque);
+}
+
+static void act_show_screen(GSimpleAction *action, GVariant *parameter, gpointer opaque)
+{
+    hsk_session_attach_screen(opaque);
+}
+
+/* ---- screen and keys ---- */
+
+static void act_fullscreen(GSimpleAction *action, GVariant *value, gpointer opaque)
+{
+    hsk_window_set_fullscreen(opaque, g_variant_get_boolean(value));
+}
+
+static void act_ctrl_alt_delete(GSimpleAction *action, GVariant *parameter, gpointer opaque)
+{
+    json_t *args = json_object();
+
+    json_object_set_new(args, "keys", json_pack("[s]", "ctrl+alt+delete"));
+    hsk_session_call(opaque, "key", args);
+}
+
+static void on_screenshot_place(GtkNativeDialog *dialog, gint response, gpointer opaque)
+{
+    struct machine_window *w = opaque;
+    g_autofree char *path =
+        response == GTK_RESPONSE_ACCEPT ? gtk_file_chooser_get_filename(GTK_FILE_CHOOSER(dialog)) : NULL;
+    struct hsk_display_view view = hsk_screen_view(w->screen);
+    g_autoptr(GError) error = NULL;
+
+    g_object_unref(dialog);
+    if (path && !hsk_png_write(path, view.pixels, view.width, view.height, view.stride_bytes, &error))
+        hsk_window_error(w, error->message);
+}
+
+static void act_screenshot(GSimpleAction *action, GVariant *parameter, gpointer opaque)
+{
+    struct machine_window *w = opaque;
+    GtkFileChooserNative *dialog = gtk_file_chooser_native_new("Take Screenshot", GTK_WINDOW(w->window),
+                                                               GTK_FILE_CHOOSER_ACTION_SAVE, "_Save", "_Cancel");
+    g_autoptr(GDateTime) now = g_date_time_new_now_local();
+    g_autofree char *stamp = g_date_time_format(now, "%Y-%m-%d %H-%M-%S");
+    g_autofree char *name = g_strdup_printf("%s %s.png", w->name, stamp);
+
+    g_strdelimit(name, "/", '-');
+    gtk_file_chooser_set_current_name(GTK_FILE_CHOOSER(dialog), name);
+    gtk_file_chooser_set_do_overwrite_confirmation(GTK_FILE_CHOOSER(dialog), TRUE);
+    g_signal_connect(dialog, "response", G_CALLBACK(on_screenshot_place), w);
+    gtk_native_dialog_set_modal(GTK_NATIVE_DIALOG(dialog), TRUE);
+    gtk_native_dialog_show(GTK_NATIVE_DIALOG(dialog));
+}
+
+static void act_close(GSimpleAction *action, GVariant *parameter, gpointer opaque)
+{
+    gtk_window_close(GTK_WINDOW(((struct machine_window *)opaque)->window));
+}
+
+/* ---- the set ---- */
+
+static const GActionEntry entries[] = {
+    {.name = "snapshot", .activate = act_snapshot},
+    {.name = "revert", .activate = act_revert},
+    {.name = "revert-to", .activate = act_revert_to, .parameter_type = "s"},
+    {.name = "undo", .activate = act_undo},
+    {.name = "pause", .state = "false", .change_state = act_pause},
+    {.name = "fullscreen", .state = "false", .change_state = act_fullscreen},
+    {.name = "power", .activate = act_power},
+    {.name = "reset", .activate = act_reset},
+    {.name = "reset-now", .activate = act_reset_now},
+    {.name = "power-off", .activate = act_power_off},
+    {.name = "close-unsaved", .activate = act_close_unsaved},
+    {.name = "open-again", .activate = act_open_again},
+    {.name = "show-screen", .activate = act_show_screen},
+    {.name = "screenshot", .activate = act_screenshot},
+    {.name = "ctrl-alt-delete", .activate = act_ctrl_alt_delete},
+    {.name = "close", .activate = act_close},
+};
+
+void hsk_acts_add(struct machine_window *w)
+{
+    g_action_map_add_action_entries(G_ACTION_MAP(w->window), entries, G_N_ELEMENTS(entries), w);
+}
+
+static GSimpleAction *lookup(struct machine_window *w, const char *name)
+{
+    return G_SIMPLE_ACTION(g_action_map_lookup_action(G_ACTION_MAP(w->window), name));
+}
+
+void hsk_acts_update(struct machine_window *w)
+{
+    static const char *const on_machine[] = {"snapshot", "pause", "power", "reset", "reset-now", "ctrl-alt-delete"};
+    static const char *const on_keeper[] = {"revert", "revert-to", "undo", "power-off", "close-unsaved", "show-screen"};
+    bool live = w->phase == PHASE_LIVE, machine = live && !w->died && g_strcmp0(w->state, "off");
+
+    for (size_t i = 0; i < G_N_ELEMENTS(on_machine); i++)
+        g_simple_action_set_enabled(lookup(w, on_machine[i]), machine);
+    for (size_t i = 0; i < G_N_ELEMENTS(on_keeper); i++)
+        g_simple_action_set_enabled(lookup(w, on_keeper[i]), live);
+    g_simple_action_set_enabled(lookup(w, "open-again"), w->phase == PHASE_GONE);
+    g_simple_action_set_enabled(lookup(w, "screenshot"), hsk_screen_view(w->screen).width != 0);
+    g_simple_action_set_state(lookup(w, "pause"), g_variant_new_boolean(!g_strcmp0(w->state, "paused")));
+    g_simple_action_set_state(lookup(w, "fullscreen"), g_variant_new_boolean(w->fullscreen));
+}
+
+static void toggle(struct machine_window *w, const char *name)
+{
+    GAction *action = G_ACTION(lookup(w, name));
+    g_autoptr(GVariant) state = g_action_get_state(action);
+
+    if (g_action_get_enabled(action))
+        g_action_change_state(action, g_variant_new_boolean(!g_variant_get_boolean(state)));
+}
+
+gboolean hsk_acts_host_key(HskScreen *screen, guint code, struct machine_window *w)
+{
+    static const struct {
+        guint code;
+        const char *action;
+    } keys[] = {
+        {KEY_S, "snapshot"}, {KEY_Z, "revert"}, {KEY_Q, "close"}, {KEY_DELETE, "ctrl-alt-delete"},
+    };
+
+    if (code == KEY_F || code == KEY_P) {
+        toggle(w, code == KEY_F ? "fullscreen" : "pause");
+        return TRUE;
+    }
+    if (code == KEY_M) {
+        gtk_window_iconify(GTK_WINDOW(w->window));
+        return TRUE;
+    }
+    for (size_t i = 0; i < G_N_ELEMENTS(keys); i++) {
+        if (keys[i].code == code) {
+            g_action_group_activate_action(G_ACTION_GROUP(w->window), keys[i].action, NULL);
+            return TRUE;
+        }
+    }
+    return FALSE;
+}

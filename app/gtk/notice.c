@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: MIT */
+/* Info bars (notice.h). The texts may come from a bundle: they are set as plain text, never as markup. */
+#include "notice.h"
+
+#define ID_KEY "hsk-notice-id"
+
+void hsk_notice_clear(GtkBox *box, const char *id)
+{
+    g_autoptr(GList) children = gtk_container_get_children(GTK_CONTAINER(box));
+
+    for (GList *l = children; l; l = l->next)
+        if (!id || !g_strcmp0(g_object_get_data(l->data, ID_KEY), id))
+            gtk_widget_destroy(l->data);
+}
+
+static gboolean destroy_later(gpointer bar)
+{
+    gtk_widget_destroy(bar);
+    return G_SOURCE_REMOVE;
+}
+
+/* After the button's action has run: the button must still be there while GTK handles the click. */
+static void on_done(GtkWidget *widget, GtkWidget *bar)
+{
+    g_idle_add_full(G_PRIORITY_DEFAULT, destroy_later, g_object_ref(bar), g_object_unref);
+}
+
+static void on_response(GtkInfoBar *bar, gint response, gpointer opaque)
+{
+    on_done(NULL, GTK_WIDGET(bar));
+}
+
+void hsk_notice_show(GtkBox *box, const char *id, GtkMessageType type, const char *text,
+                     const struct hsk_notice_button *buttons, unsigned count)
+{
+    GtkWidget *bar = gtk_info_bar_new();
+    GtkWidget *label = gtk_label_new(text);
+
+    hsk_notice_clear(box, id);
+    g_object_set_data_full(G_OBJECT(bar), ID_KEY, g_strdup(id), g_free);
+    gtk_info_bar_set_message_type(GTK_INFO_BAR(bar), type);
+    gtk_info_bar_set_show_close_button(GTK_INFO_BAR(bar), TRUE);
+    g_signal_connect(bar, "response", G_CALLBACK(on_response), NULL);
+    gtk_label_set_line_wrap(GTK_LABEL(label), TRUE);
+    gtk_label_set_xalign(GTK_LABEL(label), 0);
+    gtk_label_set_selectable(GTK_LABEL(label), type == GTK_MESSAGE_ERROR);
+    gtk_widget_set_can_focus(label, FALSE);
+    gtk_box_pack_start(GTK_BOX(gtk_info_bar_get_content_area(GTK_INFO_BAR(bar))), label, TRUE, TRUE, 0);
+    for (unsigned i = 0; i < count; i++) {
+        GtkWidget *button = gtk_button_new_with_label(buttons[i].label);
+
+        if (buttons[i].target)
+            gtk_actionable_set_action_target(GTK_ACTIONABLE(button), "s", buttons[i].target);
+        gtk_actionable_set_action_name(GTK_ACTIONABLE(button), buttons[i].action);
+        g_signal_connect_after(button, "clicked", G_CALLBACK(on_done), bar);
+        gtk_container_add(GTK_CONTAINER(gtk_info_bar_get_action_area(GTK_INFO_BAR(bar))), button);
+    }
+    gtk_widget_show_all(bar);
+    gtk_box_pack_start(box, bar, FALSE, FALSE, 0);
+}

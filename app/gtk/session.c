@@ -1,0 +1,333 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A window's talk with its machine: opening, events, versions, the screen's socket, closing. GTK thread.
+ *
+ * The screen's socket ends at every revert (a new machine process takes over), so its end is nothing special: it is
+ * connected again, and only when that fails for seconds the user hears of it.
+ */
+#include <display/client.h>
+#include <errno.h>
+
+#include "machine-window.h"
+
+#define DISPLAY_RETRY_MS  100
+#define DISPLAY_TRIES     50
+#define DISPLAY_STABLE_US 2000000
+#define MENU_VERSIONS     8
+
+static const struct hsk_notice_button open_again[] = {{"Open Again", "win.open-again", NULL}};
+
+static const char *string_of(json_t *object, const char *key)
+{
+    return json_string_value(json_object_get(object, key));
+}
+
+/* ---- versions ---- */
+
+/* The keeper's time: seconds since 1970 or ISO 8601. 0: neither. */
+static gint64 time_of(json_t *version)
+{
+    json_t *time = json_object_get(version, "time");
+    g_autoptr(GTimeZone) utc = g_time_zone_new_utc();
+    g_autoptr(GDateTime) date = NULL;
+
+    if (json_is_number(time))
+        return (gint64)json_number_value(time);
+    if (json_is_string(time))
+        date = g_date_time_new_from_iso8601(json_string_value(time), utc);
+    return date ? g_date_time_to_unix(date) : 0;
+}
+
+static char *menu_label(json_t *version)
+{
+    const char *title = string_of(version, "title");
+    g_autoptr(GDateTime) date = g_date_time_new_from_unix_local(time_of(version));
+    g_autofree char *clock = date ? g_date_time_format(date, "%H:%M") : g_strdup("");
+    GString *label = g_string_new(title && *title ? title : "Snapshot");
+
+    g_string_replace(label, "_", "__", 0); /* no mnemonics out of titles */
+    if (!strstr(label->str, clock))
+        g_string_append_printf(label, "  (%s)", clock);
+    return g_string_free(label, FALSE);
+}
+
+static void on_log(void *opaque, json_t *reply, const char *error)
+{
+    struct machine_window *w = opaque;
+    json_t *versions = json_object_get(reply, "versions");
+    size_t n = json_array_size(versions);
+
+    if (error)
+        return;
+    g_menu_remove_all(w->revert_menu);
+    w->last_snapshot = 0;
+    /* The order is the keeper's, oldest first. */
+    for (size_t i = n; i-- > 0;) {
+        json_t *version = json_array_get(versions, i);
+        const char *id = string_of(version, "id"), *kind = string_of(version, "kind");
+        g_autofree char *label = NULL;
+        GMenuItem *item;
+
+        if (!id || !g_strcmp0(kind, "saved"))
+            continue;
+        if (g_strcmp0(kind, "before_revert") && g_strcmp0(kind, "before-revert"))
+            w->last_snapshot = MAX(w->last_snapshot, time_of(version));
+        if (g_menu_model_get_n_items(G_MENU_MODEL(w->revert_menu)) >= MENU_VERSIONS)
+            continue;
+        label = menu_label(version);
+        item = g_menu_item_new(label, NULL);
+        g_menu_item_set_action_and_target(item, "win.revert-to", "s", id);
+        g_menu_append_item(w->revert_menu, item);
+        g_object_unref(item);
+    }
+    hsk_window_update(w);
+}
+
+void hsk_session_refresh_versions(struct machine_window *w)
+{
+    if (w->control)
+        hsk_control_call(w->control, "log", NULL, on_log, w);
+}
+
+void hsk_session_show_reverted(struct machine_window *w, const char *to, const char *title, bool undo)
+{
+    static const struct hsk_notice_button undo_button[] = {{"Undo", "win.undo", NULL}};
+    static const struct hsk_notice_button redo_button[] = {{"Go Back Again", "win.undo", NULL}};
+    g_autofree char *text = NULL;
+
+    w->died = false;
+    hsk_notice_clear(w->notices, "died");
+    if (undo) {
+        text = g_strdup("Undone: the machine is where it was before.");
+        hsk_notice_show(w->notices, "reverted", GTK_MESSAGE_INFO, text, redo_button, 1);
+    } else {
+        text = g_strdup_printf("Went back to “%s”. What you had is kept.", title && *title ? title : to ? to : "?");
+        hsk_notice_show(w->notices, "reverted", GTK_MESSAGE_INFO, text, undo_button, 1);
+    }
+    hsk_session_refresh_versions(w);
+}
+
+/* ---- calls ---- */
+
+static void on_plain_reply(void *opaque, json_t *reply, const char *error)
+{
+    if (error)
+        hsk_window_error(opaque, error);
+}
+
+void hsk_session_call(struct machine_window *w, const char *cmd, json_t *args)
+{
+    if (w->control && w->phase == PHASE_LIVE)
+        hsk_control_call(w->control, cmd, args, on_plain_reply, w);
+    else
+        json_decref(args);
+}
+
+/* ---- the screen's socket ---- */
+
+static gboolean on_display_timer(gpointer opaque)
+{
+    struct machine_window *w = opaque;
+
+    w->display_timer = 0;
+    hsk_session_attach_screen(w);
+    return G_SOURCE_REMOVE;
+}
+
+void hsk_session_attach_screen(struct machine_window *w)
+{
+    static const struct hsk_notice_button retry[] = {{"Try Again", "win.show-screen", NULL}};
+    g_autofree char *path = NULL;
+    g_autoptr(GError) error = NULL;
+    gint64 now = g_get_monotonic_time();
+    int sock;
+
+    if (w->phase != PHASE_LIVE || w->died || w->display_timer)
+        return;
+    if (now - w->display_since > DISPLAY_STABLE_US)
+        w->display_tries = 0;
+    if (w->display_tries++ >= DISPLAY_TRIES) {
+        w->display_tries = 0;
+        hsk_notice_show(w->notices, "screen", GTK_MESSAGE_ERROR,
+                        "The machine does not show its screen. It may still be running.", retry, 1);
+        return;
+    }
+    path = g_build_filename(w->instance_dir, "display", NULL);
+    sock = hsk_display_connect(path, &error);
+    w->display_since = now;
+    if (sock >= 0)
+        hsk_screen_attach(w->screen, sock);
+    else
+        w->display_timer = g_timeout_add(DISPLAY_RETRY_MS, on_display_timer, w);
+}
+
+/* ---- events ---- */
+
+static void set_state(struct machine_window *w, const char *state)
+{
+    if (!state)
+        return;
+    g_free(w->state);
+    w->state = g_strdup(state);
+    hsk_window_update(w);
+}
+
+static void on_died(struct machine_window *w, const char *text)
+{
+    static const struct hsk_notice_button back[] = {{"Go Back to the Last Version", "win.revert", NULL}};
+
+    w->died = true;
+    set_state(w, "off");
+    hsk_notice_show(w->notices, "died", GTK_MESSAGE_ERROR,
+                    text ? text : "The machine stopped unexpectedly. Every snapshot is kept.", back, 1);
+}
+
+static void on_event(void *opaque, const char *name, json_t *event)
+{
+    struct machine_window *w = opaque;
+
+    if (!strcmp(name, "state")) {
+        const char *text = string_of(event, "text");
+
+        set_state(w, string_of(event, "state"));
+        if (text && *text)
+            hsk_notice_show(w->notices, "state", GTK_MESSAGE_WARNING, text, NULL, 0);
+    } else if (!strcmp(name, "snapshot")) {
+        hsk_session_refresh_versions(w);
+    } else if (!strcmp(name, "reverted")) {
+        hsk_session_show_reverted(w, string_of(event, "to"), string_of(event, "title"),
+                                  json_is_true(json_object_get(event, "undo")));
+    } else if (!strcmp(name, "machine-died")) {
+        on_died(w, string_of(event, "text"));
+    } else if (!strcmp(name, "closing")) {
+        w->phase = PHASE_CLOSING;
+        hsk_window_set_busy(w, "Closing", true);
+    }
+}
+
+static void on_closed(void *opaque, const char *why)
+{
+    struct machine_window *w = opaque;
+
+    if (w->phase == PHASE_CLOSING) {
+        gtk_widget_destroy(w->window);
+        return;
+    }
+    w->phase = PHASE_GONE;
+    hsk_notice_clear(w->notices, "close");
+    hsk_window_set_busy(w, NULL, false);
+    hsk_notice_show(w->notices, "gone", GTK_MESSAGE_ERROR,
+                    why ? why : "The machine ended unexpectedly. What was saved last is in the file.", open_again, 1);
+}
+
+static const struct hsk_control_ops control_ops = {.event = on_event, .closed = on_closed};
+
+/* ---- opening ---- */
+
+static void on_subscribed(void *opaque, json_t *info, const char *error)
+{
+    struct machine_window *w = opaque;
+    const char *name, *note;
+
+    if (error) {
+        hsk_window_error(w, error);
+        return;
+    }
+    name = string_of(info, "name");
+    if (name && *name) {
+        g_free(w->name);
+        w->name = g_strdup(name);
+    }
+    note = string_of(info, "engine_note");
+    gtk_widget_set_tooltip_text(w->header, note);
+    set_state(w, string_of(info, "state"));
+    hsk_session_refresh_versions(w);
+}
+
+static void on_launched(void *opaque, const char *instance_dir, const char *error)
+{
+    struct machine_window *w = opaque;
+    g_autofree char *path = instance_dir ? g_build_filename(instance_dir, "control", NULL) : NULL;
+    g_autoptr(GError) gerror = NULL;
+
+    hsk_window_set_busy(w, NULL, false);
+    if (path) {
+        w->control = hsk_control_new(path, &control_ops, w, &gerror);
+        if (!w->control)
+            error = gerror->message;
+    }
+    if (error) {
+        w->phase = PHASE_GONE;
+        hsk_window_update(w);
+        if (w->close_wanted)
+            gtk_widget_destroy(w->window);
+        else
+            hsk_notice_show(w->notices, "gone", GTK_MESSAGE_ERROR, error, open_again, 1);
+        return;
+    }
+    g_free(w->instance_dir);
+    w->instance_dir = g_strdup(instance_dir);
+    w->phase = PHASE_LIVE;
+    if (w->close_wanted) {
+        hsk_session_close(w, false);
+        return;
+    }
+    hsk_control_call(w->control, "subscribe", NULL, on_subscribed, w);
+    hsk_session_attach_screen(w);
+    hsk_window_update(w);
+}
+
+void hsk_session_start(struct machine_window *w)
+{
+    hsk_session_end(w);
+    hsk_notice_clear(w->notices, NULL);
+    w->died = false;
+    if (!g_file_test(w->path, G_FILE_TEST_EXISTS)) {
+        g_autofree char *text = g_strdup_printf("There is no file %s.", w->path);
+
+        w->phase = PHASE_GONE;
+        hsk_notice_show(w->notices, "gone", GTK_MESSAGE_ERROR, text, open_again, 1);
+        hsk_window_update(w);
+        return;
+    }
+    w->phase = PHASE_OPENING;
+    hsk_window_set_busy(w, "Opening", true);
+    w->launch = hsk_launch_new(w->path, on_launched, w);
+}
+
+void hsk_session_end(struct machine_window *w)
+{
+    g_clear_pointer(&w->launch, hsk_launch_free);
+    g_clear_pointer(&w->control, hsk_control_free);
+    g_clear_handle_id(&w->display_timer, g_source_remove);
+    w->display_tries = 0;
+}
+
+/* ---- closing ---- */
+
+static void on_stopped(void *opaque, json_t *reply, const char *error)
+{
+    static const struct hsk_notice_button choices[] = {{"Close Without Saving", "win.close-unsaved", NULL}};
+    struct machine_window *w = opaque;
+    g_autofree char *text = NULL;
+
+    if (!error)
+        return; /* the keeper ends now, which destroys the window */
+    w->phase = PHASE_LIVE;
+    hsk_window_set_busy(w, NULL, false);
+    text = g_strdup_printf("The machine could not be saved and stays open. %s", error);
+    hsk_notice_show(w->notices, "close", GTK_MESSAGE_ERROR, text, choices, 1);
+}
+
+void hsk_session_close(struct machine_window *w, bool force)
+{
+    json_t *args = json_object();
+
+    if (force)
+        json_object_set_new(args, "force", json_true());
+    hsk_notice_clear(w->notices, "close");
+    hsk_screen_release_keys(w->screen);
+    w->phase = PHASE_CLOSING;
+    hsk_window_set_busy(w, force ? "Switching off" : "Saving", true);
+    hsk_control_call(w->control, "stop", args, on_stopped, w);
+}
