@@ -1,0 +1,304 @@
+# SPDX-License-Identifier: MIT
+"""Drives the haversack window like a user: by accessible names (AT-SPI) and by keys and the pointer (xdotool).
+
+usage: drive.py WORKDIR   with WORKDIR/bin/{haversack,hva}, hva being the stand-in machine
+"""
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import gi
+
+gi.require_version("Atspi", "2.0")
+gi.require_version("GdkPixbuf", "2.0")
+from gi.repository import Atspi, GdkPixbuf  # noqa: E402
+
+WORK = sys.argv[1]
+LOG = os.path.join(WORK, "standin.log")
+SHOTS = os.path.join(WORK, "shots")
+os.environ["STANDIN_LOG"] = LOG
+processes = []
+
+
+def wait_for(what, fn, seconds=10):
+    end = time.time() + seconds
+    while time.time() < end:
+        try:
+            value = fn()
+        except Exception:  # the tree changes under our hands
+            value = None
+        if value:
+            return value
+        time.sleep(0.05)
+    shoot("failure")
+    sys.exit("FAILED: waited in vain for " + what + "\n" + log() + "\n" + tree())
+
+
+def log():
+    return open(LOG).read() if os.path.exists(LOG) else ""
+
+
+def walk(node, depth=0):
+    yield node, depth
+    for i in range(node.get_child_count()):
+        child = node.get_child_at_index(i)
+        if child:
+            yield from walk(child, depth + 1)
+
+
+def app_nodes():
+    desktop = Atspi.get_desktop(0)
+    for i in range(desktop.get_child_count()):
+        app = desktop.get_child_at_index(i)
+        if app and app.get_name() in ("haversack", "Haversack"):
+            yield from walk(app)
+
+
+def tree():
+    return "\n".join("  " * d + n.get_role_name() + " " + repr(n.get_name()) for n, d in app_nodes())
+
+
+def showing(node):
+    return node.get_state_set().contains(Atspi.StateType.SHOWING)
+
+
+def find(name, role=None):
+    for node, _ in app_nodes():
+        if node.get_name() == name and (role is None or node.get_role_name() == role) and showing(node):
+            return node
+    return None
+
+
+def find_text(part):
+    for node, _ in app_nodes():
+        if part in (node.get_name() or "") and showing(node):
+            return node
+    return None
+
+
+def sensitive(node):
+    return node.get_state_set().contains(Atspi.StateType.SENSITIVE)
+
+
+def click(name):
+    node = wait_for("button " + name, lambda: next(
+        (n for n, _ in app_nodes() if n.get_name() == name and showing(n) and sensitive(n)
+         and n.get_action_iface() and n.get_role_name() != "label"), None))
+    node.get_action_iface().do_action(0)
+
+
+def xdotool(*args):
+    return subprocess.run(["xdotool", *map(str, args)], check=True, stdout=subprocess.PIPE, text=True).stdout
+
+
+def shoot(name):
+    path = os.path.join(SHOTS, name + ".png")
+    subprocess.run(["import", "-window", "root", path], check=True)
+    return GdkPixbuf.Pixbuf.new_from_file(path)
+
+
+def screen_box():
+    # The guest's 640x400 picture at whole-number zoom in the middle of the widget.
+    node = wait_for("the guest screen", lambda: find("Guest screen"))
+    box = node.get_component_iface().get_extents(Atspi.CoordType.SCREEN)
+    zoom = min(box.width / 640, box.height / 400)
+    zoom = int(zoom) if zoom >= 1 else zoom
+    return box.x + int((box.width - 640 * zoom) // 2), box.y + int((box.height - 400 * zoom) // 2), zoom
+
+
+def pixel(x, y, name="pixel"):
+    """Colour at a place of the guest's picture, as it is on the X screen."""
+    left, top, zoom = screen_box()
+    image = shoot(name)
+    at = int(top + (y + 0.5) * zoom) * image.get_rowstride() + int(left + (x + 0.5) * zoom) * image.get_n_channels()
+    return tuple(image.get_pixels()[at:at + 3])
+
+
+def expect_pixel(x, y, colour, why):
+    wait_for(f"{why}: {colour} at {x},{y}", lambda: pixel(x, y) == colour)
+
+
+def start(file):
+    with open(os.path.join(WORK, "haversack.log"), "a") as out:
+        p = subprocess.Popen([os.path.join(WORK, "bin", "haversack"), file], stdout=out, stderr=out)
+    processes.append(p)
+    return p
+
+
+def control(cmd, **args):
+    """Says something to the stand-in as another client would."""
+    base = os.path.join(os.environ["XDG_RUNTIME_DIR"], "haversack")
+    with socket.socket(socket.AF_UNIX) as s:
+        s.connect(os.path.join(base, os.listdir(base)[0], "control"))
+        s.sendall(json.dumps(dict(args, id=1, cmd=cmd)).encode() + b"\n")
+        return json.loads(s.makefile().readline())
+
+
+def document(name):
+    path = os.path.join(WORK, name)
+    open(path, "w").close()
+    return path
+
+
+def step(text):
+    print(f"{time.time() - began:6.2f} {text}", flush=True)
+
+
+began = time.time()
+BLACK, FIRST = (0, 0, 0), (0x40, 0x20, 0x10)
+
+step("a double click's command line opens the window and starts the machine")
+app = start(document("tiny.hva"))
+wait_for("the machine's name in the title", lambda: find("Stand-in", "frame"))
+wait_for("the sub-line", lambda: find_text("Running"))
+for name in ("Snapshot", "Revert", "Revert to…", "Pause", "Full screen", "Menu", "Guest screen"):
+    wait_for(name, lambda: find(name))
+expect_pixel(320, 200, BLACK, "the stand-in's picture")
+wait_for("the moving bar", lambda: any(pixel(x, 392) == (0, 255, 0) for x in range(8, 640, 160)) or None)
+shoot("running")
+
+step("keys arrive as evdev codes and their answer is on the screen")
+xdotool("mousemove", 640, 400, "click", 1)
+xdotool("keydown", "a")
+wait_for("key 30", lambda: "key 30 down" in log())
+expect_pixel(480 + 16, 116, (255, 255, 255), "the square of a held key")
+time.sleep(0.8)
+xdotool("keyup", "a")
+wait_for("key 30 up", lambda: "key 30 up" in log())
+assert log().count("key 30 down") == 1, "the host's key repeat reached the guest"
+xdotool("key", "Tab", "F10", "alt+x")
+for code in (15, 68, 56, 45):
+    wait_for(f"key {code}", lambda: f"key {code} down" in log() and f"key {code} up" in log())
+
+step("the pointer is absolute and exact in the corners")
+left, top, zoom = screen_box()
+xdotool("mousemove", left, top)
+wait_for("top left", lambda: "pointer 0 0 0" in log())
+xdotool("mousemove", int(left + 640 * zoom) - 1, int(top + 400 * zoom) - 1)
+wait_for("bottom right", lambda: "pointer 327" in log().splitlines()[-1])
+xdotool("mousemove", left + 300, top + 200, "click", 3, "click", 4)
+wait_for("right button", lambda: any(line.startswith("pointer") and line.endswith(" 2") for line in log().splitlines()))
+wait_for("wheel", lambda: "wheel 1" in log())
+
+step("snapshot is one click, revert another, undo a third; no dialog in between")
+click("Snapshot")
+wait_for("the command", lambda: '"snapshot"' in log() and '"title": "Snapshot ' in log().replace('":"', '": "'))
+wait_for("the sub-line", lambda: find_text("snapshot just now"))
+expect_pixel(320, 200, FIRST, "the present after the snapshot")
+click("Revert")
+wait_for("the notice", lambda: find_text("Went back to “Snapshot "))
+expect_pixel(320, 200, BLACK, "the past")
+shoot("reverted")
+click("Undo")
+wait_for("the notice", lambda: find_text("Undone"))
+expect_pixel(320, 200, FIRST, "the present again")
+shoot("undone")
+assert log().count("screen attached") == 3, log()
+
+step("the host key works inside the guest, and alone it leaves")
+xdotool("mousemove", left + 300, top + 250, "click", 1)
+wait_for("focus in the guest", lambda: find_text("Right Ctrl leaves the guest"))
+xdotool("keydown", "Control_R", "key", "s", "keyup", "Control_R")
+wait_for("a second snapshot", lambda: log().count('"cmd":"snapshot"') == 2)
+assert "key 97" not in log() and "key 31" not in log(), "the host key's combination reached the guest"
+xdotool("key", "Control_R")
+wait_for("focus outside", lambda: not find_text("Right Ctrl leaves the guest"))
+before = log()
+xdotool("key", "Tab")
+time.sleep(0.3)
+assert log() == before, "Tab reached the guest though the keyboard was not in it"
+xdotool("key", "Control_R")
+wait_for("focus back", lambda: find_text("Right Ctrl leaves the guest"))
+
+step("held keys are lifted when the window loses the keyboard")
+xdotool("keydown", "b")
+wait_for("key 48", lambda: "key 48 down" in log())
+count = log().count("release-all")
+xdotool("key", "Control_R")
+wait_for("release-all", lambda: log().count("release-all") > count)
+xdotool("keyup", "b", "key", "Control_R")
+
+step("pause and go on")
+click("Pause")
+wait_for("the sub-line", lambda: find_text("Paused"))
+click("Pause")
+wait_for("the sub-line", lambda: find_text("Running"))
+
+step("full screen and back by the host key; the picture fills the height")
+xdotool("keydown", "Control_R", "key", "f", "keyup", "Control_R")
+wait_for("all of the screen", lambda: (lambda e: (e.width, e.height) == (1280, 800))(
+    find("Guest screen").get_component_iface().get_extents(Atspi.CoordType.SCREEN)))
+wait_for("the hint", lambda: find_text("leaves full screen"))
+xdotool("mousemove", 640, 0)
+wait_for("the bar at the top edge", lambda: find("Revert"))
+shoot("fullscreen")
+xdotool("mousemove", 640, 600, "click", 1)
+xdotool("keydown", "Control_R", "key", "f", "keyup", "Control_R")
+wait_for("the window again", lambda: find("Guest screen").get_component_iface()
+         .get_extents(Atspi.CoordType.SCREEN).height < 790)
+
+step("an older version from the list")
+click("Revert to…")
+wait_for("an entry", lambda: next((n for n, _ in app_nodes() if n.get_role_name() == "menu item" and
+                                   (n.get_name() or "").startswith("Snapshot ")), None))
+shoot("versions")
+xdotool("key", "Escape")
+
+step("what another client does is shown too")
+control("revert", to="v1")
+wait_for("the notice", lambda: find_text("Went back to"))
+expect_pixel(320, 200, BLACK, "the past")
+
+step("a second start with the same file lands in the same window")
+second = start(os.path.join(WORK, "tiny.hva"))
+assert second.wait(timeout=10) == 0
+assert sum(1 for n, _ in app_nodes() if n.get_role_name() == "frame") == 1
+
+step("a crash of the machine is told, with the way back")
+control("die")
+wait_for("the notice", lambda: find_text("The machine crashed"))
+wait_for("the state", lambda: find_text("Stopped unexpectedly"))
+shoot("died")
+click("Go Back to the Last Version")
+wait_for("the notice", lambda: find_text("Went back to"))
+expect_pixel(320, 200, BLACK, "the version")
+
+step("closing saves; then window and machine are gone")
+xdotool("search", "--name", "Stand-in", "windowactivate", "--sync", "windowclose" if False else "key", "Control_R")
+click("Close")
+wait_for("stop", lambda: '"cmd":"stop"' in log() and log().endswith("stopped\n"))
+wait_for("the end of the program", lambda: app.poll() is not None)
+assert app.returncode == 0
+
+step("a machine that cannot start says why in the window")
+app = start(document("refuse.hva"))
+wait_for("its sentence", lambda: find_text("The appliance is damaged and was left as it is."))
+shoot("refused")
+click("Close")
+wait_for("the end of the program", lambda: app.poll() is not None)
+
+step("a save that fails keeps the machine open and offers a way out")
+app = start(document("stubborn.hva"))
+wait_for("the machine", lambda: find_text("Running"))
+click("Close")
+wait_for("the notice", lambda: find_text("could not be saved and stays open"))
+shoot("stubborn")
+click("Close Without Saving")
+wait_for("the end of the program", lambda: app.poll() is not None)
+
+step("the keeper's sudden end is told")
+app = start(document("lost.hva"))
+wait_for("the machine", lambda: find_text("Running"))
+keeper = int(os.listdir(os.path.join(os.environ["XDG_RUNTIME_DIR"], "haversack"))[0].split("-")[1])
+os.kill(keeper, signal.SIGKILL)
+wait_for("the notice", lambda: find_text("ended unexpectedly"))
+shoot("lost")
+click("Open Again")
+wait_for("the machine", lambda: find_text("Running"))
+click("Close")
+wait_for("the end of the program", lambda: app.poll() is not None)
+step("all passed")

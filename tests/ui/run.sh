@@ -1,0 +1,50 @@
+#!/bin/sh
+# SPDX-License-Identifier: MIT
+# run.sh HAVERSACK STANDIN: a private home, X server, D-Bus and window manager, then drive.py. Exit 77: a tool is missing.
+# With HSK_UI_KEEP=DIR the screenshots of every step stay in DIR.
+set -eu
+haversack=$1 standin=$2 here=$(cd "$(dirname "$0")" && pwd)
+
+for tool in Xvfb openbox xdotool dbus-run-session import; do
+    command -v "$tool" >/dev/null || { echo "skipped: $tool is not installed"; exit 77; }
+done
+/usr/bin/python3 -c "import gi; gi.require_version('Atspi', '2.0'); from gi.repository import Atspi" 2>/dev/null ||
+    { echo "skipped: python3-gi or gir1.2-atspi-2.0 is not installed"; exit 77; }
+
+work=$(mktemp -d)
+xvfb=
+trap 'test -z "$xvfb" || kill $xvfb 2>/dev/null; rm -rf "$work"' EXIT
+trap 'exit 1' INT TERM
+mkdir -p "$work/bin" "$work/config/gtk-3.0" "$work/run" "$work/shots"
+chmod 700 "$work/run"
+cp "$haversack" "$work/bin/haversack"
+cp "$standin" "$work/bin/hva"
+cat >"$work/config/gtk-3.0/settings.ini" <<'INI'
+[Settings]
+gtk-enable-animations=0
+gtk-cursor-blink=0
+gtk-font-name=DejaVu Sans 10
+gtk-xft-rgba=none
+gtk-xft-hinting=0
+INI
+export HOME="$work" XDG_RUNTIME_DIR="$work/run" XDG_CONFIG_HOME="$work/config" XDG_DATA_HOME="$work/data" \
+    LC_ALL=C.UTF-8 GDK_BACKEND=x11 GTK_THEME=Adwaita GSETTINGS_BACKEND=memory XDG_CURRENT_DESKTOP=GNOME
+unset NO_AT_BRIDGE WAYLAND_DISPLAY DBUS_SESSION_BUS_ADDRESS DISPLAY
+
+# Without a display there is one clear sentence.
+if "$work/bin/haversack" x.hva 2>"$work/err"; then echo "ran without a display"; exit 1; fi
+grep -q 'no display' "$work/err" || { cat "$work/err"; exit 1; }
+
+Xvfb -displayfd 3 -screen 0 1280x800x24 -nolisten tcp 3>"$work/display" 2>"$work/xvfb.log" &
+xvfb=$!
+for _ in $(seq 100); do test -s "$work/display" && break; sleep 0.1; done
+DISPLAY=:$(cat "$work/display")
+export DISPLAY
+status=0
+timeout 150 dbus-run-session -- sh -c '
+    openbox & wm=$!
+    /usr/bin/python3 "$0/drive.py" "$1"; status=$?
+    kill $wm
+    exit $status' "$here" "$work" || status=$?
+if [ -n "${HSK_UI_KEEP:-}" ]; then mkdir -p "$HSK_UI_KEEP"; cp "$work"/shots/* "$work"/*.log "$HSK_UI_KEEP"/ || true; fi
+exit $status
