@@ -221,8 +221,12 @@ static bool start_machine(struct boot *b, GError **error)
     b->child = hsk_child_spawn(&ops, b, error);
     if (!b->child)
         return false;
-    if (!hsk_memory_give_new(b->child, "ram", memory, error) || (vram && !hsk_memory_give_new(b->child, "vram", vram, error)) ||
-        !give_file(b, "kernel", error) || !give_file(b, "initrd", error))
+    struct hsk_guest_memory mem;
+    if (!hsk_guest_memory_init(&mem, memory, vram, error))
+        return false;
+    hsk_guest_memory_give(&mem, b->child);
+    hsk_guest_memory_clear(&mem);
+    if (!give_file(b, "kernel", error) || !give_file(b, "initrd", error))
         return false;
     json_t *disks = json_array();
     if (!give_disks(b, disks, error)) {

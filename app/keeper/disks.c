@@ -1,0 +1,115 @@
+/* SPDX-License-Identifier: MIT */
+/* The document's disks for one machine process: see disks.h. */
+#include "disks.h"
+
+#include "common/diskwire.h"
+#include <errno.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+
+struct hsk_disk_service {
+    struct hsk_doc *doc;
+    int sock;
+    uint8_t *slots;
+    GThread *thread;
+    unsigned ndisks;
+    uint64_t size[8];     /* bytes, per disk */
+};
+
+static bool possible(const struct hsk_disk_service *s, const struct hsk_disk_request *q)
+{
+    if (q->disk >= s->ndisks || q->slot >= HSK_DISK_SLOTS)
+        return false;
+    switch (q->op) {
+    case HSK_DISK_OP_READ:
+    case HSK_DISK_OP_WRITE:
+        return q->len <= HSK_DISK_SLOT_BYTES && hsk_range_ok(q->offset, q->len, s->size[q->disk]);
+    case HSK_DISK_OP_DISCARD:
+        return hsk_range_ok(q->offset, q->len, s->size[q->disk]);
+    case HSK_DISK_OP_FLUSH:
+        return true;
+    default:
+        return false;
+    }
+}
+
+static int serve(struct hsk_disk_service *s, const struct hsk_disk_request *q)
+{
+    struct hsk_disk *d = hsk_doc_disk(s->doc, q->disk);
+    uint8_t *data = s->slots + (size_t)q->slot * HSK_DISK_SLOT_BYTES;
+
+    switch (q->op) {
+    case HSK_DISK_OP_READ:
+        return hsk_disk_read(d, q->offset, data, q->len);
+    case HSK_DISK_OP_WRITE:
+        return hsk_disk_write(d, q->offset, data, q->len);
+    case HSK_DISK_OP_DISCARD:
+        return hsk_disk_discard(d, q->offset, q->len);
+    default:
+        return hsk_disk_flush(d);
+    }
+}
+
+static gpointer disk_thread(gpointer opaque)
+{
+    struct hsk_disk_service *s = opaque;
+    struct hsk_disk_request q;
+
+    for (;;) {
+        ssize_t n = recv(s->sock, &q, sizeof(q), MSG_TRUNC);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            return NULL;
+        if (n != sizeof(q) || !possible(s, &q)) {
+            /* The machine process was taken over or has a bug. Without its disks it comes to a stop by itself. */
+            g_warning("the machine process asked for something impossible of its disks; it gets no answers any more");
+            shutdown(s->sock, SHUT_RDWR);
+            return NULL;
+        }
+        struct hsk_disk_answer a = {.slot = q.slot, .result = serve(s, &q)};
+        if (send(s->sock, &a, sizeof(a), MSG_NOSIGNAL) < 0)
+            return NULL;
+    }
+}
+
+struct hsk_disk_service *hsk_disk_service_new(struct hsk_doc *doc, struct hsk_child *c, GError **error)
+{
+    const struct hsk_manifest *m = hsk_doc_manifest(doc);
+    const size_t bytes = (size_t)HSK_DISK_SLOTS * HSK_DISK_SLOT_BYTES;
+    int pair[2];
+
+    HSK_AUTOFD slots = hsk_memfd_new("disks", bytes, error);
+    if (slots < 0)
+        return NULL;
+    void *map = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, slots, 0);
+    if (map == MAP_FAILED || socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0) {
+        g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED, "cannot make the disks' buffers: %s", g_strerror(errno));
+        if (map != MAP_FAILED)
+            munmap(map, bytes);
+        return NULL;
+    }
+    struct hsk_disk_service *s = g_new0(struct hsk_disk_service, 1);
+    s->doc = doc;
+    s->sock = pair[0];
+    s->slots = map;
+    s->ndisks = MIN(m->ndisks, G_N_ELEMENTS(s->size));
+    for (unsigned i = 0; i < s->ndisks; i++)
+        s->size[i] = m->disks[i].size_bytes;
+    hsk_child_give(c, "disks", pair[1]);
+    hsk_child_give(c, "disks.slots", slots);
+    close(pair[1]);
+    s->thread = g_thread_new("disks", disk_thread, s);
+    return s;
+}
+
+void hsk_disk_service_free(struct hsk_disk_service *s)
+{
+    if (!s)
+        return;
+    shutdown(s->sock, SHUT_RDWR);
+    g_thread_join(s->thread);
+    close(s->sock);
+    munmap(s->slots, (size_t)HSK_DISK_SLOTS * HSK_DISK_SLOT_BYTES);
+    g_free(s);
+}

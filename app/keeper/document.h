@@ -1,0 +1,136 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The inside of a keeper that runs a document: shared by document.c (life), machine.c (start and messages of the machine),
+ * take.c (versions), revert.c (going back), commands.c (the control socket's commands).
+ *
+ * Threads: main, except job functions (hsk_job). The store's calls other than hsk_disk_* are made by the main thread while no
+ * job is under way, or by the job: never both.
+ */
+#pragma once
+
+#include "child.h"
+#include "control.h"
+#include "disks.h"
+#include "memory.h"
+#include "serial.h"
+#include <snapshots/store.h>
+#include <vmm/engine.h>
+
+/* One machine process with what belongs to it. */
+struct hsk_running {
+    struct hsk_child *child;
+    struct hsk_disk_service *disks;
+    struct hsk_guest_memory memory;
+};
+
+enum hsk_op_kind { HSK_OP_SNAPSHOT, HSK_OP_REVERT, HSK_OP_UNDO, HSK_OP_DROP, HSK_OP_PICTURE, HSK_OP_STOP, HSK_OP_OFF };
+
+struct hsk_document;
+
+/* Something that needs the store; one at a time, in the order they were asked for. */
+struct hsk_op {
+    enum hsk_op_kind kind;
+    struct hsk_document *d;
+    struct hsk_conn *conn;         /* who waits for the answer, or NULL */
+    json_t *id;                    /* of the request, or NULL */
+    char *arg;                     /* title or version */
+    bool wait;
+    gint64 started_us;
+    double pause_ms, durable_ms;
+    /* taking */
+    char *title;
+    enum hsk_version_kind version_kind;
+    void (*taken)(struct hsk_op *op);       /* main thread, after the commit */
+    struct hsk_take_point *point;
+    struct hsk_staged staged[HSK_MAX_OBJECTS];
+    unsigned nstaged;
+    GBytes *state, *picture;
+    char new_id[33];
+    uint64_t bytes_added;
+    bool answered;
+    /* going back */
+    char *target, *target_title;
+    struct hsk_version *version;
+    struct hsk_running next;
+    GBytes *next_state;
+    /* result of the job */
+    GError *error;
+    GBytes *data;
+};
+
+struct hsk_document {
+    const json_t *options;
+    GMainLoop *loop;
+    struct hsk_doc *doc;
+    char *path;
+    const struct hsk_engine_ops *engine;
+    char *engine_note;
+    struct hsk_control *control;
+    struct hsk_serial *serial;
+    struct hsk_running now;
+    GBytes *kernel, *initrd;
+    uint64_t memory_bytes;
+    json_t *versions;              /* as in the reply to "log" */
+    bool want_run;                 /* the user wants it to run (not paused) */
+    bool base_known;               /* the dirty bits count from the current version; else all pages may differ */
+    char *trouble;                 /* why it is paused, or NULL */
+    GQueue ops;                    /* of hsk_op: waiting */
+    struct hsk_op *op;             /* under way, or NULL */
+    bool in_job;                   /* a job thread has the store */
+    bool ending;
+    int status;
+    GHashTable *foreign;           /* ids of versions that somebody else made */
+    GQueue screenshots;            /* of struct hsk_screenshot (commands.c): who waits for one */
+};
+
+/* ---- machine.c ---- */
+
+/* Starts a process for memory that is in place; state NULL: from power-on. It answers "ready" or "failed". */
+bool hsk_running_start(struct hsk_document *d, struct hsk_running *r, GBytes *state, GError **error);
+void hsk_running_clear(struct hsk_running *r);
+extern const struct hsk_child_ops hsk_document_child_ops;
+
+/* ---- document.c ---- */
+
+/* Ends the keeper with that status; what is under way in a job is finished first. */
+void hsk_document_end(struct hsk_document *d, int status);
+/* The state event to all windows. text: why, or NULL. */
+void hsk_document_tell_state(struct hsk_document *d);
+json_t *hsk_document_info(struct hsk_document *d);
+
+/* ---- ops.c ---- */
+
+/* Queues; takes a reference of conn and id. */
+struct hsk_op *hsk_op_new(struct hsk_document *d, enum hsk_op_kind kind, struct hsk_conn *conn, const json_t *id, const char *arg);
+void hsk_op_queue(struct hsk_op *op);
+/* The end of the op: answers (fields: reply, taken; error: refusal, cleared) unless it was answered, and starts the next. */
+void hsk_op_finish(struct hsk_op *op, json_t *fields);
+void hsk_op_fail(struct hsk_op *op, GError *error);
+/* Runs fn on a thread of its own, then done on the main thread. */
+void hsk_op_job(struct hsk_op *op, void (*fn)(struct hsk_op *op), void (*done)(struct hsk_op *op));
+/* Reads the list of versions again (no job under way). */
+void hsk_document_reload_versions(struct hsk_document *d);
+
+/* ---- take.c ---- */
+
+/* Stops the machine, copies what a version needs and commits it; then op->taken. Fails the op otherwise. The machine goes
+   on after the copy if version_kind is USER, else it stays stopped. */
+void hsk_take_start(struct hsk_op *op, enum hsk_version_kind kind, const char *title, void (*taken)(struct hsk_op *op));
+/* Messages "picture", "save" and "run" of the machine for the op under way. */
+void hsk_take_message(struct hsk_op *op, const char *event, const json_t *body, int fd);
+void hsk_snapshot_start(struct hsk_op *op);
+void hsk_stop_start(struct hsk_op *op);
+void hsk_off_start(struct hsk_op *op);
+void hsk_take_clear(struct hsk_op *op);
+
+/* ---- revert.c ---- */
+
+void hsk_revert_start(struct hsk_op *op);
+/* The new machine said "ready" or "failed", or died (event "ended"). */
+void hsk_revert_message(struct hsk_op *op, const char *event, const json_t *body);
+
+/* ---- commands.c ---- */
+
+extern const struct hsk_control_ops hsk_document_control_ops;
+void hsk_screenshot_message(struct hsk_document *d, const json_t *body, int fd);
+void hsk_screenshots_refuse(struct hsk_document *d, const char *why);

@@ -1,0 +1,220 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Operations that need the store, one at a time: the queue, their answers, and the job thread. Thread: main, but for job functions.
+ */
+#include "document.h"
+
+#include "common/values.h"
+
+struct job {
+    struct hsk_op *op;
+    void (*fn)(struct hsk_op *op);
+    void (*done)(struct hsk_op *op);
+};
+
+struct hsk_op *hsk_op_new(struct hsk_document *d, enum hsk_op_kind kind, struct hsk_conn *conn, const json_t *id, const char *arg)
+{
+    struct hsk_op *op = g_new0(struct hsk_op, 1);
+
+    op->kind = kind;
+    op->d = d;
+    op->conn = conn ? hsk_conn_ref(conn) : NULL;
+    op->id = json_deep_copy(id);
+    op->arg = g_strdup(arg);
+    return op;
+}
+
+static void op_free(struct hsk_op *op)
+{
+    hsk_take_clear(op);
+    hsk_running_clear(&op->next);
+    hsk_version_free(op->version);
+    g_clear_pointer(&op->next_state, g_bytes_unref);
+    g_clear_pointer(&op->data, g_bytes_unref);
+    g_clear_error(&op->error);
+    hsk_conn_unref(op->conn);
+    json_decref(op->id);
+    g_free(op->arg);
+    g_free(op->title);
+    g_free(op->target);
+    g_free(op->target_title);
+    g_free(op);
+}
+
+static void drop_job(struct hsk_op *op)
+{
+    hsk_doc_drop(op->d->doc, op->target, &op->error);
+}
+
+static void drop_done(struct hsk_op *op)
+{
+    GError *e = g_steal_pointer(&op->error);
+
+    if (e)
+        hsk_op_fail(op, e);
+    else
+        hsk_op_finish(op, NULL);
+}
+
+static void picture_job(struct hsk_op *op)
+{
+    struct hsk_version *v = hsk_version_open(op->d->doc, op->target, &op->error);
+
+    if (v)
+        op->data = hsk_version_picture(v, &op->error);
+    hsk_version_free(v);
+}
+
+static void picture_done(struct hsk_op *op)
+{
+    GError *e = g_steal_pointer(&op->error);
+    gsize n = 0;
+
+    if (!op->data) {
+        hsk_op_fail(op, e ? e : g_error_new(HSK_ERROR, HSK_ERROR_NOT_FOUND, "that version has no picture"));
+        return;
+    }
+    const void *data = g_bytes_get_data(op->data, &n);
+    g_autofree char *text = g_base64_encode(data, n);
+    hsk_op_finish(op, json_pack("{s:s}", "png", text));
+}
+
+static void start(struct hsk_op *op)
+{
+    GError *error = NULL;
+
+    op->started_us = g_get_monotonic_time();
+    if (op->kind == HSK_OP_DROP || op->kind == HSK_OP_PICTURE) {
+        op->target = hsk_doc_resolve(op->d->doc, op->arg, &error);
+        if (!op->target) {
+            hsk_op_fail(op, error);
+            return;
+        }
+    }
+    switch (op->kind) {
+    case HSK_OP_SNAPSHOT:
+        hsk_snapshot_start(op);
+        break;
+    case HSK_OP_REVERT:
+    case HSK_OP_UNDO:
+        hsk_revert_start(op);
+        break;
+    case HSK_OP_DROP:
+        hsk_op_job(op, drop_job, drop_done);
+        break;
+    case HSK_OP_PICTURE:
+        hsk_op_job(op, picture_job, picture_done);
+        break;
+    case HSK_OP_STOP:
+        hsk_stop_start(op);
+        break;
+    case HSK_OP_OFF:
+        hsk_off_start(op);
+        break;
+    }
+}
+
+static void start_next(struct hsk_document *d)
+{
+    if (d->op || d->ending)
+        return;
+    d->op = g_queue_pop_head(&d->ops);
+    if (d->op)
+        start(d->op);
+}
+
+void hsk_op_queue(struct hsk_op *op)
+{
+    g_queue_push_tail(&op->d->ops, op);
+    start_next(op->d);
+}
+
+static void answer(struct hsk_op *op, json_t *fields, const GError *error)
+{
+    if (op->conn && !op->answered && error)
+        hsk_conn_refuse(op->conn, op->id, error);
+    else if (op->conn && !op->answered)
+        hsk_conn_reply(op->conn, op->id, json_incref(fields));
+    json_decref(fields);
+    op->answered = true;
+}
+
+static void finish(struct hsk_op *op)
+{
+    struct hsk_document *d = op->d;
+
+    d->op = NULL;
+    op_free(op);
+    hsk_document_reload_versions(d);
+    start_next(d);
+}
+
+void hsk_op_finish(struct hsk_op *op, json_t *fields)
+{
+    answer(op, fields ? fields : json_object(), NULL);
+    finish(op);
+}
+
+void hsk_op_fail(struct hsk_op *op, GError *error)
+{
+    if (!op->conn || op->answered)
+        hsk_complain(error->message);
+    answer(op, NULL, error);
+    g_error_free(error);
+    finish(op);
+}
+
+static gboolean job_done(gpointer opaque)
+{
+    struct job *j = opaque;
+    struct hsk_document *d = j->op->d;
+
+    d->in_job = false;
+    if (d->ending)
+        hsk_document_end(d, d->status);
+    else
+        j->done(j->op);
+    g_free(j);
+    return G_SOURCE_REMOVE;
+}
+
+static gpointer job_thread(gpointer opaque)
+{
+    struct job *j = opaque;
+
+    j->fn(j->op);
+    g_idle_add_full(G_PRIORITY_DEFAULT, job_done, j, NULL);
+    return NULL;
+}
+
+void hsk_op_job(struct hsk_op *op, void (*fn)(struct hsk_op *op), void (*done)(struct hsk_op *op))
+{
+    struct job *j = g_new0(struct job, 1);
+
+    *j = (struct job){op, fn, done};
+    op->d->in_job = true;
+    g_thread_unref(g_thread_new("store", job_thread, j));
+}
+
+void hsk_document_reload_versions(struct hsk_document *d)
+{
+    static const char *const kinds[] = {
+        [HSK_VERSION_USER] = "user", [HSK_VERSION_SAVED] = "saved", [HSK_VERSION_BEFORE_REVERT] = "before-revert",
+        [HSK_VERSION_AUTO] = "auto",
+    };
+    g_autoptr(GError) error = NULL;
+    struct hsk_version_info *list = hsk_doc_versions(d->doc, &error);
+    json_t *out = json_array();
+
+    if (error)
+        hsk_complain(error->message);
+    for (struct hsk_version_info *v = list; v; v = v->next) {
+        g_autofree char *title = g_utf8_make_valid(v->title ? v->title : "", -1);
+        json_array_append_new(out, json_pack("{s:s, s:s, s:s, s:I, s:s, s:I, s:b}", "id", v->id, "parent", v->parent, "title", title,
+                                             "time", (json_int_t)v->time, "kind", kinds[v->kind], "bytes", (json_int_t)v->bytes,
+                                             "has_state", v->has_state));
+    }
+    hsk_version_info_free(list);
+    json_decref(d->versions);
+    d->versions = out;
+}
