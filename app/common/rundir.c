@@ -29,10 +29,10 @@ static bool make_private(const char *dir, bool make, GError **error)
 
 char *hsk_rundir_base(bool make, GError **error)
 {
-    const char *xdg = g_getenv("XDG_RUNTIME_DIR");
-    g_autofree char *dir = xdg && *xdg ? g_build_filename(xdg, "haversack", NULL)
-                                       : g_strdup_printf("/tmp/haversack-%u", (unsigned)getuid());
+    g_autofree char *dir = g_build_filename(g_get_user_runtime_dir(), "haversack", NULL);
 
+    if (make)
+        g_mkdir_with_parents(g_get_user_runtime_dir(), 0700);
     return make_private(dir, make, error) ? g_steal_pointer(&dir) : NULL;
 }
 

@@ -111,6 +111,10 @@ bool hsk_child_give(struct hsk_child *c, const char *name, int fd)
 
 bool hsk_child_send(struct hsk_child *c, json_t *body, int fd)
 {
+    if (!c) {
+        json_decref(body);
+        return false;
+    }
     return hsk_wire_send(c->wire, body, fd, MSG_DONTWAIT) == 0;
 }
 

@@ -22,7 +22,7 @@ struct hsk_child_ops {
 struct hsk_child *hsk_child_spawn(const struct hsk_child_ops *ops, void *opaque, GError **error);
 /* Hands over a descriptor under a name before the configuration; borrowed. false: the process is gone (ended comes). */
 bool hsk_child_give(struct hsk_child *c, const char *name, int fd);
-/* Takes a reference of body. Never blocks; false: gone or its queue is full. */
+/* Takes a reference of body. Never blocks; false: gone (also: c is NULL) or its queue is full. */
 bool hsk_child_send(struct hsk_child *c, json_t *body, int fd);
 /* {"cmd": cmd} */
 bool hsk_child_tell(struct hsk_child *c, const char *cmd);

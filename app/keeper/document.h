@@ -41,6 +41,7 @@ struct hsk_op {
     char *title;
     enum hsk_version_kind version_kind;
     void (*taken)(struct hsk_op *op);       /* main thread, after the commit */
+    bool asked;                    /* the machine was asked to save and has not answered */
     struct hsk_take_point *point;
     struct hsk_staged staged[HSK_MAX_OBJECTS];
     unsigned nstaged;
@@ -106,6 +107,8 @@ void hsk_op_queue(struct hsk_op *op);
 /* The end of the op: answers (fields: reply, taken; error: refusal, cleared) unless it was answered, and starts the next. */
 void hsk_op_finish(struct hsk_op *op, json_t *fields);
 void hsk_op_fail(struct hsk_op *op, GError *error);
+/* An op that was not started or will not go on; no answer. */
+void hsk_op_free(struct hsk_op *op);
 /* Runs fn on a thread of its own, then done on the main thread. */
 void hsk_op_job(struct hsk_op *op, void (*fn)(struct hsk_op *op), void (*done)(struct hsk_op *op));
 /* Reads the list of versions again (no job under way). */

@@ -5,3 +5,4 @@
 #include <jansson.h>
 
 int hsk_keeper_boot(const json_t *options);
+int hsk_keeper_run(const json_t *options);

@@ -24,7 +24,7 @@ struct hsk_op *hsk_op_new(struct hsk_document *d, enum hsk_op_kind kind, struct 
     return op;
 }
 
-static void op_free(struct hsk_op *op)
+void hsk_op_free(struct hsk_op *op)
 {
     hsk_take_clear(op);
     hsk_running_clear(&op->next);
@@ -144,7 +144,7 @@ static void finish(struct hsk_op *op)
     struct hsk_document *d = op->d;
 
     d->op = NULL;
-    op_free(op);
+    hsk_op_free(op);
     hsk_document_reload_versions(d);
     start_next(d);
 }

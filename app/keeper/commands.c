@@ -1,0 +1,313 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The commands of the control socket (docs/control.md). What needs the store becomes an operation (ops.c); the rest is
+ * answered at once. Thread: main.
+ */
+#include "document.h"
+
+#include <display/keymap.h>
+#include <unistd.h>
+
+#define MAX_TYPED 4096
+
+/* Who waits for a screenshot; the machine answers in the order it was asked. */
+struct hsk_screenshot {
+    struct hsk_conn *conn;
+    json_t *id;
+};
+
+static void refuse(struct hsk_conn *c, const json_t *id, int code, const char *text)
+{
+    g_autoptr(GError) error = g_error_new_literal(HSK_ERROR, code, text);
+    hsk_conn_refuse(c, id, error);
+}
+
+static void screenshot_free(struct hsk_screenshot *s)
+{
+    hsk_conn_unref(s->conn);
+    json_decref(s->id);
+    g_free(s);
+}
+
+void hsk_screenshot_message(struct hsk_document *d, const json_t *body, int fd)
+{
+    struct hsk_screenshot *s = g_queue_pop_head(&d->screenshots);
+    g_autoptr(GError) error = NULL;
+
+    if (!s)
+        return;
+    g_autoptr(GBytes) png = hsk_message_bytes(body, fd, &error);
+    if (png) {
+        gsize n = 0;
+        const void *data = g_bytes_get_data(png, &n);
+        g_autofree char *text = g_base64_encode(data, n);
+        hsk_conn_reply(s->conn, s->id, json_pack("{s:s}", "png", text));
+    } else {
+        hsk_conn_refuse(s->conn, s->id, error);
+    }
+    screenshot_free(s);
+}
+
+void hsk_screenshots_refuse(struct hsk_document *d, const char *why)
+{
+    for (struct hsk_screenshot *s; (s = g_queue_pop_head(&d->screenshots));) {
+        refuse(s->conn, s->id, HSK_ERROR_FAILED, why);
+        screenshot_free(s);
+    }
+}
+
+static void queue_op(struct hsk_document *d, enum hsk_op_kind kind, struct hsk_conn *c, const json_t *q, const char *arg)
+{
+    struct hsk_op *op = hsk_op_new(d, kind, c, json_object_get(q, "id"), arg);
+
+    op->wait = hsk_json_bool(q, "wait");
+    hsk_op_queue(op);
+}
+
+static void ok(struct hsk_conn *c, const json_t *q)
+{
+    hsk_conn_reply(c, json_object_get(q, "id"), NULL);
+}
+
+static void cmd_info(struct hsk_document *d, struct hsk_conn *c, const json_t *q)
+{
+    hsk_conn_reply(c, json_object_get(q, "id"), hsk_document_info(d));
+}
+
+static void cmd_subscribe(struct hsk_document *d, struct hsk_conn *c, const json_t *q)
+{
+    hsk_conn_subscribe(c);
+    cmd_info(d, c, q);
+}
+
+static void cmd_snapshot(struct hsk_document *d, struct hsk_conn *c, const json_t *q)
+{
+    queue_op(d, HSK_OP_SNAPSHOT, c, q, hsk_json_str(q, "title", NULL));
+}
+
+static void cmd_log(struct hsk_document *d, struct hsk_conn *c, const json_t *q)
+{
+    const char *current = d->in_job ? "" : hsk_doc_current(d->doc);
+    hsk_conn_reply(c, json_object_get(q, "id"), json_pack("{s:O, s:s}", "versions", d->versions, "current", current));
+}
+
+static void cmd_revert(struct hsk_document *d, struct hsk_conn *c, const json_t *q)
+{
+    queue_op(d, HSK_OP_REVERT, c, q, hsk_json_str(q, "to", NULL));
+}
+
+static void cmd_undo(struct hsk_document *d, struct hsk_conn *c, const json_t *q)
+{
+    queue_op(d, HSK_OP_UNDO, c, q, NULL);
+}
+
+static void needs_version(struct hsk_document *d, enum hsk_op_kind kind, struct hsk_conn *c, const json_t *q)
+{
+    const char *version = hsk_json_str(q, "version", NULL);
+
+    if (version)
+        queue_op(d, kind, c, q, version);
+    else
+        refuse(c, json_object_get(q, "id"), HSK_ERROR_USAGE, "which version? \"version\" is missing");
+}
+
+static void cmd_drop(struct hsk_document *d, struct hsk_conn *c, const json_t *q)
+{
+    needs_version(d, HSK_OP_DROP, c, q);
+}
+
+static void cmd_picture(struct hsk_document *d, struct hsk_conn *c, const json_t *q)
+{
+    needs_version(d, HSK_OP_PICTURE, c, q);
+}
+
+/* While an operation holds the machine still, want_run says what happens at its end. */
+static void cmd_pause(struct hsk_document *d, struct hsk_conn *c, const json_t *q)
+{
+    d->want_run = false;
+    hsk_child_tell(d->now.child, "stop");
+    hsk_document_tell_state(d);
+    ok(c, q);
+}
+
+static bool held_still(const struct hsk_document *d)
+{
+    return d->op && (d->op->kind == HSK_OP_REVERT || d->op->kind == HSK_OP_UNDO || d->op->kind == HSK_OP_STOP || d->op->asked);
+}
+
+static void cmd_resume(struct hsk_document *d, struct hsk_conn *c, const json_t *q)
+{
+    d->want_run = true;
+    g_clear_pointer(&d->trouble, g_free);
+    if (!held_still(d))
+        hsk_child_tell(d->now.child, "run");
+    hsk_document_tell_state(d);
+    ok(c, q);
+}
+
+static void cmd_reset(struct hsk_document *d, struct hsk_conn *c, const json_t *q)
+{
+    if (held_still(d)) {
+        refuse(c, json_object_get(q, "id"), HSK_ERROR_BUSY, "the machine is just being saved or reverted; try again in a moment");
+        return;
+    }
+    d->want_run = true;
+    g_clear_pointer(&d->trouble, g_free);
+    hsk_child_tell(d->now.child, "reset");
+    hsk_document_tell_state(d);
+    ok(c, q);
+}
+
+static void cmd_power(struct hsk_document *d, struct hsk_conn *c, const json_t *q)
+{
+    hsk_child_tell(d->now.child, "power");
+    ok(c, q);
+}
+
+static void cmd_stop(struct hsk_document *d, struct hsk_conn *c, const json_t *q)
+{
+    queue_op(d, hsk_json_bool(q, "force") ? HSK_OP_OFF : HSK_OP_STOP, c, q, NULL);
+}
+
+static void cmd_screenshot(struct hsk_document *d, struct hsk_conn *c, const json_t *q)
+{
+    struct hsk_screenshot *s = g_new0(struct hsk_screenshot, 1);
+
+    s->conn = hsk_conn_ref(c);
+    s->id = json_deep_copy(json_object_get(q, "id"));
+    g_queue_push_tail(&d->screenshots, s);
+    if (!hsk_child_tell(d->now.child, "screenshot"))
+        hsk_screenshots_refuse(d, "the machine process does not answer");
+}
+
+static void send_key(struct hsk_document *d, uint16_t code, bool down)
+{
+    hsk_child_send(d->now.child, json_pack("{s:s, s:i, s:b}", "cmd", "key", "code", (int)code, "down", down), -1);
+}
+
+static void cmd_key(struct hsk_document *d, struct hsk_conn *c, const json_t *q)
+{
+    const json_t *list = json_object_get(q, "keys"), *v;
+    size_t i;
+
+    json_array_foreach(list, i, v) {
+        uint16_t codes[8];
+        const char *name = json_string_value(v);
+        unsigned n = name ? hsk_key_combo(name, codes, G_N_ELEMENTS(codes)) : 0;
+
+        if (n == 0) {
+            g_autofree char *text = g_strdup_printf("there is no key \"%s\"; names are like ctrl+alt+delete, f5, a", name ? name : "");
+            refuse(c, json_object_get(q, "id"), HSK_ERROR_USAGE, text);
+            return;
+        }
+        for (unsigned k = 0; k < n; k++)
+            send_key(d, codes[k], true);
+        for (unsigned k = n; k > 0; k--)
+            send_key(d, codes[k - 1], false);
+    }
+    ok(c, q);
+}
+
+static bool type_char(struct hsk_document *d, gunichar ch)
+{
+    const uint16_t shift = hsk_key_from_name("shift");
+    struct hsk_keystroke k;
+
+    if (!hsk_key_from_char(ch, &k))
+        return false;
+    if (k.shift)
+        send_key(d, shift, true);
+    send_key(d, k.code, true);
+    send_key(d, k.code, false);
+    if (k.shift)
+        send_key(d, shift, false);
+    return true;
+}
+
+static void cmd_type(struct hsk_document *d, struct hsk_conn *c, const json_t *q)
+{
+    const char *text = hsk_json_str(q, "text", "");
+
+    if (strlen(text) > MAX_TYPED) {
+        refuse(c, json_object_get(q, "id"), HSK_ERROR_USAGE, "that is too long to be typed at once");
+        return;
+    }
+    for (const char *p = text; *p; p = g_utf8_next_char(p)) {
+        struct hsk_keystroke k;
+        if (!hsk_key_from_char(g_utf8_get_char(p), &k)) {
+            g_autofree char *why = g_strdup_printf("the US keyboard has no key for \"%.*s\", so nothing was typed", (int)(g_utf8_next_char(p) - p), p);
+            refuse(c, json_object_get(q, "id"), HSK_ERROR_USAGE, why);
+            return;
+        }
+    }
+    for (const char *p = text; *p; p = g_utf8_next_char(p))
+        type_char(d, g_utf8_get_char(p));
+    ok(c, q);
+}
+
+static void cmd_mouse(struct hsk_document *d, struct hsk_conn *c, const json_t *q)
+{
+    static const char *const names[] = {"left", "right", "middle"};
+    const char *button = hsk_json_str(q, "button", NULL);
+    int64_t x = hsk_json_int(q, "x", -1), y = hsk_json_int(q, "y", -1);
+    int bits = 0;
+
+    for (unsigned i = 0; button && i < G_N_ELEMENTS(names); i++) {
+        if (strcmp(button, names[i]) == 0)
+            bits = 1 << i;
+    }
+    if (x < 0 || y < 0 || (button && !bits)) {
+        refuse(c, json_object_get(q, "id"), HSK_ERROR_USAGE, "mouse takes x and y in pixels, and a button: left, right or middle");
+        return;
+    }
+    /* Move there; with a button: press and release it. */
+    const int presses[] = {0, bits, 0};
+    for (unsigned i = 0; i < (bits ? 3u : 1u); i++)
+        hsk_child_send(d->now.child, json_pack("{s:s, s:I, s:I, s:i}", "cmd", "pointer", "x", (json_int_t)x, "y", (json_int_t)y, "buttons", presses[i]), -1);
+    ok(c, q);
+}
+
+static void cmd_console(struct hsk_document *d, struct hsk_conn *c, const json_t *q)
+{
+    struct hsk_conn *held = hsk_conn_ref(c);
+
+    ok(c, q);
+    int fd = hsk_conn_steal(c);
+    if (fd >= 0)
+        hsk_serial_attach(d->serial, fd);
+    hsk_conn_unref(held);
+}
+
+static void request(void *opaque, struct hsk_conn *c, const json_t *body)
+{
+    static const struct {
+        const char *name;
+        void (*fn)(struct hsk_document *d, struct hsk_conn *c, const json_t *q);
+    } table[] = {
+        {"info", cmd_info},     {"subscribe", cmd_subscribe}, {"snapshot", cmd_snapshot}, {"log", cmd_log},
+        {"revert", cmd_revert}, {"undo", cmd_undo},           {"drop", cmd_drop},         {"picture", cmd_picture},
+        {"pause", cmd_pause},   {"resume", cmd_resume},       {"reset", cmd_reset},       {"power", cmd_power},
+        {"stop", cmd_stop},     {"screenshot", cmd_screenshot}, {"key", cmd_key},         {"type", cmd_type},
+        {"mouse", cmd_mouse},   {"console", cmd_console},
+    };
+    const char *cmd = hsk_json_str(body, "cmd", "");
+
+    for (unsigned i = 0; i < G_N_ELEMENTS(table); i++) {
+        if (strcmp(table[i].name, cmd) == 0) {
+            table[i].fn(opaque, c, body);
+            return;
+        }
+    }
+    refuse(c, json_object_get(body, "id"), HSK_ERROR_USAGE, "there is no such command; docs/control.md lists them");
+}
+
+static void display(void *opaque, int fd)
+{
+    struct hsk_document *d = opaque;
+
+    if (d->now.child)
+        hsk_child_send(d->now.child, json_pack("{s:s}", "cmd", "display"), fd);
+    close(fd);
+}
+
+const struct hsk_control_ops hsk_document_control_ops = {.request = request, .display = display};

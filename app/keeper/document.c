@@ -1,0 +1,252 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A keeper that runs a document: opens it, starts its machine (resumed where it was, or from power-on), and lives until the
+ * machine is stopped, switched off or dies. Options: path, engine, serial, fresh, discard, memory (0: the document's).
+ *
+ * Thread: main.
+ */
+#include "document.h"
+
+#include "common/values.h"
+#include "keeper.h"
+#include <glib-unix.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+void hsk_document_end(struct hsk_document *d, int status)
+{
+    d->ending = true;
+    d->status = status;
+    if (!d->in_job)
+        g_main_loop_quit(d->loop);
+}
+
+json_t *hsk_document_info(struct hsk_document *d)
+{
+    const struct hsk_manifest *m = hsk_doc_manifest(d->doc);
+    json_t *disks = json_array(), *v;
+    size_t i, snapshots = 0;
+
+    for (unsigned n = 0; n < m->ndisks; n++)
+        json_array_append_new(disks, json_pack("{s:s, s:I, s:s}", "id", m->disks[n].id, "bytes", (json_int_t)m->disks[n].size_bytes,
+                                               "interface", m->disks[n].interface));
+    json_array_foreach(d->versions, i, v)
+        snapshots += strcmp(hsk_json_str(v, "kind", ""), "user") == 0;
+    return json_pack("{s:s, s:s, s:s, s:s?, s:s, s:s?, s:I, s:i, s:o, s:I, s:s?, s:s}", "name", m->name, "uuid", m->uuid, "engine",
+                     d->engine->name, "engine_note", d->engine_note, "state", d->want_run ? "running" : "paused", "text", d->trouble,
+                     "memory", (json_int_t)d->memory_bytes, "cpus", (int)m->ncpus, "disks", disks, "snapshots", (json_int_t)snapshots,
+                     "instance", hsk_doc_instance(d->doc), "path", d->path);
+}
+
+void hsk_document_tell_state(struct hsk_document *d)
+{
+    hsk_control_broadcast(d->control, json_pack("{s:s, s:s, s:s?}", "event", "state", "state", d->want_run ? "running" : "paused",
+                                                "text", d->trouble));
+}
+
+static bool open_document(struct hsk_document *d, GError **error)
+{
+    g_autofree char *orphan = NULL;
+
+    d->doc = hsk_doc_open(d->path, false, &orphan, error);
+    if (orphan)
+        hsk_complain(orphan);
+    if (!d->doc)
+        return false;
+    const struct hsk_manifest *m = hsk_doc_manifest(d->doc);
+    if (!m->has_kernel) {
+        g_set_error(error, HSK_ERROR, HSK_ERROR_UNSUPPORTED,
+                    "%s has no kernel of its own, and this version cannot boot from a disk yet", d->path);
+        return false;
+    }
+    if (m->ncpus > 1) {
+        g_set_error(error, HSK_ERROR, HSK_ERROR_UNSUPPORTED, "%s wants %u processors, and this version has one per machine", d->path, m->ncpus);
+        return false;
+    }
+    d->kernel = hsk_doc_boot_member(d->doc, "boot/kernel", error);
+    if (d->kernel && m->has_initrd)
+        d->initrd = hsk_doc_boot_member(d->doc, "boot/initrd", error);
+    return d->kernel && (!m->has_initrd || d->initrd);
+}
+
+/* Versions that came with a document of somebody else's: their running state stays alone. */
+static void note_foreign(struct hsk_document *d)
+{
+    const json_t *v;
+    size_t i;
+
+    if (hsk_doc_trusted(d->doc))
+        return;
+    json_array_foreach(d->versions, i, v)
+        g_hash_table_add(d->foreign, g_strdup(hsk_json_str(v, "id", "")));
+}
+
+static bool has_state(struct hsk_document *d, const char *id)
+{
+    const json_t *v;
+    size_t i;
+
+    json_array_foreach(d->versions, i, v) {
+        if (strcmp(hsk_json_str(v, "id", ""), id) == 0)
+            return hsk_json_bool(v, "has_state");
+    }
+    return false;
+}
+
+static bool discard_saved(struct hsk_document *d, GError **error)
+{
+    const char *saved = hsk_doc_saved(d->doc);
+
+    if (!*saved)
+        return true;
+    g_autofree char *id = g_strdup(saved);
+    if (!hsk_doc_drop(d->doc, id, error))
+        return false;
+    hsk_document_reload_versions(d);
+    return true;
+}
+
+/* The id of the state to resume, or NULL: start cold; a sentence says why if that may surprise. */
+static const char *state_to_resume(struct hsk_document *d)
+{
+    const char *saved = hsk_doc_saved(d->doc);
+
+    if (hsk_json_bool(d->options, "fresh") || hsk_json_bool(d->options, "discard") || !*saved || !has_state(d, saved))
+        return NULL;
+    if (g_hash_table_contains(d->foreign, saved)) {
+        hsk_complain("this document was made by somebody else: its running state is not resumed; starting it cold");
+        return NULL;
+    }
+    if (strcmp(saved, hsk_doc_current(d->doc)) != 0 || hsk_doc_live_changed(d->doc)) {
+        hsk_complain("the machine was not stopped properly and its disks have changed since it was saved; starting it cold, as after a power cut");
+        return NULL;
+    }
+    return saved;
+}
+
+static bool resume(struct hsk_document *d, const char *id, GError **error)
+{
+    struct hsk_guest_memory *mem = &d->now.memory;
+    struct hsk_version *v = hsk_version_open(d->doc, id, error);
+    g_autoptr(GBytes) state = NULL;
+    bool good = v && hsk_guest_memory_init(mem, hsk_version_object_size(v, "ram"), hsk_version_object_size(v, "vram"), error);
+
+    for (unsigned i = 0; good && i < mem->n; i++)
+        good = hsk_version_fill(v, mem->obj[i]->name, mem->obj[i]->host, mem->obj[i]->size_bytes, error);
+    if (good)
+        state = hsk_version_state(v, error);
+    hsk_version_free(v);
+    if (!state) {
+        g_prefix_error(error, "the saved state cannot be resumed (\"hva run --fresh\" starts the machine without it): ");
+        return false;
+    }
+    d->base_known = true;
+    return hsk_running_start(d, &d->now, state, error);
+}
+
+static bool start_machine(struct hsk_document *d, GError **error)
+{
+    const struct hsk_manifest *m = hsk_doc_manifest(d->doc);
+    uint64_t memory = (uint64_t)hsk_json_int(d->options, "memory", 0);
+
+    if (hsk_json_bool(d->options, "discard") && !discard_saved(d, error))
+        return false;
+    g_autofree char *id = g_strdup(state_to_resume(d));
+    if (id && memory && memory != m->memory_bytes) {
+        g_set_error(error, HSK_ERROR, HSK_ERROR_USAGE, "a saved machine keeps its memory; use --fresh with --memory to start it anew");
+        return false;
+    }
+    d->memory_bytes = memory ? memory : m->memory_bytes;
+    if (id) {
+        bool good = resume(d, id, error);
+        if (good)
+            d->memory_bytes = d->now.memory.obj[0]->size_bytes;
+        return good;
+    }
+    return hsk_guest_memory_init(&d->now.memory, d->memory_bytes, m->vram_bytes, error) && hsk_running_start(d, &d->now, NULL, error);
+}
+
+static void on_leave(void *opaque)
+{
+    hsk_op_queue(hsk_op_new(opaque, HSK_OP_STOP, NULL, NULL, NULL));
+}
+
+/* Somebody wants the keeper to go: as if the window was closed. */
+static gboolean on_signal(gpointer opaque)
+{
+    on_leave(opaque);
+    return G_SOURCE_CONTINUE;
+}
+
+static bool open_all(struct hsk_document *d, GError **error)
+{
+    const char *engine = hsk_json_str(d->options, "engine", "auto");
+    const struct hsk_serial_config sc = {
+        .where = hsk_json_str(d->options, "serial", "null"), .consoles = true, .leave = on_leave, .opaque = d,
+    };
+
+    d->engine = hsk_engine_pick(strcmp(engine, "kvm") == 0    ? HSK_ENGINE_KVM
+                                : strcmp(engine, "soft") == 0 ? HSK_ENGINE_SOFT
+                                                              : HSK_ENGINE_AUTO,
+                                &d->engine_note, error);
+    if (!d->engine || !open_document(d, error))
+        return false;
+    if (d->engine_note)
+        hsk_complain(d->engine_note);
+    hsk_document_reload_versions(d);
+    note_foreign(d);
+    d->serial = hsk_serial_new(&sc, error);
+    if (!d->serial || !start_machine(d, error))
+        return false;
+    d->control = hsk_control_new(hsk_doc_instance(d->doc), &hsk_document_control_ops, d, error);
+    return d->control != NULL;
+}
+
+static void close_all(struct hsk_document *d)
+{
+    hsk_screenshots_refuse(d, "the machine is closing");
+    hsk_running_clear(&d->now);
+    /* Nobody waits any more: unanswered requests end with their connections. */
+    if (d->op)
+        g_queue_push_head(&d->ops, g_steal_pointer(&d->op));
+    for (struct hsk_op *op; (op = g_queue_pop_head(&d->ops));)
+        hsk_op_free(op);
+    hsk_control_free(d->control);
+    hsk_serial_free(d->serial);
+    if (d->doc)
+        hsk_doc_close(d->doc);
+    g_clear_pointer(&d->kernel, g_bytes_unref);
+    g_clear_pointer(&d->initrd, g_bytes_unref);
+    json_decref(d->versions);
+    g_hash_table_unref(d->foreign);
+    g_free(d->path);
+    g_free(d->engine_note);
+    g_free(d->trouble);
+}
+
+int hsk_keeper_run(const json_t *options)
+{
+    g_autoptr(GMainLoop) loop = g_main_loop_new(NULL, FALSE);
+    g_autoptr(GError) error = NULL;
+    struct hsk_document d = {.options = options, .loop = loop};
+    static const int signals[] = {SIGINT, SIGTERM, SIGHUP};
+    char *real = realpath(hsk_json_str(options, "path", ""), NULL);
+
+    d.path = g_strdup(real ? real : hsk_json_str(options, "path", ""));
+    free(real);
+    d.foreign = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
+    g_queue_init(&d.ops);
+    g_queue_init(&d.screenshots);
+    for (unsigned i = 0; i < G_N_ELEMENTS(signals); i++)
+        g_unix_signal_add(signals[i], on_signal, &d);
+    bool good = open_all(&d, &error);
+    if (good)
+        g_main_loop_run(loop);
+    close_all(&d);
+    if (!good) {
+        hsk_complain(error->message);
+        return g_error_matches(error, HSK_ERROR, HSK_ERROR_USAGE) ? 2 : 1;
+    }
+    return d.status;
+}
