@@ -194,6 +194,7 @@ struct soft_walk {
     bool writable;        /* at this mmu, D already set or set by this walk */
     bool global;
     bool user;
+    bool large;           /* the leaf maps more than 4 KiB: INVLPG anywhere in it drops all of it */
 };
 /* Page walk for va at privilege mmu: sets A (and D for writes) with compare-exchange on guest memory, announced.
    Returns -1 on success, else the #PF error code. Non-canonical addresses are the caller's (#GP/#SS before). */

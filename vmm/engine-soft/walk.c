@@ -34,7 +34,7 @@ struct walk {
     unsigned depth;
     struct entry entry[4];
     uint64_t allowed;         /* PTE_W | PTE_U of all levels */
-    bool nx;
+    bool nx, large;
 };
 
 static uint64_t read_entry(struct walk *w, uint64_t gpa)
@@ -105,6 +105,7 @@ static uint64_t descend_wide(struct walk *w, uint64_t va, unsigned levels, int *
             w->allowed &= e;
             w->nx |= (e & PTE_NX) != 0;
         }
+        w->large = large;
         if (large || level == 1) {
             const uint64_t page_mask = (1ull << shift) - 1;
 
@@ -129,6 +130,7 @@ static uint64_t descend_32(struct walk *w, uint64_t va, int *error)
             *error = PF_P | PF_RSVD;
             return 0;
         }
+        w->large = true;
         *error = -1;
         return (e & 0xffc00000) | (e >> 13 & 0x7f) << 32 | (va & 0x3ff000);
     }
@@ -189,6 +191,7 @@ static int walk_once(struct soft_vcpu *v, uint64_t va, unsigned access, unsigned
     out->writable = writable && ((leaf & PTE_D) || (access & SOFT_ACC_WRITE));
     out->global = (leaf & PTE_G) && (s->cr4 & HSK_CR4_PGE);
     out->user = w.allowed & PTE_U;
+    out->large = w.large;
     return -1;
 }
 
