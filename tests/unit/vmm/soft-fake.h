@@ -76,7 +76,8 @@ void *soft_ptr(struct soft_vcpu *v, uint64_t va, unsigned len, bool write, unsig
 void soft_probe(struct soft_vcpu *v, uint64_t va, unsigned len, bool write, unsigned mmu)
 {
     fake_host(v, va, write, mmu);
-    fake_host(v, va + len - 1, write, mmu);
+    if ((va & 0xfff) + len > HSK_PAGE_SIZE)
+        fake_host(v, (va + len - 1) & ~0xfffull, write, mmu);
 }
 
 uint64_t soft_ld(struct soft_vcpu *v, uint64_t va, unsigned size, unsigned mmu)
