@@ -1,0 +1,197 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A whole machine with an engine that executes nothing (every vCPU is halted), for tests of devices: registers are reached
+ * through the buses, time by setting the stopped clock, timers by letting the machine run for a few milliseconds.
+ */
+#pragma once
+
+#include <stdarg.h>
+#include <setjmp.h>
+#include <stdio.h>
+
+#include <cmocka.h>
+#include <vmm/machine.h>
+
+#define FAKE_TSC_HZ 1000000000u /* so that ticks are nanoseconds */
+
+struct fake_vcpu {
+    struct hsk_vcpu vcpu;
+    struct hsk_cpu_state *state;
+};
+
+static struct hsk_engine *fake_engine_new(const struct hsk_engine_config *cfg, GError **error);
+static void fake_engine_free(struct hsk_engine *e)
+{
+    g_free(e);
+}
+static struct hsk_vcpu *fake_vcpu_new(struct hsk_engine *e, const struct hsk_vcpu_config *cfg, GError **error)
+{
+    struct fake_vcpu *v = g_new0(struct fake_vcpu, 1);
+
+    v->vcpu = (struct hsk_vcpu){.engine = e, .index = cfg->index, .lapic = cfg->lapic};
+    v->state = g_aligned_alloc0(1, sizeof *v->state, 64);
+    return &v->vcpu;
+}
+static void fake_vcpu_free(struct hsk_vcpu *v)
+{
+    g_aligned_free(((struct fake_vcpu *)v)->state);
+    g_free(v);
+}
+static void fake_nothing(struct hsk_vcpu *v)
+{
+}
+static enum hsk_exit fake_run(struct hsk_vcpu *v)
+{
+    return HSK_EXIT_HALT;
+}
+static void fake_get_state(struct hsk_vcpu *v, struct hsk_cpu_state *s)
+{
+    *s = *((struct fake_vcpu *)v)->state;
+}
+static bool fake_set_state(struct hsk_vcpu *v, const struct hsk_cpu_state *s, GError **error)
+{
+    *((struct fake_vcpu *)v)->state = *s;
+    return true;
+}
+static void fake_flush(struct hsk_engine *e, unsigned what)
+{
+}
+
+static const struct hsk_engine_ops fake_engine_ops = {
+    .name = "fake",
+    .engine_new = fake_engine_new,
+    .engine_free = fake_engine_free,
+    .vcpu_new = fake_vcpu_new,
+    .vcpu_free = fake_vcpu_free,
+    .thread_begin = fake_nothing,
+    .thread_end = fake_nothing,
+    .run = fake_run,
+    .kick = fake_nothing,
+    .get_state = fake_get_state,
+    .set_state = fake_set_state,
+    .flush = fake_flush,
+};
+
+static struct hsk_engine *fake_engine_new(const struct hsk_engine_config *cfg, GError **error)
+{
+    struct hsk_engine *e = g_new0(struct hsk_engine, 1);
+
+    e->ops = &fake_engine_ops;
+    e->cfg = *cfg;
+    return e;
+}
+
+static inline struct hsk_machine_config fake_config(void)
+{
+    return (struct hsk_machine_config){
+        .engine = &fake_engine_ops,
+        .cpu = "v2",
+        .ncpus = 2,
+        .memory_bytes = 32u << 20,
+        .tsc_hz = FAKE_TSC_HZ,
+        .debug_exit = true,
+        .serial_in = -1,
+        .serial_out = -1,
+        .ram_fd = -1,
+        .ram_attr_fd = -1,
+        .vram_fd = -1,
+        .vram_attr_fd = -1,
+    };
+}
+
+/* Reset, stopped at guest time 0. */
+static inline struct hsk_machine *fake_machine_from(const struct hsk_machine_config *cfg)
+{
+    g_autoptr(GError) error = NULL;
+    struct hsk_machine *m = hsk_machine_new(cfg, &error);
+
+    if (!m)
+        fail_msg("%s", error->message);
+    hsk_machine_reset(m);
+    return m;
+}
+static inline struct hsk_machine *fake_machine_new(void)
+{
+    struct hsk_machine_config cfg = fake_config();
+
+    return fake_machine_from(&cfg);
+}
+
+static inline uint8_t in8(struct hsk_machine *m, uint16_t port)
+{
+    uint64_t v;
+
+    hsk_bus_read(hsk_machine_pio(m), port, 1, &v);
+    return (uint8_t)v;
+}
+static inline void out8(struct hsk_machine *m, uint16_t port, uint8_t value)
+{
+    hsk_bus_write(hsk_machine_pio(m), port, 1, value);
+}
+static inline uint32_t mmio_read32(struct hsk_machine *m, uint64_t addr)
+{
+    uint64_t v;
+
+    hsk_bus_read(hsk_machine_mmio(m), addr, 4, &v);
+    return (uint32_t)v;
+}
+static inline void mmio_write32(struct hsk_machine *m, uint64_t addr, uint32_t value)
+{
+    hsk_bus_write(hsk_machine_mmio(m), addr, 4, value);
+}
+
+/* The PIC's request register shows which ISA lines rose (edge) or are high (level). */
+static inline bool irq_requested(struct hsk_machine *m, unsigned line)
+{
+    return in8(m, line < 8 ? 0x20 : 0xa0) >> (line & 7) & 1;
+}
+/* Forgets the edges of the past: an ICW1 clears the detectors (and leaves the PIC waiting for ICW2). */
+static inline void irq_forget(struct hsk_machine *m)
+{
+    out8(m, 0x20, 0x11);
+    out8(m, 0xa0, 0x11);
+}
+
+/* Stopped machine: the guest's time is this now. */
+static inline void set_time_ns(struct hsk_machine *m, uint64_t ns)
+{
+    struct hsk_clock_state s;
+
+    hsk_clock_save(hsk_machine_clock(m), &s);
+    s.tsc = ns;
+    assert_true(hsk_clock_load(hsk_machine_clock(m), &s));
+}
+
+static inline void fake_quit_(void *opaque)
+{
+    hsk_loop_quit(opaque);
+}
+/* Clock, loop and timers go for so long. */
+static inline void run_for_ms(struct hsk_machine *m, unsigned ms)
+{
+    struct hsk_loop *loop = hsk_machine_loop(m);
+    struct hsk_timer *t = hsk_timer_new(loop, fake_quit_, loop);
+
+    hsk_machine_run(m);
+    hsk_timer_arm(t, hsk_clock_ns(hsk_machine_clock(m)) + ms * 1000000ull);
+    hsk_loop_run(loop);
+    hsk_machine_stop(m);
+    hsk_timer_free(t);
+}
+
+/* Sets an element of a field of the device's state. */
+static inline void poke_field(struct hsk_dev *dev, const char *field, unsigned index, uint64_t value)
+{
+    const struct hsk_state_desc *d = &dev->ops->state;
+
+    for (uint32_t i = 0; i < d->nfields; i++) {
+        const struct hsk_field *f = &d->fields[i];
+
+        if (strcmp(f->name, field) == 0) {
+            assert_in_range(index, 0, f->count - 1);
+            memcpy((char *)hsk_dev_state(dev) + f->offset + index * f->elem, &value, f->elem);
+            return;
+        }
+    }
+    fail_msg("%s has no field %s", dev->id, field);
+}
