@@ -18,7 +18,7 @@
 #include <vmm/machine.h>
 
 #define KBD_QUEUE   256
-#define KBD_ROOM    128 /* beyond this only releases are queued, so that no key sticks */
+#define KBD_ROOM    128 /* beyond this no press is taken: the rest is for releases */
 #define AUX_QUEUE   64
 #define MOTION_MAX  (1 << 16)
 
@@ -221,8 +221,11 @@ static void key_event(struct i8042_state *s, uint16_t code, bool down)
     /* Repeats of the host's keyboard are not presses; a release without a press happened elsewhere. */
     if (code > 255 || is_down(s, code) == down)
         return;
+    /* A press that finds no room did not happen, nor will its release: so there is always room for the other releases. */
+    if (down && s->kbd_len > KBD_ROOM)
+        return;
     s->down[code / 8] ^= (uint8_t)(1u << (code % 8));
-    if (!s->kbd_scanning || (down && s->kbd_len > KBD_ROOM))
+    if (!s->kbd_scanning)
         return;
     n = hsk_keymap_scancode(code, down, s->config & CFG_XLATE ? 1 : s->kbd_set, mod, bytes);
     kbd_put(s, bytes, n);
