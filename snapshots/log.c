@@ -186,6 +186,11 @@ int hsk_log_flush(struct hsk_log *log)
     return log->sync_error;
 }
 
+void hsk_log_fail(struct hsk_log *log, int err)
+{
+    log->sync_error = err;
+}
+
 void hsk_log_rotate(struct hsk_log *log, uint32_t *number, uint64_t *seq)
 {
     log->fd = -1; /* the table of files owns it */

@@ -1,0 +1,126 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The commit of an instance: a new ROOT in place of the old one, which is kept as ROOT.prev; and which members a ROOT still
+ * needs (docs/format.md, "Directory"). One thread.
+ */
+#include "doc.h"
+
+#include <errno.h>
+#include <stdio.h>
+
+bool hsk_doc_commit_root(struct hsk_doc *doc, struct hsk_root *root, bool *unsure, GError **error)
+{
+    g_autofree char *text = hsk_root_format(root);
+    *unsure = false;
+    HSK_AUTOFD fd = hsk_io_create(doc->io, doc->dirfd, "ROOT.tmp");
+    int r = fd < 0 ? fd : hsk_io_pwrite(doc->io, fd, text, strlen(text), 0);
+    if (r == 0)
+        r = hsk_io_sync(doc->io, fd);
+    if (r == 0) {
+        unlinkat(doc->dirfd, "ROOT.prev", 0);
+        if (linkat(doc->dirfd, "ROOT", doc->dirfd, "ROOT.prev", 0) < 0 && errno != ENOENT)
+            r = -errno;
+    }
+    if (r == 0)
+        r = hsk_io_rename(doc->io, doc->dirfd, "ROOT.tmp", "ROOT");
+    if (r == 0) {
+        *unsure = true;
+        r = hsk_io_sync(doc->io, doc->dirfd);
+    }
+    if (r < 0)
+        return hsk_io_error(error, r, "save what changed in %s", doc->path);
+    *unsure = false;
+    if (root != doc->root) {
+        hsk_root_free(doc->root);
+        doc->root = root;
+    }
+    return true;
+}
+
+struct marks {
+    struct hsk_doc *doc;
+    GHashTable *nodes;        /* address -> nothing: nodes looked at */
+    GHashTable *maps;         /* numbers that are needed */
+    GHashTable *segments;
+};
+
+static bool in_base(struct hsk_doc *doc, const char *folder, uint32_t number)
+{
+    char name[32];
+    snprintf(name, sizeof(name), "%s/%06u", folder, number);
+    return hsk_root_find(doc->base_root, name) != NULL;
+}
+
+/* What is reached from a node in the .hva is in the .hva. */
+static bool mark_node(void *opaque, const struct hsk_map_ref *ref)
+{
+    struct marks *m = opaque;
+    uint64_t address = (uint64_t)ref->member << 32 | ref->offset;
+    g_hash_table_add(m->maps, GUINT_TO_POINTER(ref->member));
+    return !in_base(m->doc, "map", ref->member) && g_hash_table_add(m->nodes, GSIZE_TO_POINTER(address));
+}
+
+static bool mark_page(void *opaque, uint64_t page, uint64_t entry, GError **error)
+{
+    struct marks *m = opaque;
+    g_hash_table_add(m->segments, GUINT_TO_POINTER(hsk_entry_segment(entry)));
+    return true;
+}
+
+static bool mark_object(struct marks *m, const struct hsk_object *o, GError **error)
+{
+    struct hsk_map_source source = hsk_content_maps(m->doc->content);
+    struct hsk_map_visitor v = {mark_node, mark_page, m};
+    return hsk_pagemap_walk(&source, &o->root, o->size_bytes / HSK_PAGE_SIZE, &v, error);
+}
+
+static void mark_blob(struct marks *m, const struct hsk_blob *b)
+{
+    for (guint i = 0; b->frames != NULL && i < b->frames->len; i++)
+        g_hash_table_add(m->segments, GUINT_TO_POINTER(hsk_entry_segment(g_array_index(b->frames, uint64_t, i))));
+}
+
+static bool is_map_number(const char *name, uint32_t *number)
+{
+    guint64 v;
+    if (!g_str_has_prefix(name, "map/") || !g_ascii_string_to_unsigned(name + 4, 10, 1, UINT32_MAX, &v, NULL))
+        return false;
+    *number = (uint32_t)v;
+    return true;
+}
+
+bool hsk_doc_sweep(struct hsk_doc *doc, struct hsk_root *root, const GPtrArray *records, GError **error)
+{
+    g_autoptr(GHashTable) nodes = g_hash_table_new(NULL, NULL);
+    g_autoptr(GHashTable) maps = g_hash_table_new(NULL, NULL);
+    g_autoptr(GHashTable) segments = g_hash_table_new(NULL, NULL);
+    struct marks m = {doc, nodes, maps, segments};
+    for (guint i = 0; i < root->present->len; i++) {
+        if (!mark_object(&m, &g_array_index(root->present, struct hsk_object, i), error))
+            return false;
+    }
+    for (guint i = 0; i < records->len; i++) {
+        const struct hsk_record *r = g_ptr_array_index(records, i);
+        g_autofree char *member = hsk_version_member(r->info.id);
+        if (hsk_root_find(root, member) == NULL)
+            continue;
+        for (guint k = 0; k < r->objects->len; k++) {
+            if (!mark_object(&m, &g_array_index(r->objects, struct hsk_object, k), error))
+                return false;
+        }
+        mark_blob(&m, &r->state);
+        mark_blob(&m, &r->picture);
+    }
+    for (guint i = root->entries->len; i-- > 0;) {
+        const struct hsk_root_entry *e = g_ptr_array_index(root->entries, i);
+        uint32_t number;
+        bool needed = true;
+        if (e->is_segment)
+            needed = g_hash_table_contains(segments, GUINT_TO_POINTER(e->segment.number));
+        else if (is_map_number(e->name, &number))
+            needed = g_hash_table_contains(maps, GUINT_TO_POINTER(number));
+        if (!needed && hsk_root_find(doc->base_root, e->name) == NULL)
+            hsk_root_remove(root, e->name);
+    }
+    return true;
+}

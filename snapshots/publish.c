@@ -1,0 +1,100 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Appending to the .hva what belongs to the document: versions that the user took, the saved state, and the present of the
+ * disks as of the last version (docs/format.md, "Append"). The live log and the timeline stay in the instance.
+ *
+ * The instance notes the hash of the ROOT to come before the commit block is written, so that after a crash between the two it
+ * still knows the document. One thread.
+ */
+#include "doc.h"
+
+/* What the .hva's ROOT shall be; NULL in *root: it says so already. */
+static bool make_root(struct hsk_doc *doc, struct hsk_root **out, GError **error)
+{
+    HSK_AUTO(hsk_root, root) = hsk_root_copy(doc->root);
+    for (guint i = 0; i < doc->versions->len; i++) {
+        const struct hsk_record *r = g_ptr_array_index(doc->versions, i);
+        g_autofree char *name = hsk_version_member(r->info.id);
+        if (r->info.kind == HSK_VERSION_AUTO)
+            hsk_root_remove(root, name);
+    }
+    if (!hsk_doc_sweep(doc, root, doc->versions, error))
+        return false;
+    root->log_number = 0;
+    root->log_seq = 0;
+    uint32_t next = root->next_number;
+    root->next_number = doc->base_root->next_number;
+    root->generation = doc->base_root->generation;
+    g_autofree char *now = hsk_root_format(doc->base_root);
+    g_autofree char *then = hsk_root_format(root);
+    root->next_number = next;
+    root->generation++;
+    *out = strcmp(now, then) == 0 ? NULL : g_steal_pointer(&root);
+    return true;
+}
+
+static bool copy_members(struct hsk_doc *doc, const struct hsk_root *root, struct hsk_sink *sink, GError **error)
+{
+    for (guint i = 0; i < root->entries->len; i++) {
+        const struct hsk_root_entry *e = g_ptr_array_index(root->entries, i);
+        struct hsk_member m;
+        uint8_t hash[HSK_HASH_BYTES];
+        if (hsk_root_find(doc->base_root, e->name) != NULL)
+            continue;
+        if (!hsk_carrier_member(doc->dir, e->name, &m, error))
+            return false;
+        bool ok = hsk_sink_copy(sink, e->name, &m, hash, error);
+        hsk_member_close(&m);
+        if (!ok)
+            return false;
+        if (memcmp(hash, e->hash, sizeof(hash)) != 0)
+            return hsk_damaged(error, hsk_carrier_label(doc->dir), "%s is not the one that was written", e->name);
+    }
+    return true;
+}
+
+/* The document is the new one: memory and instance follow. */
+static bool adopt(struct hsk_doc *doc, GError **error)
+{
+    struct hsk_carrier *base;
+    struct hsk_root *root;
+    if (!hsk_doc_load_base(doc->fd, doc->path, &base, &root, doc->base_hash, error))
+        return false;
+    hsk_content_set_base(doc->content, base);
+    hsk_carrier_free(doc->base);
+    doc->base = base;
+    hsk_root_free(doc->base_root);
+    doc->base_root = root;
+    if (!hsk_instance_expect(doc, NULL, error))
+        return false;
+    hsk_instance_clean(doc);
+    return true;
+}
+
+bool hsk_doc_publish(struct hsk_doc *doc, GError **error)
+{
+    HSK_AUTO(hsk_root, root) = NULL;
+    if (doc->readonly || !doc->fd_writable) {
+        g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED, "%s cannot be written to; what changed is kept on this computer only", doc->path);
+        return false;
+    }
+    if (!make_root(doc, &root, error))
+        return false;
+    if (root == NULL)
+        return true;
+    g_autofree char *text = hsk_root_format(root);
+    uint8_t hash[HSK_HASH_BYTES];
+    hsk_hash(text, strlen(text), hash);
+    if (!hsk_trust_mark(hash, error) || !hsk_instance_expect(doc, hash, error))
+        return false;
+    struct hsk_tar_sink sink;
+    if (!hsk_tar_sink_init_append(&sink, doc->io, doc->fd, hsk_carrier_tar_end(doc->base), doc->path, error))
+        return false;
+    bool committed = false;
+    if (!copy_members(doc, root, &sink.sink, error) || !hsk_tar_sink_commit(&sink, text, root->generation, &committed, error)) {
+        if (!committed)
+            hsk_tar_sink_abort(&sink);
+        return false;
+    }
+    return adopt(doc, error);
+}

@@ -1,0 +1,323 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Committing a version: pages through the zero test, the index and the packer into segments, page maps on top, the record,
+ * then one new ROOT (docs/format.md, "Directory"). Everything before that ROOT is files that nobody lists: a crash leaves
+ * litter, which the next opening removes. One thread; disk_lock only to look at layers and to swap at the end.
+ */
+#include "doc.h"
+
+#include <inttypes.h>
+#include <sodium.h>
+#include <stdio.h>
+
+struct commit {
+    struct hsk_doc *doc;
+    const struct hsk_take_point *point;
+    const struct hsk_take *take;
+    struct hsk_root *root;               /* the new one */
+    struct hsk_record *record;
+    struct hsk_dir_sink sink;
+    struct hsk_segment_writer *writer;
+    struct hsk_pack *pack;
+    GPtrArray *maps;                     /* struct hsk_pagemap, as record->objects */
+    uint64_t bytes;
+};
+
+static void segment_done(void *opaque, const char *name, const struct hsk_segment_id *id, const uint8_t hash[HSK_HASH_BYTES])
+{
+    struct commit *c = opaque;
+    hsk_root_set(c->root, name, hash, id);
+}
+
+static bool becomes_current(enum hsk_version_kind kind)
+{
+    return kind == HSK_VERSION_USER || kind == HSK_VERSION_SAVED;
+}
+
+/* The map that an object of this version begins with: the present's if it fits. */
+static struct hsk_pagemap *begin_object(struct commit *c, const char *name, uint64_t size_bytes, bool *has_base)
+{
+    const struct hsk_object *base = hsk_root_present(c->doc->root, name);
+    struct hsk_object o = {.size_bytes = size_bytes};
+    g_strlcpy(o.name, name, sizeof(o.name));
+    *has_base = base != NULL && base->size_bytes == size_bytes;
+    if (*has_base)
+        o.root = base->root;
+    struct hsk_pagemap *map = hsk_object_map(c->doc, &o);
+    g_ptr_array_add(c->maps, map);
+    g_array_append_val(c->record->objects, o);
+    return map;
+}
+
+/* A page that may be what the base has already: then its entry stays. */
+static bool add_page(struct commit *c, struct hsk_pagemap *map, uint64_t page, const uint8_t *src, bool compare, GError **error)
+{
+    uint8_t old[HSK_PAGE_SIZE];
+    uint64_t entry = 0;
+    if (compare && !hsk_pagemap_get(map, page, &entry, error))
+        return false;
+    g_autoptr(GError) unreadable = NULL;
+    if (entry != 0 && hsk_content_page(c->doc->content, entry, old, &unreadable) && memcmp(old, src, HSK_PAGE_SIZE) == 0)
+        return true;
+    return hsk_pack_page(c->pack, map, page, src, true, error);
+}
+
+static bool add_object(struct commit *c, const struct hsk_version_object *o, GError **error)
+{
+    bool has_base;
+    if (!hsk_object_name_ok(o->name) || g_str_has_prefix(o->name, "disk.") || hsk_record_object(c->record, o->name) != NULL ||
+        o->size_bytes == 0 || o->size_bytes % HSK_PAGE_SIZE != 0 || o->size_bytes > HSK_OBJECT_MAX_BYTES) {
+        g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED, "a version cannot hold an object \"%s\" of %" PRIu64 " bytes", o->name, o->size_bytes);
+        return false;
+    }
+    struct hsk_pagemap *map = begin_object(c, o->name, o->size_bytes, &has_base);
+    if (o->dirty != NULL && !has_base) {
+        g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED, "there is no version that the changes of \"%s\" belong to", o->name);
+        return false;
+    }
+    const uint8_t *src = o->pages;
+    for (uint64_t page = 0; page < o->size_bytes / HSK_PAGE_SIZE; page++) {
+        if (o->dirty != NULL && (o->dirty[page / 8] >> page % 8 & 1) == 0)
+            continue;
+        if (!add_page(c, map, page, src, has_base && o->dirty == NULL, error))
+            return false;
+        src += HSK_PAGE_SIZE;
+    }
+    return true;
+}
+
+static bool add_disk(struct commit *c, unsigned index, GError **error)
+{
+    const struct hsk_manifest_disk *d = &c->doc->manifest->disks[index];
+    g_autofree char *name = hsk_disk_object_name(d);
+    g_autoptr(GArray) changes = hsk_disk_changes(c->point, index);
+    bool has_base;
+    struct hsk_pagemap *map = begin_object(c, name, d->size_bytes, &has_base);
+    hsk_assert(has_base);
+    for (guint i = 0; i < changes->len; i++) {
+        const struct hsk_changed_page *p = &g_array_index(changes, struct hsk_changed_page, i);
+        uint8_t page[HSK_PAGE_SIZE] = {0};
+        int r = p->loc == HSK_LOC_HOLE ? 0 : hsk_log_read(c->doc->log, p->loc, page);
+        if (r < 0)
+            return hsk_io_error(error, r, "read the log of %s", c->doc->path);
+        if (!hsk_pack_page(c->pack, map, p->page, page, false, error))
+            return false;
+    }
+    return true;
+}
+
+static bool add_content(struct commit *c, GError **error)
+{
+    const struct hsk_take *t = c->take;
+    for (unsigned i = 0; i < t->nobjects; i++) {
+        if (!add_object(c, &t->objects[i], error))
+            return false;
+    }
+    for (unsigned i = 0; i < c->doc->ndisks; i++) {
+        if (!add_disk(c, i, error))
+            return false;
+    }
+    if (!hsk_pack_flush(c->pack, error))
+        return false;
+    if (t->state_bytes > HSK_BLOB_MAX_BYTES || t->picture_bytes > HSK_BLOB_MAX_BYTES) {
+        g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED, "the device state or the picture is larger than 64 MiB");
+        return false;
+    }
+    if (t->state_bytes > 0 && !hsk_pack_blob(c->writer, t->state, t->state_bytes, &c->record->state, error))
+        return false;
+    if (t->picture_bytes > 0 && !hsk_pack_blob(c->writer, t->picture_png, t->picture_bytes, &c->record->picture, error))
+        return false;
+    c->record->info.has_state = t->state_bytes > 0;
+    return hsk_segment_writer_finish(c->writer, error);
+}
+
+static bool add_maps(struct commit *c, GError **error)
+{
+    g_autoptr(GByteArray) bytes = g_byte_array_new();
+    struct hsk_map_writer w = {c->root->next_number, bytes};
+    for (guint i = 0; i < c->maps->len; i++) {
+        struct hsk_object *o = &g_array_index(c->record->objects, struct hsk_object, i);
+        if (!hsk_pagemap_write(g_ptr_array_index(c->maps, i), &w, &o->root, error))
+            return false;
+        if (g_str_has_prefix(o->name, "disk.") || becomes_current(c->take->kind))
+            hsk_root_set_present(c->root, o);
+    }
+    if (bytes->len == 0)
+        return true;
+    char name[32];
+    uint8_t hash[HSK_HASH_BYTES];
+    snprintf(name, sizeof(name), "map/%06u", c->root->next_number++);
+    if (!hsk_sink_put(&c->sink.sink, name, bytes->data, bytes->len, hash, error))
+        return false;
+    hsk_root_set(c->root, name, hash, NULL);
+    c->bytes += bytes->len;
+    return true;
+}
+
+static char *clean_title(const char *title)
+{
+    g_autofree char *valid = g_utf8_make_valid(title != NULL ? title : "", -1);
+    if (strlen(valid) > 400) {
+        char *cut = g_utf8_find_prev_char(valid, valid + 400);
+        *cut = '\0';
+    }
+    return g_steal_pointer(&valid);
+}
+
+/* The record but for its content. */
+static void begin_record(struct commit *c)
+{
+    struct hsk_doc *doc = c->doc;
+    struct hsk_record *r = c->record;
+    uint8_t id[16];
+    randombytes_buf(id, sizeof(id));
+    hsk_hex(r->info.id, id, sizeof(id));
+    r->info.title = clean_title(c->take->title);
+    r->info.time = g_get_real_time() / G_USEC_PER_SEC;
+    r->info.kind = c->take->kind;
+    r->info.engine = g_strndup(c->take->engine != NULL ? c->take->engine : "", 100);
+    r->cpu = g_strndup(c->take->cpu != NULL ? c->take->cpu : "", 200);
+    const struct hsk_record *last = doc->versions->len == 0 ? NULL : g_ptr_array_index(doc->versions, doc->versions->len - 1);
+    r->order = last == NULL ? 1 : last->order + 1;
+    const struct hsk_record *parent = hsk_doc_find(doc, doc->root->current);
+    if (parent == NULL)
+        return;
+    g_ptr_array_add(r->ancestors, g_strdup(parent->info.id));
+    for (guint i = 0; i < parent->ancestors->len && r->ancestors->len < HSK_RECORD_MAX_ANCESTORS; i++)
+        g_ptr_array_add(r->ancestors, g_strdup(g_ptr_array_index(parent->ancestors, i)));
+}
+
+static bool add_record(struct commit *c, GError **error)
+{
+    c->record->info.bytes = c->bytes + hsk_segment_writer_bytes(c->writer);
+    g_autofree char *text = hsk_record_format(c->record);
+    g_autofree char *name = hsk_version_member(c->record->info.id);
+    uint8_t hash[HSK_HASH_BYTES];
+    if (strlen(text) > HSK_RECORD_MAX_BYTES) {
+        g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED, "the record of the version would be too large");
+        return false;
+    }
+    if (!hsk_sink_put(&c->sink.sink, name, text, strlen(text), hash, error))
+        return false;
+    hsk_root_set(c->root, name, hash, NULL);
+    if (becomes_current(c->take->kind))
+        g_strlcpy(c->root->current, c->record->info.id, sizeof(c->root->current));
+    return true;
+}
+
+/* One saved state is kept: the older ones go with the commit of a newer one. */
+static bool drop_older_saved(struct commit *c, GError **error)
+{
+    if (c->take->kind != HSK_VERSION_SAVED)
+        return true;
+    g_autoptr(GPtrArray) records = g_ptr_array_new();
+    bool dropped = false;
+    for (guint i = 0; i < c->doc->versions->len; i++) {
+        const struct hsk_record *r = g_ptr_array_index(c->doc->versions, i);
+        if (r->info.kind == HSK_VERSION_SAVED && !r->info.pinned) {
+            g_autofree char *name = hsk_version_member(r->info.id);
+            hsk_root_remove(c->root, name);
+            dropped = true;
+        } else {
+            g_ptr_array_add(records, (gpointer)r);
+        }
+    }
+    g_ptr_array_add(records, c->record);
+    return !dropped || hsk_doc_sweep(c->doc, c->root, records, error);
+}
+
+/* The new ROOT is on the disk: memory follows. */
+static void adopt(struct commit *c)
+{
+    struct hsk_doc *doc = c->doc;
+    for (guint i = 0; i < doc->root->entries->len; i++)
+        hsk_content_add(doc->content, g_ptr_array_index(doc->root->entries, i));
+    g_ptr_array_add(doc->versions, g_steal_pointer(&c->record));
+    for (guint i = doc->versions->len; i-- > 0;) {
+        const struct hsk_record *r = g_ptr_array_index(doc->versions, i);
+        g_autofree char *name = hsk_version_member(r->info.id);
+        if (hsk_root_find(doc->root, name) == NULL)
+            g_ptr_array_remove_index(doc->versions, i);
+    }
+    hsk_doc_find_saved(doc);
+    hsk_disks_rebase(doc, doc->root, c->point->layer);
+    if (c->take->kind == HSK_VERSION_SAVED) {
+        g_clear_pointer(&doc->index, hsk_index_free); /* it may know pages of members that are gone */
+        hsk_instance_clean(doc);
+    }
+}
+
+static bool do_commit(struct commit *c, bool *unsure, GError **error)
+{
+    c->root->log_number = c->point->log_number;
+    c->root->log_seq = c->point->log_seq;
+    begin_record(c);
+    return add_content(c, error) && add_maps(c, error) && add_record(c, error) && drop_older_saved(c, error) &&
+           hsk_dir_sink_sync(&c->sink, error) && hsk_doc_commit_root(c->doc, c->root, unsure, error);
+}
+
+bool hsk_version_commit(struct hsk_doc *doc, struct hsk_take_point *p, const struct hsk_take *t, char *id_out, uint64_t *bytes_added,
+                        GError **error)
+{
+    g_autofree struct hsk_take_point *point = p;
+    bool unsure = false;
+    if (!hsk_layer_is_live(doc, p->layer)) {
+        g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED, "%s: a later version was saved before this one", doc->path);
+        return false;
+    }
+    struct commit c = {.doc = doc, .point = point, .take = t, .root = hsk_root_copy(doc->root), .record = hsk_record_new(),
+                       .maps = g_ptr_array_new_with_free_func((GDestroyNotify)hsk_pagemap_free)};
+    if (doc->index == NULL)
+        doc->index = hsk_index_new();
+    hsk_dir_sink_init(&c.sink, doc->io, doc->dirfd, doc->path);
+    c.writer = hsk_segment_writer_new(&c.sink.sink, "data", 1, &c.root->next_number, segment_done, &c);
+    c.pack = hsk_pack_new(doc->content, doc->index, c.writer);
+    bool ok = do_commit(&c, &unsure, error);
+    hsk_pack_free(c.pack);
+    if (ok) {
+        if (id_out != NULL)
+            g_strlcpy(id_out, c.record->info.id, 33);
+        if (bytes_added != NULL)
+            *bytes_added = c.record->info.bytes;
+        adopt(&c);
+    } else {
+        /* Numbers are never used twice, and the index knows pages that are not there. */
+        doc->root->next_number = c.root->next_number;
+        hsk_root_free(c.root);
+        g_clear_pointer(&doc->index, hsk_index_free);
+        if (!unsure)
+            hsk_dir_sink_abort(&c.sink);
+    }
+    hsk_segment_writer_free(c.writer);
+    hsk_dir_sink_finish(&c.sink);
+    g_ptr_array_unref(c.maps);
+    hsk_record_free(c.record);
+    return ok;
+}
+
+bool hsk_doc_drop(struct hsk_doc *doc, const char *id, GError **error)
+{
+    struct hsk_record *r = hsk_doc_find(doc, id);
+    if (r == NULL) {
+        g_set_error(error, HSK_ERROR, HSK_ERROR_NOT_FOUND, "%s has no version \"%s\"", doc->path, id);
+        return false;
+    }
+    HSK_AUTO(hsk_root, root) = hsk_root_copy(doc->root);
+    g_autofree char *name = hsk_version_member(id);
+    bool unsure;
+    hsk_root_remove(root, name);
+    if (strcmp(root->current, id) == 0) {
+        const char *parent = NULL;
+        for (guint i = 0; i < r->ancestors->len && parent == NULL; i++)
+            parent = hsk_doc_find(doc, g_ptr_array_index(r->ancestors, i)) != NULL ? g_ptr_array_index(r->ancestors, i) : NULL;
+        g_strlcpy(root->current, parent != NULL ? parent : "", sizeof(root->current));
+    }
+    if (!hsk_doc_sweep(doc, root, doc->versions, error) || !hsk_doc_commit_root(doc, root, &unsure, error))
+        return false;
+    g_steal_pointer(&root);
+    g_ptr_array_remove(doc->versions, r);
+    hsk_doc_find_saved(doc);
+    g_clear_pointer(&doc->index, hsk_index_free); /* it may know pages of members that are gone */
+    hsk_instance_clean(doc);
+    return true;
+}

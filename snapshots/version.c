@@ -1,0 +1,315 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Reading versions back and going on from one. One thread, but for what goes through disk_lock.
+ */
+#include "doc.h"
+
+#include <errno.h>
+
+struct hsk_version {
+    struct hsk_doc *doc;
+    char id[33];
+    GArray *objects;              /* struct hsk_object, shared with the record */
+    struct hsk_blob state, picture;
+    GHashTable *maps;             /* name -> struct hsk_pagemap */
+};
+
+void hsk_version_info_free(struct hsk_version_info *list)
+{
+    while (list != NULL) {
+        struct hsk_version_info *next = list->next;
+        g_free(list->title);
+        g_free(list->engine);
+        g_free(list);
+        list = next;
+    }
+}
+
+/* The nearest ancestor that still exists. */
+static void find_parent(struct hsk_doc *doc, const struct hsk_record *r, char parent[33])
+{
+    parent[0] = '\0';
+    for (guint i = 0; i < r->ancestors->len; i++) {
+        const char *id = g_ptr_array_index(r->ancestors, i);
+        if (hsk_doc_find(doc, id) != NULL) {
+            g_strlcpy(parent, id, 33);
+            return;
+        }
+    }
+}
+
+struct hsk_version_info *hsk_doc_versions(struct hsk_doc *doc, GError **error)
+{
+    struct hsk_version_info *list = NULL, **end = &list;
+    for (guint i = 0; i < doc->versions->len; i++) {
+        const struct hsk_record *r = g_ptr_array_index(doc->versions, i);
+        struct hsk_version_info *v = g_new0(struct hsk_version_info, 1);
+        *v = r->info;
+        v->title = g_strdup(r->info.title);
+        v->engine = g_strdup(r->info.engine);
+        v->next = NULL;
+        find_parent(doc, r, v->parent);
+        *end = v;
+        end = &v->next;
+    }
+    return list;
+}
+
+const char *hsk_doc_current(struct hsk_doc *doc)
+{
+    return doc->root->current;
+}
+
+const char *hsk_doc_saved(struct hsk_doc *doc)
+{
+    return doc->saved;
+}
+
+bool hsk_doc_live_changed(struct hsk_doc *doc)
+{
+    const struct hsk_record *r = hsk_doc_find(doc, doc->root->current);
+    if (hsk_disks_changed(doc))
+        return true;
+    for (guint i = 0; r != NULL && i < doc->root->present->len; i++) {
+        const struct hsk_object *now = &g_array_index(doc->root->present, struct hsk_object, i);
+        const struct hsk_object *then = hsk_record_object(r, now->name);
+        if (g_str_has_prefix(now->name, "disk.") && (then == NULL || memcmp(&then->root, &now->root, sizeof(now->root)) != 0))
+            return true;
+    }
+    return false;
+}
+
+static char *ambiguous(const char *ref, GError **error)
+{
+    g_set_error(error, HSK_ERROR, HSK_ERROR_USAGE, "more than one version is meant by \"%s\"; use its id", ref);
+    return NULL;
+}
+
+char *hsk_doc_resolve(struct hsk_doc *doc, const char *ref, GError **error)
+{
+    const struct hsk_record *by_title = NULL, *by_id = NULL, *newest = NULL;
+    bool titles = false;
+    for (guint i = 0; i < doc->versions->len; i++) {
+        const struct hsk_record *r = g_ptr_array_index(doc->versions, i);
+        if (r->info.kind == HSK_VERSION_USER)
+            newest = r;
+        if (ref == NULL)
+            continue;
+        if (strcmp(r->info.id, ref) == 0)
+            return g_strdup(ref);
+        if (strlen(ref) >= 4 && g_str_has_prefix(r->info.id, ref)) {
+            if (by_id != NULL)
+                return ambiguous(ref, error);
+            by_id = r;
+        }
+        if (strcmp(r->info.title, ref) == 0) {
+            titles = by_title != NULL;
+            by_title = r;
+        }
+    }
+    const struct hsk_record *found = ref == NULL ? newest : by_title != NULL ? by_title : by_id;
+    if (found == by_title && titles)
+        return ambiguous(ref, error);
+    if (found != NULL)
+        return g_strdup(found->info.id);
+    if (ref == NULL)
+        g_set_error(error, HSK_ERROR, HSK_ERROR_NOT_FOUND, "%s has no snapshot yet", doc->path);
+    else
+        g_set_error(error, HSK_ERROR, HSK_ERROR_NOT_FOUND, "%s has no version \"%s\"", doc->path, ref);
+    return NULL;
+}
+
+struct hsk_version *hsk_version_open(struct hsk_doc *doc, const char *id, GError **error)
+{
+    const struct hsk_record *r = hsk_doc_find(doc, id);
+    if (r == NULL) {
+        g_set_error(error, HSK_ERROR, HSK_ERROR_NOT_FOUND, "%s has no version \"%s\"", doc->path, id);
+        return NULL;
+    }
+    struct hsk_version *v = g_new0(struct hsk_version, 1);
+    v->doc = doc;
+    g_strlcpy(v->id, id, sizeof(v->id));
+    v->objects = g_array_ref(r->objects);
+    v->state = r->state;
+    v->picture = r->picture;
+    if (v->state.frames != NULL)
+        g_array_ref(v->state.frames);
+    if (v->picture.frames != NULL)
+        g_array_ref(v->picture.frames);
+    v->maps = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, (GDestroyNotify)hsk_pagemap_free);
+    return v;
+}
+
+void hsk_version_free(struct hsk_version *v)
+{
+    if (v == NULL)
+        return;
+    g_array_unref(v->objects);
+    hsk_blob_clear(&v->state);
+    hsk_blob_clear(&v->picture);
+    g_hash_table_unref(v->maps);
+    g_free(v);
+}
+
+static const struct hsk_object *find_object(const struct hsk_version *v, const char *name)
+{
+    for (guint i = 0; i < v->objects->len; i++) {
+        const struct hsk_object *o = &g_array_index(v->objects, struct hsk_object, i);
+        if (strcmp(o->name, name) == 0)
+            return o;
+    }
+    return NULL;
+}
+
+static const struct hsk_object *need_object(const struct hsk_version *v, const char *name, GError **error)
+{
+    const struct hsk_object *o = find_object(v, name);
+    if (o == NULL)
+        g_set_error(error, HSK_ERROR, HSK_ERROR_NOT_FOUND, "%s: version %s does not hold \"%s\"", v->doc->path, v->id, name);
+    return o;
+}
+
+uint64_t hsk_version_object_size(struct hsk_version *v, const char *object)
+{
+    const struct hsk_object *o = find_object(v, object);
+    return o == NULL ? 0 : o->size_bytes;
+}
+
+bool hsk_version_read(struct hsk_version *v, const char *object, uint64_t page, uint64_t n, void *buf, GError **error)
+{
+    const struct hsk_object *o = need_object(v, object, error);
+    if (o == NULL)
+        return false;
+    if (!hsk_range_ok(page, n, o->size_bytes / HSK_PAGE_SIZE)) {
+        g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED, "%s: reading behind the end of \"%s\"", v->doc->path, object);
+        return false;
+    }
+    struct hsk_pagemap *map = g_hash_table_lookup(v->maps, object);
+    if (map == NULL) {
+        map = hsk_object_map(v->doc, o);
+        g_hash_table_insert(v->maps, g_strdup(object), map);
+    }
+    for (uint64_t i = 0; i < n; i++) {
+        uint64_t entry;
+        if (!hsk_pagemap_get(map, page + i, &entry, error) ||
+            !hsk_content_page(v->doc->content, entry, (uint8_t *)buf + i * HSK_PAGE_SIZE, error))
+            return false;
+    }
+    return true;
+}
+
+GBytes *hsk_version_state(struct hsk_version *v, GError **error)
+{
+    return hsk_content_blob(v->doc->content, &v->state, error);
+}
+
+GBytes *hsk_version_picture(struct hsk_version *v, GError **error)
+{
+    return hsk_content_blob(v->doc->content, &v->picture, error);
+}
+
+/* ---- filling a whole object ---- */
+
+struct placed {
+    uint64_t entry, page;
+};
+
+static bool collect(void *opaque, uint64_t page, uint64_t entry, GError **error)
+{
+    struct placed p = {entry, page};
+    g_array_append_val((GArray *)opaque, p);
+    return true;
+}
+
+static gint by_entry(gconstpointer a, gconstpointer b)
+{
+    const struct placed *x = a, *y = b;
+    return x->entry != y->entry ? (x->entry > y->entry ? 1 : -1) : (x->page > y->page) - (x->page < y->page);
+}
+
+/* The pages p[0..n) all come from one frame: straight into place if they are the frame in order, else through a buffer. */
+static bool fill_frame(struct hsk_version *v, const struct placed *p, size_t n, uint8_t *host, uint8_t *buf, GError **error)
+{
+    const struct hsk_segment *s = hsk_content_segment(v->doc->content, hsk_entry_segment(p[0].entry), error);
+    if (s == NULL)
+        return false;
+    const struct hsk_frame *f = hsk_segment_frame(s, hsk_entry_frame(p[0].entry));
+    size_t raw = f == NULL || f->rawsize > HSK_FRAME_MAX_BYTES ? 0 : f->rawsize;
+    bool whole = raw == n * HSK_PAGE_SIZE;
+    for (size_t i = 0; i < n && whole; i++)
+        whole = hsk_entry_slot(p[i].entry) == i && p[i].page == p[0].page + i;
+    if (!hsk_segment_decode_into(s, hsk_entry_frame(p[0].entry), whole ? host + p[0].page * HSK_PAGE_SIZE : buf, raw, error))
+        return false;
+    for (size_t i = 0; i < n && !whole; i++) {
+        uint64_t off = (uint64_t)hsk_entry_slot(p[i].entry) * HSK_PAGE_SIZE;
+        if (!hsk_range_ok(off, HSK_PAGE_SIZE, raw))
+            return hsk_damaged(error, v->doc->path, "a page map points behind the end of a frame");
+        memcpy(host + p[i].page * HSK_PAGE_SIZE, buf + off, HSK_PAGE_SIZE);
+    }
+    return true;
+}
+
+bool hsk_version_fill(struct hsk_version *v, const char *object, void *host, uint64_t size_bytes, GError **error)
+{
+    const struct hsk_object *o = need_object(v, object, error);
+    if (o == NULL)
+        return false;
+    if (o->size_bytes != size_bytes) {
+        g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED, "%s: \"%s\" of version %s has another size than the machine's", v->doc->path, object, v->id);
+        return false;
+    }
+    g_autoptr(GArray) pages = g_array_new(FALSE, FALSE, sizeof(struct placed));
+    struct hsk_map_source source = hsk_content_maps(v->doc->content);
+    struct hsk_map_visitor visitor = {.page = collect, .opaque = pages};
+    if (!hsk_pagemap_walk(&source, &o->root, o->size_bytes / HSK_PAGE_SIZE, &visitor, error))
+        return false;
+    g_array_sort(pages, by_entry);
+    g_autofree uint8_t *buf = g_malloc(HSK_FRAME_MAX_BYTES);
+    const struct placed *p = (const struct placed *)(void *)pages->data;
+    for (size_t i = 0, n; i < pages->len; i += n) {
+        for (n = 1; i + n < pages->len && p[i + n].entry >> 8 == p[i].entry >> 8; n++)
+            ;
+        if (!fill_frame(v, p + i, n, host, buf, error))
+            return false;
+    }
+    return true;
+}
+
+/* ---- going on from a version ---- */
+
+static bool replace_present(struct hsk_root *root, const struct hsk_version *v, GError **error)
+{
+    for (guint i = 0; i < root->present->len; i++) {
+        const struct hsk_object *now = &g_array_index(root->present, struct hsk_object, i);
+        const struct hsk_object *then = find_object(v, now->name);
+        if (g_str_has_prefix(now->name, "disk.") && (then == NULL || then->size_bytes != now->size_bytes))
+            return hsk_damaged(error, v->doc->path, "version %s does not have the machine's disk \"%s\"", v->id, now->name + 5);
+    }
+    g_array_set_size(root->present, 0);
+    g_array_append_vals(root->present, v->objects->data, v->objects->len);
+    g_strlcpy(root->current, v->id, sizeof(root->current));
+    return true;
+}
+
+bool hsk_version_make_current(struct hsk_doc *doc, struct hsk_version *v, GError **error)
+{
+    HSK_AUTO(hsk_root, root) = hsk_root_copy(doc->root);
+    bool unsure;
+    if (!replace_present(root, v, error))
+        return false;
+    g_mutex_lock(&doc->disk_lock);
+    hsk_log_rotate(doc->log, &root->log_number, &root->log_seq);
+    g_mutex_unlock(&doc->disk_lock);
+    struct hsk_root *committed = root;
+    if (!hsk_doc_commit_root(doc, root, &unsure, error)) {
+        /* Writes must not go to a log that may now belong to the other version. */
+        g_mutex_lock(&doc->disk_lock);
+        if (unsure)
+            hsk_log_fail(doc->log, -EIO);
+        g_mutex_unlock(&doc->disk_lock);
+        return false;
+    }
+    g_steal_pointer(&root);
+    hsk_disks_rebase(doc, committed, NULL);
+    return true;
+}
