@@ -20,10 +20,13 @@ static void on_snapshot(void *opaque, json_t *reply, const char *error)
     struct machine_window *w = opaque;
 
     hsk_window_set_busy(w, NULL, false);
-    if (error)
+    if (error) {
         hsk_window_error(w, error);
-    else
+    } else {
+        /* From here on "undo" would mean something else. */
+        hsk_notice_clear(w->notices, "reverted");
         w->last_snapshot = g_get_real_time() / G_USEC_PER_SEC;
+    }
     hsk_session_refresh_versions(w);
 }
 

@@ -17,7 +17,7 @@ enum phase {
 
 struct machine_window {
     GtkWidget *window;
-    GtkWidget *header, *full_header, *full_revealer, *hint_revealer;
+    GtkWidget *header, *full_header, *hint;
     GtkWidget *progress;
     GtkBox *notices;
     HskScreen *screen;

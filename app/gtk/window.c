@@ -12,6 +12,7 @@
 #define REVEAL_REST_MS 300
 #define HINT_MS        3000
 #define EDGE_PX        2
+#define ROOMY_PX       900
 
 /* ---- what is shown ---- */
 
@@ -50,14 +51,17 @@ void hsk_window_update(struct machine_window *w)
 {
     g_autofree char *state = state_text(w);
     g_autoptr(GString) line = g_string_new(state);
+    bool in_guest = gtk_widget_has_focus(GTK_WIDGET(w->screen));
+    /* The line stands between the buttons: in a small window the keyboard's whereabouts matter more. */
+    bool roomy = gtk_widget_get_allocated_width(w->window) >= ROOMY_PX;
 
-    if (w->phase == PHASE_LIVE && w->last_snapshot) {
+    if (w->phase == PHASE_LIVE && w->last_snapshot && (roomy || !in_guest)) {
         g_autofree char *age = age_of(w->last_snapshot);
 
         g_string_append_printf(line, " · %s", age);
     }
-    if (w->phase == PHASE_LIVE && gtk_widget_has_focus(GTK_WIDGET(w->screen)))
-        g_string_append(line, " · Right Ctrl leaves the guest");
+    if (w->phase == PHASE_LIVE && in_guest)
+        g_string_append(line, " · Right Ctrl leaves");
     gtk_window_set_title(GTK_WINDOW(w->window), w->name);
     for (int i = 0; i < 2; i++) {
         GtkHeaderBar *header = GTK_HEADER_BAR(i ? w->full_header : w->header);
@@ -106,16 +110,14 @@ static gboolean on_hint_over(gpointer opaque)
     struct machine_window *w = opaque;
 
     w->hint_timer = 0;
-    gtk_revealer_set_reveal_child(GTK_REVEALER(w->hint_revealer), FALSE);
+    gtk_widget_hide(w->hint);
     return G_SOURCE_REMOVE;
 }
 
 static void show_full_header(struct machine_window *w, bool on)
 {
     g_clear_handle_id(&w->reveal_timer, g_source_remove);
-    gtk_revealer_set_reveal_child(GTK_REVEALER(w->full_revealer), on && w->fullscreen);
-    /* What cannot be seen must not take the keyboard's focus. */
-    gtk_widget_set_sensitive(w->full_header, on && w->fullscreen);
+    gtk_widget_set_visible(w->full_header, on && w->fullscreen);
 }
 
 void hsk_window_set_fullscreen(struct machine_window *w, bool on)
@@ -139,7 +141,7 @@ static gboolean on_window_state(GtkWidget *window, GdkEventWindowState *event, s
     hsk_screen_set_fit(w->screen, on);
     show_full_header(w, false);
     g_clear_handle_id(&w->hint_timer, g_source_remove);
-    gtk_revealer_set_reveal_child(GTK_REVEALER(w->hint_revealer), on);
+    gtk_widget_set_visible(w->hint, on);
     if (on) {
         w->hint_timer = g_timeout_add(HINT_MS, on_hint_over, w);
         gtk_widget_grab_focus(GTK_WIDGET(w->screen));
@@ -258,22 +260,21 @@ static void free_window(gpointer data)
 
 static void build_full_screen_parts(struct machine_window *w, GtkOverlay *overlay)
 {
-    GtkWidget *hint = gtk_label_new("Right Ctrl + F leaves full screen. The bar is at the top edge.");
-
     w->full_header = hsk_header_new(G_MENU_MODEL(w->revert_menu));
-    gtk_widget_set_sensitive(w->full_header, FALSE);
-    w->full_revealer = gtk_revealer_new();
-    gtk_widget_set_valign(w->full_revealer, GTK_ALIGN_START);
-    gtk_container_add(GTK_CONTAINER(w->full_revealer), w->full_header);
-    gtk_overlay_add_overlay(overlay, w->full_revealer);
+    gtk_widget_show_all(w->full_header);
+    gtk_widget_hide(w->full_header);
+    gtk_widget_set_no_show_all(w->full_header, TRUE);
+    gtk_widget_set_valign(w->full_header, GTK_ALIGN_START);
+    gtk_overlay_add_overlay(overlay, w->full_header);
 
-    w->hint_revealer = gtk_revealer_new();
-    gtk_widget_set_valign(w->hint_revealer, GTK_ALIGN_START);
-    gtk_widget_set_halign(w->hint_revealer, GTK_ALIGN_CENTER);
-    gtk_style_context_add_class(gtk_widget_get_style_context(hint), "app-notification");
-    gtk_container_add(GTK_CONTAINER(w->hint_revealer), hint);
-    gtk_overlay_add_overlay(overlay, w->hint_revealer);
-    gtk_overlay_set_overlay_pass_through(overlay, w->hint_revealer, TRUE);
+    w->hint = gtk_label_new("Right Ctrl + F leaves full screen. The bar is at the top edge.");
+    gtk_widget_set_no_show_all(w->hint, TRUE);
+    gtk_widget_set_valign(w->hint, GTK_ALIGN_END);
+    gtk_widget_set_halign(w->hint, GTK_ALIGN_CENTER);
+    gtk_widget_set_margin_bottom(w->hint, 24);
+    gtk_style_context_add_class(gtk_widget_get_style_context(w->hint), "app-notification");
+    gtk_overlay_add_overlay(overlay, w->hint);
+    gtk_overlay_set_overlay_pass_through(overlay, w->hint, TRUE);
 }
 
 static void build(struct machine_window *w)
