@@ -16,6 +16,7 @@ static GtkWidget *text_button(const char *icon, const char *label, const char *a
 
     gtk_button_set_image(GTK_BUTTON(button), gtk_image_new_from_icon_name(icon, GTK_ICON_SIZE_BUTTON));
     gtk_button_set_always_show_image(GTK_BUTTON(button), TRUE);
+    gtk_style_context_add_class(gtk_widget_get_style_context(button), "image-button");
     gtk_actionable_set_action_name(GTK_ACTIONABLE(button), action);
     describe(button, label, tooltip);
     return button;

@@ -178,6 +178,7 @@ static void on_died(struct machine_window *w, const char *text)
 
     w->died = true;
     set_state(w, "off");
+    hsk_notice_clear(w->notices, "reverted");
     hsk_notice_show(w->notices, "died", GTK_MESSAGE_ERROR,
                     text ? text : "The machine stopped unexpectedly. Every snapshot is kept.", back, 1);
 }
