@@ -9,9 +9,23 @@
 #include <jansson.h>
 
 int hsk_cmd_boot(int argc, char **argv);
+int hsk_cmd_build(int argc, char **argv);
+int hsk_cmd_console(int argc, char **argv);
+int hsk_cmd_control(int argc, char **argv);   /* pause, snapshot, key ...: all that only ask a running machine */
+int hsk_cmd_create(int argc, char **argv);
+int hsk_cmd_doctor(int argc, char **argv);
+int hsk_cmd_drop(int argc, char **argv);
+int hsk_cmd_info(int argc, char **argv);
+int hsk_cmd_log(int argc, char **argv);
+int hsk_cmd_ps(int argc, char **argv);
+int hsk_cmd_run(int argc, char **argv);
+int hsk_cmd_screenshot(int argc, char **argv);
+int hsk_cmd_template(int argc, char **argv);
+int hsk_cmd_verify(int argc, char **argv);
 
 /* Parses options by GLib; wrong usage: the sentence is printed, *status = 2, false. usage: "FILE..." for --help. */
 bool hsk_parse_options(int *argc, char ***argv, const char *usage, const GOptionEntry *entries, int *status);
+void hsk_print_json(const json_t *v);
 /* Prints the error's sentence; its exit status. */
 int hsk_fail(const GError *error);
 int hsk_usage(const char *fmt, ...) G_GNUC_PRINTF(1, 2);

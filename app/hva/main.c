@@ -14,7 +14,35 @@ static const struct command {
     const char *help;
 } commands[] = {
     {"boot", hsk_cmd_boot, "boot a kernel in a throw-away machine"},
+    {"doctor", hsk_cmd_doctor, "what this computer can do, and what to fix"},
+#ifdef HSK_DOCUMENTS
+    {"create", hsk_cmd_create, "make a new machine from a kernel and disk images"},
+    {"template", hsk_cmd_template, "list the recipes"},
+    {"build", hsk_cmd_build, "make a new machine by a recipe"},
+    {"run", hsk_cmd_run, "run a machine"},
+    {"ps", hsk_cmd_ps, "list running machines"},
+    {"info", hsk_cmd_info, "what is in a machine"},
+    {"snapshot", hsk_cmd_control, "keep a running machine as it is now"},
+    {"log", hsk_cmd_log, "list a machine's snapshots"},
+    {"revert", hsk_cmd_control, "go back to a snapshot"},
+    {"undo", hsk_cmd_control, "undo the last revert"},
+    {"drop", hsk_cmd_drop, "delete a snapshot"},
+    {"pause", hsk_cmd_control, "let a machine stand still"},
+    {"resume", hsk_cmd_control, "let it go on"},
+    {"reset", hsk_cmd_control, "press its reset button"},
+    {"power", hsk_cmd_control, "press its power button"},
+    {"stop", hsk_cmd_control, "save a machine's state and close it"},
+    {"screenshot", hsk_cmd_screenshot, "write a machine's screen as PNG"},
+    {"type", hsk_cmd_control, "type a text"},
+    {"key", hsk_cmd_control, "press keys"},
+    {"mouse", hsk_cmd_control, "move the pointer, click"},
+    {"console", hsk_cmd_console, "a machine's serial line"},
+    {"verify", hsk_cmd_verify, "check every byte of a document"},
+#endif
 };
+
+/* Part of the design, not of this version. */
+static const char *const later[] = {"import", "export", "sign", "compact", NULL};
 
 static int help(FILE *out, int status)
 {
@@ -54,6 +82,13 @@ int hsk_usage(const char *fmt, ...)
     return 2;
 }
 
+void hsk_print_json(const json_t *v)
+{
+    char *text = json_dumps(v, JSON_INDENT(2) | JSON_ENCODE_ANY);
+    printf("%s\n", text);
+    free(text);
+}
+
 int hsk_exec_keeper(const char *mode, json_t *options)
 {
     g_autofree char *path = hsk_program_path("hva-keeper");
@@ -85,5 +120,7 @@ int main(int argc, char **argv)
             return commands[i].fn(argc - 1, argv + 1);
         }
     }
+    if (g_strv_contains(later, argv[1]))
+        return hsk_usage("this version cannot %s yet", argv[1]);
     return hsk_usage("there is no command \"%s\"; \"hva --help\" lists them", argv[1]);
 }

@@ -212,10 +212,11 @@ static void close_all(struct hsk_document *d)
         g_queue_push_head(&d->ops, g_steal_pointer(&d->op));
     for (struct hsk_op *op; (op = g_queue_pop_head(&d->ops));)
         hsk_op_free(op);
-    hsk_control_free(d->control);
     hsk_serial_free(d->serial);
+    /* The document is free before the sockets close: who waits for their end may open it. */
     if (d->doc)
         hsk_doc_close(d->doc);
+    hsk_control_free(d->control);
     g_clear_pointer(&d->kernel, g_bytes_unref);
     g_clear_pointer(&d->initrd, g_bytes_unref);
     json_decref(d->versions);
