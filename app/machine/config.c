@@ -123,8 +123,6 @@ bool hsk_runner_build(struct hsk_runner *r, const json_t *cfg, GError **error)
     r->machine = hsk_machine_new(&mc, error);
     if (!r->machine)
         return false;
-    if (r->disks)
-        hsk_keeper_disks_watch(r->disks, hsk_machine_loop(r->machine));
     GError *failed = NULL;
     r->screen = hsk_screen_new(r->machine, &failed);
     if (failed)

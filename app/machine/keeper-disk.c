@@ -39,7 +39,7 @@ struct hsk_keeper_disks {
     uint8_t *slots;
     void (*trouble)(void *opaque, unsigned disk, int err);
     void *opaque;
-    struct hsk_loop *loop;      /* set by watch */
+    struct hsk_loop *loop;      /* set by attach */
     /* lock */
     pthread_mutex_t lock;
     struct piece *slot[HSK_DISK_SLOTS];
@@ -190,7 +190,18 @@ static void block_free(struct hsk_block *base)
     g_free(base);
 }
 
-static const struct hsk_block_ops keeper_block_ops = {.submit = submit, .drain = drain, .free = block_free};
+/* All disks share one socket: the first one watches it. */
+static void attach(struct hsk_block *base)
+{
+    struct hsk_keeper_disks *k = ((struct keeper_block *)base)->k;
+
+    if (k->loop)
+        return;
+    k->loop = base->loop;
+    k->watched = hsk_loop_watch_fd(k->loop, k->sock, EPOLLIN, readable, k);
+}
+
+static const struct hsk_block_ops keeper_block_ops = {.attach = attach, .submit = submit, .drain = drain, .free = block_free};
 
 struct hsk_block *hsk_keeper_disk_new(struct hsk_keeper_disks *k, unsigned index, uint64_t size_bytes, bool readonly)
 {
@@ -222,12 +233,6 @@ struct hsk_keeper_disks *hsk_keeper_disks_new(int sock, int slots_fd, void (*tro
     g_queue_init(&k->waiting);
     g_queue_init(&k->parked);
     return k;
-}
-
-void hsk_keeper_disks_watch(struct hsk_keeper_disks *k, struct hsk_loop *loop)
-{
-    k->loop = loop;
-    k->watched = hsk_loop_watch_fd(loop, k->sock, EPOLLIN, readable, k);
 }
 
 void hsk_keeper_disks_retry(struct hsk_keeper_disks *k)

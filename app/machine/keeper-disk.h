@@ -10,8 +10,6 @@ struct hsk_keeper_disks;
    for hsk_keeper_disks_retry; runs on the loop thread, once until the retry. */
 struct hsk_keeper_disks *hsk_keeper_disks_new(int sock, int slots_fd, void (*trouble)(void *opaque, unsigned disk, int err),
                                               void *opaque, GError **error);
-/* Before the first request: where answers are taken. */
-void hsk_keeper_disks_watch(struct hsk_keeper_disks *k, struct hsk_loop *loop);
 /* After the machine (and with it the back ends) is gone. */
 void hsk_keeper_disks_free(struct hsk_keeper_disks *k);
 /* The back end of disk number index; freed by its device. */
