@@ -47,6 +47,7 @@ enum { SRC_NONE, SRC_KBD, SRC_AUX, SRC_CTL, SRC_MAX = SRC_CTL };
 struct i8042_state {
     uint32_t dx, dy, dz; /* motion not reported yet, two's complement; dy up, dz towards the user */
     uint16_t kbd_len, aux_len;
+    uint16_t kbd_typematic, rate, resolution; /* bytes; as words they leave no padding */
     uint8_t kbd[KBD_QUEUE];
     uint8_t aux[AUX_QUEUE];
     uint8_t down[32]; /* evdev codes 0-255 */
@@ -56,9 +57,9 @@ struct i8042_state {
     uint8_t a2;       /* the last write was a command */
     uint8_t out_port; /* as last written, RUN and A20 */
     /* keyboard */
-    uint8_t kbd_command, kbd_scanning, kbd_set, kbd_leds, kbd_typematic, kbd_last;
+    uint8_t kbd_command, kbd_scanning, kbd_set, kbd_leds, kbd_last;
     /* mouse */
-    uint8_t aux_command, aux_last, reporting, scaling, remote, wrap, rate, resolution;
+    uint8_t aux_command, aux_last, reporting, scaling, remote, wrap;
     uint8_t buttons, buttons_sent;
     uint8_t wheel; /* device id 3 instead of 0 */
     uint8_t magic; /* how much of 200, 100, 80 was seen */
@@ -100,7 +101,7 @@ static const struct hsk_field i8042_fields[] = {
     F(scaling, .max = 1),
     F(remote, .max = 1),
     F(wrap, .max = 1),
-    F(rate),
+    F(rate, .max = 0xff),
     F(resolution, .max = 3),
     F(buttons, .max = 7),
     F(buttons_sent, .max = 7),
@@ -441,7 +442,7 @@ static void mouse_status(struct i8042_state *s)
     uint8_t flags = (uint8_t)(s->remote << 6 | s->reporting << 5 | s->scaling << 4 | (s->buttons & 1) << 2 |
                               (s->buttons & 4) >> 1 | (s->buttons & 2) >> 1);
 
-    aux_put(s, (const uint8_t[]){PS2_ACK, flags, s->resolution, s->rate}, 4);
+    aux_put(s, (const uint8_t[]){PS2_ACK, flags, (uint8_t)s->resolution, (uint8_t)s->rate}, 4);
 }
 
 static void mouse_reset(struct i8042_state *s)

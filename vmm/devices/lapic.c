@@ -66,6 +66,7 @@ struct lapic_state {
     uint64_t base;         /* IA32_APIC_BASE */
     uint64_t deadline_ns;  /* one-shot and periodic: guest time of the next expiry; 0 = not counting */
     uint64_t tsc_deadline; /* IA32_TSC_DEADLINE; 0 = not armed */
+    uint64_t extint;       /* level of the PIC's output (64 bits: no padding) */
     uint32_t isr[8], irr[8], tmr[8];
     uint32_t lvt[NLVT];
     uint32_t tpr, ldr, dfr, svr;
@@ -73,7 +74,6 @@ struct lapic_state {
     uint32_t icr_low, icr_high;
     uint32_t timer_initial, timer_divide;
     uint32_t nmi, init, sipi, sipi_vector; /* waiting for the vCPU */
-    uint32_t extint;                       /* level of the PIC's output */
 };
 
 struct hsk_lapic {
@@ -718,7 +718,7 @@ int hsk_lapic_ack(struct hsk_lapic *l)
 static void registers_reset_locked(struct hsk_lapic *l)
 {
     uint64_t base = l->s.base;
-    uint32_t extint = l->s.extint;
+    uint64_t extint = l->s.extint;
 
     l->s = (struct lapic_state){.base = base, .dfr = 0xffffffffu, .svr = 0xff, .extint = extint};
     for (unsigned i = 0; i < NLVT; i++)
