@@ -5,7 +5,7 @@
  */
 #pragma once
 
-#include <fake-engine.h>
+#include "fake-engine.h"
 
 struct device_range {
     bool mmio;
