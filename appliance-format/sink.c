@@ -16,11 +16,11 @@
 
 static struct hsk_tar_sink *tar_sink(struct hsk_sink *s)
 {
-    return (struct hsk_tar_sink *)((char *)s - offsetof(struct hsk_tar_sink, sink));
+    return (struct hsk_tar_sink *)(void *)((char *)s - offsetof(struct hsk_tar_sink, sink));
 }
 static struct hsk_dir_sink *dir_sink(struct hsk_sink *s)
 {
-    return (struct hsk_dir_sink *)((char *)s - offsetof(struct hsk_dir_sink, sink));
+    return (struct hsk_dir_sink *)(void *)((char *)s - offsetof(struct hsk_dir_sink, sink));
 }
 
 /* Big members start at a multiple of 4096 (mmap, reflink), by a pax comment in front of their header. */

@@ -78,7 +78,7 @@ void hsk_content_free(struct hsk_content *c)
 
 void hsk_content_set_base(struct hsk_content *c, const struct hsk_carrier *base)
 {
-    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&c->lock);
+    G_GNUC_UNUSED g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&c->lock);
     c->base = base;
 }
 
@@ -86,7 +86,7 @@ void hsk_content_add(struct hsk_content *c, const struct hsk_root_entry *e)
 {
     if (!e->is_segment)
         return;
-    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&c->lock);
+    G_GNUC_UNUSED g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&c->lock);
     if (g_hash_table_contains(c->segments, GUINT_TO_POINTER(e->segment.number)))
         return;
     struct segment_slot *s = g_new0(struct segment_slot, 1);
@@ -104,7 +104,7 @@ static bool open_member(struct hsk_content *c, const char *name, struct hsk_memb
 
 const struct hsk_segment *hsk_content_segment(struct hsk_content *c, uint32_t number, GError **error)
 {
-    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&c->lock);
+    G_GNUC_UNUSED g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&c->lock);
     struct segment_slot *s = g_hash_table_lookup(c->segments, GUINT_TO_POINTER(number));
     if (s == NULL) {
         hsk_damaged(error, c->label, "a page map points at segment %06u, which ROOT does not list", number);
@@ -120,7 +120,7 @@ const struct hsk_segment *hsk_content_segment(struct hsk_content *c, uint32_t nu
 
 static GBytes *cache_get(struct hsk_content *c, uint64_t key)
 {
-    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&c->lock);
+    G_GNUC_UNUSED g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&c->lock);
     GList *link = g_hash_table_lookup(c->cache, &key);
     if (link == NULL)
         return NULL;
@@ -131,7 +131,7 @@ static GBytes *cache_get(struct hsk_content *c, uint64_t key)
 
 static void cache_put(struct hsk_content *c, uint64_t key, GBytes *bytes)
 {
-    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&c->lock);
+    G_GNUC_UNUSED g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&c->lock);
     if (g_hash_table_contains(c->cache, &key))
         return;
     struct cached *n = g_new(struct cached, 1);
@@ -184,7 +184,7 @@ static bool load_map(void *opaque, uint32_t number, uint32_t offset, void *buf, 
     struct hsk_content *c = opaque;
     struct hsk_member *m;
     {
-        g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&c->lock);
+        G_GNUC_UNUSED g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&c->lock);
         m = g_hash_table_lookup(c->maps, GUINT_TO_POINTER(number));
         if (m == NULL) {
             g_autofree char *name = g_strdup_printf("map/%06u", number);

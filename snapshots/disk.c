@@ -117,7 +117,7 @@ int hsk_disk_read(struct hsk_disk *d, uint64_t off, void *buf, size_t len)
     uint8_t *out = buf;
     if (!hsk_range_ok(off, len, d->npages * HSK_PAGE_SIZE))
         return -EINVAL;
-    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&d->doc->disk_lock);
+    G_GNUC_UNUSED g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&d->doc->disk_lock);
     while (len > 0) {
         uint8_t page[HSK_PAGE_SIZE];
         size_t in = off % HSK_PAGE_SIZE, n = MIN(len, HSK_PAGE_SIZE - in);
@@ -166,7 +166,7 @@ int hsk_disk_write(struct hsk_disk *d, uint64_t off, const void *buf, size_t len
     const uint8_t *in = buf;
     if (!hsk_range_ok(off, len, d->npages * HSK_PAGE_SIZE))
         return -EINVAL;
-    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&d->doc->disk_lock);
+    G_GNUC_UNUSED g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&d->doc->disk_lock);
     while (len > 0) {
         size_t skip = off % HSK_PAGE_SIZE, n;
         int r;
@@ -204,7 +204,7 @@ int hsk_disk_discard(struct hsk_disk *d, uint64_t off, uint64_t len)
 {
     if (!hsk_range_ok(off, len, d->npages * HSK_PAGE_SIZE))
         return -EINVAL;
-    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&d->doc->disk_lock);
+    G_GNUC_UNUSED g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&d->doc->disk_lock);
     uint64_t page = (off + HSK_PAGE_SIZE - 1) / HSK_PAGE_SIZE, end = (off + len) / HSK_PAGE_SIZE;
     while (page < end) {
         uint32_t n = (uint32_t)MIN(end - page, 1u << 30);
@@ -221,7 +221,7 @@ int hsk_disk_discard(struct hsk_disk *d, uint64_t off, uint64_t len)
 
 int hsk_disk_flush(struct hsk_disk *d)
 {
-    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&d->doc->disk_lock);
+    G_GNUC_UNUSED g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&d->doc->disk_lock);
     return hsk_log_flush(d->doc->log);
 }
 
@@ -294,7 +294,7 @@ void hsk_disks_close(struct hsk_doc *doc)
 
 bool hsk_disks_changed(struct hsk_doc *doc)
 {
-    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&doc->disk_lock);
+    G_GNUC_UNUSED g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&doc->disk_lock);
     for (guint i = 0; doc->layers != NULL && i < doc->layers->len; i++) {
         if (((const struct hsk_layer *)g_ptr_array_index(doc->layers, i))->changed)
             return true;
@@ -304,7 +304,7 @@ bool hsk_disks_changed(struct hsk_doc *doc)
 
 bool hsk_layer_is_live(struct hsk_doc *doc, const struct hsk_layer *layer)
 {
-    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&doc->disk_lock);
+    G_GNUC_UNUSED g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&doc->disk_lock);
     return g_ptr_array_find(doc->layers, layer, NULL);
 }
 
@@ -312,7 +312,7 @@ struct hsk_take_point *hsk_take_begin(struct hsk_doc *doc)
 {
     hsk_assert(!doc->readonly);
     struct hsk_take_point *p = g_new0(struct hsk_take_point, 1);
-    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&doc->disk_lock);
+    G_GNUC_UNUSED g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&doc->disk_lock);
     p->doc = doc;
     p->layer = top(doc);
     p->layer->frozen = true;
@@ -367,7 +367,7 @@ GArray *hsk_disk_changes(const struct hsk_take_point *p, unsigned disk)
 
 void hsk_disks_rebase(struct hsk_doc *doc, const struct hsk_root *root, struct hsk_layer *last)
 {
-    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&doc->disk_lock);
+    G_GNUC_UNUSED g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&doc->disk_lock);
     for (unsigned i = 0; i < doc->ndisks; i++) {
         struct hsk_disk *d = &doc->disks[i];
         hsk_pagemap_free(d->base);

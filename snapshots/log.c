@@ -85,7 +85,7 @@ static void seal(uint8_t head[HEADER_BYTES], const void *data, size_t bytes, uin
 static void add_file(struct hsk_log *log, uint32_t number, int fd)
 {
     struct log_file f = {.number = number, .fd = fd};
-    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&log->lock);
+    G_GNUC_UNUSED g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&log->lock);
     g_array_append_val(log->files, f);
 }
 
@@ -200,7 +200,7 @@ void hsk_log_rotate(struct hsk_log *log, uint32_t *number, uint64_t *seq)
 
 void hsk_log_drop_before(struct hsk_log *log, uint32_t number)
 {
-    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&log->lock);
+    G_GNUC_UNUSED g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&log->lock);
     while (log->files->len > 0 && g_array_index(log->files, struct log_file, 0).number < number) {
         struct log_file *f = &g_array_index(log->files, struct log_file, 0);
         char name[32];
