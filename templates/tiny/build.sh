@@ -115,7 +115,7 @@ done
 # ---- disk ----
 
 root=$scratch/root
-mkdir -p "$root/bin" "$root/sbin" "$root/dev" "$root/proc" "$root/sys" "$root/tmp" "$root/run" "$root/root" "$root/etc/acpi/PWRF"
+mkdir -p "$root/bin" "$root/sbin" "$root/dev" "$root/proc" "$root/sys" "$root/tmp" "$root/run" "$root/root" "$root/var/log" "$root/var/tmp"
 cp "$busybox" "$root/bin/busybox"
 for applet in $("$busybox" --list-full); do
     case $applet in

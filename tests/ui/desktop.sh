@@ -1,9 +1,10 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
-# run.sh HAVERSACK STANDIN: a private home, X server, D-Bus and window manager, then drive.py. Exit 77: a tool is missing.
+# desktop.sh DRIVER HAVERSACK STANDIN: a private home, X server, D-Bus and window manager, then DRIVER (python) with the
+# folder of it all: bin/haversack, and bin/hva which is the stand-in machine. Exit 77: a tool is missing.
 # With HSK_UI_KEEP=DIR the screenshots of every step stay in DIR.
 set -eu
-haversack=$1 standin=$2 here=$(cd "$(dirname "$0")" && pwd)
+driver=$1 haversack=$2 standin=$3
 
 for tool in Xvfb openbox xdotool dbus-run-session import; do
     command -v "$tool" >/dev/null || { echo "skipped: $tool is not installed"; exit 77; }
@@ -18,7 +19,7 @@ trap 'exit 1' INT TERM
 mkdir -p "$work/bin" "$work/config/gtk-3.0" "$work/run" "$work/shots"
 chmod 700 "$work/run"
 cp "$haversack" "$work/bin/haversack"
-cp "$standin" "$work/bin/hva"
+for program in hva hva-keeper hva-machine; do cp "$standin" "$work/bin/$program"; done
 cat >"$work/config/gtk-3.0/settings.ini" <<'INI'
 [Settings]
 gtk-enable-animations=0
@@ -31,10 +32,6 @@ export HOME="$work" XDG_RUNTIME_DIR="$work/run" XDG_CONFIG_HOME="$work/config" X
     LC_ALL=C.UTF-8 GDK_BACKEND=x11 GTK_THEME=Adwaita GSETTINGS_BACKEND=memory XDG_CURRENT_DESKTOP=GNOME
 unset NO_AT_BRIDGE WAYLAND_DISPLAY DBUS_SESSION_BUS_ADDRESS DISPLAY
 
-# Without a display there is one clear sentence.
-if "$work/bin/haversack" x.hva 2>"$work/err"; then echo "ran without a display"; exit 1; fi
-grep -q 'no display' "$work/err" || { cat "$work/err"; exit 1; }
-
 Xvfb -displayfd 3 -screen 0 1280x800x24 -nolisten tcp 3>"$work/display" 2>"$work/xvfb.log" &
 xvfb=$!
 for _ in $(seq 100); do test -s "$work/display" && break; sleep 0.1; done
@@ -43,8 +40,8 @@ export DISPLAY
 status=0
 timeout 150 dbus-run-session -- sh -c '
     openbox & wm=$!
-    /usr/bin/python3 "$0/drive.py" "$1"; status=$?
+    /usr/bin/python3 -W ignore::DeprecationWarning "$0" "$1"; status=$?
     kill $wm
-    exit $status' "$here" "$work" || status=$?
+    exit $status' "$driver" "$work" || status=$?
 if [ -n "${HSK_UI_KEEP:-}" ]; then mkdir -p "$HSK_UI_KEEP"; cp "$work"/shots/* "$work"/*.log "$HSK_UI_KEEP"/ || true; fi
 exit $status

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Drives the haversack window like a user: by accessible names (AT-SPI) and by keys and the pointer (xdotool).
 
-usage: drive.py WORKDIR   with WORKDIR/bin/{haversack,hva}, hva being the stand-in machine
+usage: window.py WORKDIR   with WORKDIR/bin/{haversack,hva}, hva being the stand-in machine
 """
 import json
 import os
