@@ -87,8 +87,7 @@ enum soft_next {
     SOFT_NEXT_EXIT,      /* leave run(): ->exit says why (HLT, shutdown, error) */
 };
 
-struct soft_code;        /* code cache and blocks: cache.c */
-struct soft_translator;
+struct soft_code;        /* code cache and blocks of one vCPU: xlate.h */
 
 /* Jump cache of indirect branches, one per MMU index and code size (64-bit or not). Index: low 11 bits of the target
    and bits 46 and 47, so that user and kernel do not collide and index 0 is (nearly) never used. */
@@ -130,7 +129,7 @@ struct soft_vcpu {
     uint32_t delivering;       /* exception nesting: 0, or 1 + vector while delivering (double fault detection) */
     uint64_t fault_rip;        /* for messages */
     struct soft_engine *engine;
-    struct soft_translator *tr;/* translator half's private state of this vCPU: jump cache, host stack, ... */
+    struct soft_code *code;    /* translator half's private state of this vCPU */
     struct soft_tlb_entry tlb[SOFT_NMMU][SOFT_TLB_SIZE];
     struct soft_jump jump[SOFT_NMMU * 2][SOFT_JUMP_SIZE];
 };
@@ -144,7 +143,6 @@ enum {
 
 struct soft_engine {
     struct hsk_engine base;
-    struct soft_code *code;
     struct soft_vcpu *vcpu[8];
     /* counters of --stats */
     uint64_t blocks, insns, exits, tlb_misses, flushes, interrupts, exceptions, invalidations, helper_calls;

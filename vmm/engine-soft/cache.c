@@ -1,0 +1,448 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The code cache of one vCPU: blocks found by guest-physical address, chained by patching jumps, dropped when the
+ * guest (or a device) writes what they were made from.
+ *
+ * The code lies in a memfd that is mapped twice, writable and executable, never both. Hot code fills its first half,
+ * cold stubs the second. Nothing is freed singly: a full cache is flushed whole. A dropped block is only unreachable,
+ * so the code that is running stays intact until the dispatcher is back.
+ * vCPU thread; soft_code_written() is for any thread. General registers only (xlate.h), except new, free and flush.
+ */
+#include "xlate.h"
+
+#include "emit.h"
+
+#include <sys/mman.h>
+
+static uint64_t block_hash(uint64_t gpa, uint64_t pc, uint32_t mode)
+{
+    uint64_t h = (gpa ^ (pc >> 12) * 0x9e3779b97f4a7c15ull) + mode * 0x2545f491u;
+
+    return (h ^ h >> 17) % SOFT_HASH_SIZE;
+}
+
+static uint8_t *tramp(struct soft_code *c, struct emit *e, void (*fn)(void))
+{
+    uint8_t *at = e_here(e);
+
+    (void)c;
+    e8(e, 0xff); /* jmp [rip+0] */
+    e8(e, 0x25);
+    e32(e, 0);
+    e64(e, (uint64_t)(uintptr_t)fn);
+    return at;
+}
+
+static void emit_trampolines(struct soft_code *c)
+{
+    struct emit e = {.p = c->rw, .rx = c->rx - c->rw};
+
+    c->tramp[SOFT_TRAMP_LINK] = tramp(c, &e, soft_exit_link);
+    c->tramp[SOFT_TRAMP_LOOKUP] = tramp(c, &e, soft_exit_lookup);
+    c->tramp[SOFT_TRAMP_ACCESS] = tramp(c, &e, soft_thunk_access);
+    c->tramp[SOFT_TRAMP_WRITEBACK] = tramp(c, &e, soft_thunk_writeback);
+    c->tramp[SOFT_TRAMP_CALL] = tramp(c, &e, soft_thunk_call);
+    c->hot = 256;
+    c->cold = SOFT_COLD_START;
+}
+
+struct soft_code *soft_code_new(bool strict, GError **error)
+{
+    struct soft_code *c = g_new0(struct soft_code, 1);
+    HSK_AUTOFD fd = hsk_memfd_new("haversack-code", SOFT_CODE_SIZE, error);
+
+    c->rx = c->rw = c->arena = MAP_FAILED;
+    pthread_mutex_init(&c->written_lock, NULL);
+    if (fd < 0) {
+        soft_code_free(c);
+        return NULL;
+    }
+    c->rw = mmap(NULL, SOFT_CODE_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    c->rx = mmap(NULL, SOFT_CODE_SIZE, PROT_READ | PROT_EXEC, MAP_SHARED, fd, 0);
+    c->arena = mmap(NULL, SOFT_ARENA_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (c->rw == MAP_FAILED || c->rx == MAP_FAILED || c->arena == MAP_FAILED) {
+        g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED, "The memory for translated code cannot be mapped: %s.", g_strerror(errno));
+        soft_code_free(c);
+        return NULL;
+    }
+    c->strict = strict;
+    c->chain = !strict;
+    c->bmi2 = __builtin_cpu_supports("bmi2") != 0;
+    c->hash = g_new0(struct soft_block *, SOFT_HASH_SIZE);
+    c->maxblocks = SOFT_ARENA_SIZE / 512;
+    c->order = g_new0(struct soft_block *, c->maxblocks);
+    c->maxcross = 1u << 17;
+    c->cross = g_new0(struct soft_link *, c->maxcross);
+    c->generation = c->generation_global = 1;
+    ZydisDecoderInit(&c->decoder[0], ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
+    ZydisDecoderInit(&c->decoder[1], ZYDIS_MACHINE_MODE_LONG_COMPAT_32, ZYDIS_STACK_WIDTH_32);
+    emit_trampolines(c);
+    return c;
+}
+
+void soft_code_free(struct soft_code *c)
+{
+    if (!c)
+        return;
+    if (c->rw != MAP_FAILED)
+        munmap(c->rw, SOFT_CODE_SIZE);
+    if (c->rx != MAP_FAILED)
+        munmap(c->rx, SOFT_CODE_SIZE);
+    if (c->arena != MAP_FAILED)
+        munmap(c->arena, SOFT_ARENA_SIZE);
+    pthread_mutex_destroy(&c->written_lock);
+    g_free(c->hash);
+    g_free(c->order);
+    g_free(c->cross);
+    g_free(c);
+}
+
+bool soft_code_full(const struct soft_code *c)
+{
+    return c->hot > SOFT_COLD_START - SOFT_BLOCK_ROOM || c->cold > SOFT_CODE_SIZE - SOFT_BLOCK_ROOM ||
+           c->arena_used > SOFT_ARENA_SIZE - SOFT_BLOCK_ROOM || c->nblocks == c->maxblocks || c->ncross == c->maxcross;
+}
+
+/* Room was checked by soft_code_full(). */
+void *soft_code_alloc(struct soft_code *c, uint64_t size)
+{
+    void *p = c->arena + c->arena_used;
+
+    c->arena_used += (size + 15) & ~15ull;
+    return p;
+}
+
+static struct soft_page *find_page(const struct soft_code *c, uint64_t gpa)
+{
+    struct soft_page *p = c->pages[(gpa >> 12) % SOFT_PAGE_HASH];
+
+    while (p && p->gpa != (gpa & ~0xfffull))
+        p = p->next;
+    return p;
+}
+
+static void set_code_attr(struct soft_vcpu *v, uint64_t gpa, bool on)
+{
+    uint64_t page;
+    const struct hsk_ram_region *r = soft_region(v, gpa, &page);
+
+    if (!r)
+        return;
+    if (on)
+        atomic_fetch_or(&r->obj->attr[page], HSK_PAGE_CODE);
+    else
+        atomic_fetch_and(&r->obj->attr[page], (uint8_t)~HSK_PAGE_CODE);
+}
+
+/* Everything translated goes. Only the dispatcher may call this: no translated code is running. */
+void soft_code_flush(struct soft_vcpu *v)
+{
+    struct soft_code *c = v->code;
+
+    for (unsigned i = 0; i < SOFT_PAGE_HASH; i++) {
+        for (struct soft_page *p = c->pages[i]; p; p = p->next)
+            set_code_attr(v, p->gpa, false);
+        c->pages[i] = NULL;
+    }
+    memset(c->hash, 0, SOFT_HASH_SIZE * sizeof *c->hash);
+    c->nblocks = c->ncross = 0;
+    c->arena_used = 0;
+    c->hot = 256;
+    c->cold = SOFT_COLD_START;
+    soft_jump_flush(v, true);
+    v->engine->flushes++;
+}
+
+struct soft_block *soft_block_find(struct soft_code *c, uint64_t gpa, uint64_t pc, uint32_t mode)
+{
+    struct soft_block *b = c->hash[block_hash(gpa, pc, mode)];
+
+    while (b && !(b->gpa == gpa && b->pc == pc && b->mode == mode))
+        b = b->hash_next;
+    return b;
+}
+
+static void enter_page(struct soft_vcpu *v, struct soft_block *b, uint64_t gpa, uint64_t granules)
+{
+    struct soft_code *c = v->code;
+    struct soft_page *p = find_page(c, gpa);
+
+    if (!p) {
+        struct soft_page **head = &c->pages[(gpa >> 12) % SOFT_PAGE_HASH];
+
+        p = soft_code_alloc(c, sizeof *p);
+        *p = (struct soft_page){.gpa = gpa & ~0xfffull, .next = *head};
+        *head = p;
+    }
+    if (!p->blocks) {
+        /* First attribute, then no writer: from here on each store to the page comes to tlb.c. */
+        set_code_attr(v, gpa, true);
+        soft_tlb_drop_write_gpa(v, gpa & ~0xfffull);
+    }
+    p->granules |= granules;
+    if ((gpa & ~0xfffull) == (b->gpa & ~0xfffull))
+        b->page_next = p->blocks;
+    else
+        b->page_next2 = p->blocks;
+    p->blocks = b;
+}
+
+void soft_block_publish(struct soft_vcpu *v, struct soft_block *b)
+{
+    struct soft_code *c = v->code;
+    struct soft_block **head = &c->hash[block_hash(b->gpa, b->pc, b->mode)];
+
+    b->valid = true;
+    b->hash_next = *head;
+    *head = b;
+    c->order[c->nblocks++] = b;
+    enter_page(v, b, b->gpa, b->granules);
+    if (b->gpa2 != SOFT_NO_GPA)
+        enter_page(v, b, b->gpa2, b->granules2);
+    v->engine->blocks++;
+    v->engine->insns += b->ninsns;
+}
+
+static void patch(struct soft_code *c, uint8_t *site, const uint8_t *to)
+{
+    int32_t rel = (int32_t)(to - (site + 4));
+
+    __atomic_store_n((int32_t *)(void *)(c->rw + (site - c->rx)), rel, __ATOMIC_RELEASE);
+}
+
+void soft_link_chain(struct soft_code *c, struct soft_link *l, struct soft_block *to)
+{
+    if (l->to || !l->from->valid || !to->valid)
+        return;
+    if (l->cross) {
+        if (c->ncross == c->maxcross)
+            return;
+        c->cross[c->ncross++] = l;
+    }
+    l->to = to;
+    l->next_in = to->in;
+    to->in = l;
+    patch(c, l->site, to->host);
+}
+
+static void unchain(struct soft_code *c, struct soft_link *l)
+{
+    struct soft_link **p = &l->to->in;
+
+    while (*p != l)
+        p = &(*p)->next_in;
+    *p = l->next_in;
+    l->to = NULL;
+    patch(c, l->site, l->stub);
+}
+
+/* The mapping of va's page (or of all) changed: edges from other pages to it must look again. */
+void soft_unchain_cross(struct soft_code *c, uint64_t va, bool all)
+{
+    uint32_t kept = 0;
+
+    for (uint32_t i = 0; i < c->ncross; i++) {
+        struct soft_link *l = c->cross[i];
+
+        if (!l->to || !l->cross)
+            continue; /* dropped since */
+        if (all || l->pc >> 12 == va >> 12 || (l->to->gpa2 != SOFT_NO_GPA && (l->pc >> 12) + 1 == va >> 12))
+            unchain(c, l);
+        else
+            c->cross[kept++] = l;
+    }
+    c->ncross = kept;
+}
+
+static void remove_from_list(struct soft_code *c, struct soft_block *b, uint64_t gpa)
+{
+    struct soft_page *p = find_page(c, gpa);
+    struct soft_block **at = p ? &p->blocks : NULL;
+
+    while (at && *at && *at != b)
+        at = ((*at)->gpa & ~0xfffull) == p->gpa ? &(*at)->page_next : &(*at)->page_next2;
+    if (at && *at)
+        *at = (b->gpa & ~0xfffull) == p->gpa ? b->page_next : b->page_next2;
+}
+
+static unsigned jump_slot(uint64_t pc)
+{
+    return (unsigned)((pc & 0x7ff) | (pc >> 46 & 3) << 11);
+}
+
+static unsigned jump_table(uint32_t mode)
+{
+    return (mode & SOFT_MODE_MMU) * 2 + !!(mode & SOFT_MODE_CODE32);
+}
+
+static void drop_block(struct soft_vcpu *v, struct soft_block *b)
+{
+    struct soft_code *c = v->code;
+    struct soft_block **at = &c->hash[block_hash(b->gpa, b->pc, b->mode)];
+    struct soft_jump *j = &v->jump[jump_table(b->mode)][jump_slot(b->pc)];
+
+    while (*at && *at != b)
+        at = &(*at)->hash_next;
+    if (*at)
+        *at = b->hash_next;
+    while (b->in)
+        unchain(c, b->in);
+    for (unsigned i = 0; i < 2; i++)
+        if (b->link[i].to)
+            unchain(c, &b->link[i]);
+    if (j->host == (uint64_t)(uintptr_t)b->host)
+        *j = (struct soft_jump){0};
+    b->valid = false;
+    v->engine->invalidations++;
+}
+
+static uint64_t granule_mask(uint64_t gpa, unsigned len)
+{
+    unsigned first = (unsigned)(gpa & 0xfff) / 64, last = (unsigned)((gpa & 0xfff) + len - 1) / 64;
+
+    return (last == 63 ? ~0ull : (1ull << (last + 1)) - 1) & ~((1ull << first) - 1);
+}
+
+bool soft_code_touches(const struct soft_code *c, uint64_t gpa, unsigned len)
+{
+    const struct soft_page *p = find_page(c, gpa);
+
+    return p && p->granules & granule_mask(gpa, len);
+}
+
+bool soft_code_invalidate(struct soft_vcpu *v, uint64_t gpa, unsigned len)
+{
+    struct soft_code *c = v->code;
+    struct soft_page *p = find_page(c, gpa);
+    uint64_t mask = granule_mask(gpa, len), left = 0;
+    struct soft_block **at;
+    bool any = false;
+
+    if (!p || !(p->granules & mask))
+        return false;
+    at = &p->blocks;
+    while (*at) {
+        struct soft_block *b = *at;
+        bool first = (b->gpa & ~0xfffull) == p->gpa;
+        uint64_t g = first ? b->granules : b->granules2;
+
+        if (!(g & mask)) {
+            left |= g;
+            at = first ? &b->page_next : &b->page_next2;
+            continue;
+        }
+        *at = first ? b->page_next : b->page_next2;
+        if (b->gpa2 != SOFT_NO_GPA)
+            remove_from_list(c, b, first ? b->gpa2 : b->gpa);
+        drop_block(v, b);
+        any = true;
+    }
+    p->granules = left;
+    if (!p->blocks)
+        set_code_attr(v, p->gpa, false);
+    return any;
+}
+
+/* A device is about to write a page that has translations. Any thread. */
+void soft_code_written(void *opaque, struct hsk_memobj *obj, uint64_t page)
+{
+    struct soft_vcpu *v = opaque;
+    struct soft_code *c = v->code;
+    struct hsk_ram_region r[HSK_RAM_MAX_REGIONS];
+    unsigned n = hsk_ram_regions(v->base.engine->cfg.ram, r);
+
+    pthread_mutex_lock(&c->written_lock);
+    for (unsigned i = 0; i < n; i++) {
+        if (r[i].obj != obj || page * 4096 - r[i].offset >= r[i].size_bytes)
+            continue;
+        if (c->nwritten < G_N_ELEMENTS(c->written))
+            c->written[c->nwritten] = r[i].gpa + page * 4096 - r[i].offset;
+        c->nwritten++;
+    }
+    pthread_mutex_unlock(&c->written_lock);
+    atomic_fetch_or(&v->interrupt, SOFT_INT_CODE);
+    atomic_store((_Atomic uint64_t *)&v->jump_mask, 0);
+}
+
+/* In the dispatcher, FPU parked: does what devices asked for since. */
+void soft_code_collect_written(struct soft_vcpu *v)
+{
+    struct soft_code *c = v->code;
+    uint64_t pages[G_N_ELEMENTS(c->written)];
+    uint32_t n;
+
+    pthread_mutex_lock(&c->written_lock);
+    n = c->nwritten;
+    for (uint32_t i = 0; i < n && i < G_N_ELEMENTS(pages); i++)
+        pages[i] = c->written[i];
+    c->nwritten = 0;
+    pthread_mutex_unlock(&c->written_lock);
+    if (n > G_N_ELEMENTS(pages)) {
+        soft_code_flush(v);
+        return;
+    }
+    for (uint32_t i = 0; i < n; i++)
+        soft_code_invalidate(v, pages[i], 4096);
+}
+
+void soft_jump_fill(struct soft_vcpu *v, uint64_t pc, uint32_t mode, const uint8_t *host)
+{
+    unsigned t = jump_table(mode), s = jump_slot(pc);
+    struct soft_fills *f = &v->code->jump_fills[t];
+    struct soft_jump *j = &v->jump[t][s];
+
+    if (!j->not_pc) {
+        if (f->n < SOFT_FILLS)
+            f->slot[f->n] = (uint16_t)s;
+        f->n++;
+    }
+    j->not_pc = ~pc;
+    j->host = (uint64_t)(uintptr_t)host;
+}
+
+/* all: also the kernel's. Else what is not on global pages, which soft_jump_fill() cannot know: user tables. */
+void soft_jump_flush(struct soft_vcpu *v, bool all)
+{
+    for (unsigned t = 0; t < SOFT_NMMU * 2; t++) {
+        struct soft_fills *f = &v->code->jump_fills[t];
+
+        if (!all && t / 2 != SOFT_MMU_USER)
+            continue;
+        if (f->n > SOFT_FILLS) {
+            for (unsigned i = 0; i < SOFT_JUMP_SIZE; i++)
+                v->jump[t][i] = (struct soft_jump){0};
+        } else {
+            for (unsigned i = 0; i < f->n; i++)
+                v->jump[t][f->slot[i]] = (struct soft_jump){0};
+        }
+        f->n = 0;
+    }
+}
+
+/* The block that a host address lies in, and the guest instruction there; for the signal handler. */
+const struct soft_block *soft_code_find_host(const struct soft_code *c, const uint8_t *host, uint64_t *guest_pc)
+{
+    uint32_t off = (uint32_t)(host - c->rx), lo = 0, hi = c->nblocks;
+    bool cold = off >= SOFT_COLD_START;
+    const struct soft_block *b;
+
+    while (lo < hi) {
+        uint32_t mid = lo + (hi - lo) / 2;
+
+        if ((cold ? c->order[mid]->cold_start : c->order[mid]->host_start) <= off)
+            lo = mid + 1;
+        else
+            hi = mid;
+    }
+    if (!lo)
+        return NULL;
+    b = c->order[lo - 1];
+    if (off >= (cold ? b->cold_end : b->host_end))
+        return NULL;
+    for (uint32_t i = b->npoints; i-- > 0;)
+        if (b->points[i].host <= off) {
+            *guest_pc = b->pc + b->points[i].guest;
+            return b;
+        }
+    return NULL;
+}

@@ -1,0 +1,222 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Inside of the translator half: decoded instructions, blocks, the code cache of one vCPU and its files' calls.
+ *
+ *   decode.c           guest bytes -> struct soft_x (Zydis) and its kind; flag liveness
+ *   emit.h             host instruction bytes
+ *   translate.c        a block: the driver, edges, cold stubs
+ *   translate-mem.c    effective addresses and the inline TLB check
+ *   translate-insn.c   pass-through instructions, re-encoded
+ *   translate-flow.c   stack and control flow
+ *   cache.c            blocks, chaining, invalidation, flush
+ *   tlb.c              TLB fill, slow accesses, guest memory for C
+ *   run.c signal.c     the dispatcher; faults and host traps
+ *
+ * All on the vCPU's thread, except soft_code_written().
+ */
+#pragma once
+
+#include "offsets.h"
+#include "soft.h"
+
+#include <Zydis/Zydis.h>
+
+#define SOFT_ARITH 0x8d5u /* CF PF AF ZF SF OF */
+#define SOFT_MAX_INSNS 64
+#define SOFT_NO_GPA (~0ull)
+
+/* Mode word: what a translation depends on beside its bytes and addresses. */
+enum {
+    SOFT_MODE_MMU = 3,         /* enum soft_mmu */
+    SOFT_MODE_CODE32 = 1 << 2, /* else 64-bit code; 16-bit code is not translated */
+    SOFT_MODE_TS = 1 << 3,     /* CR0.TS: FPU and SIMD instructions raise #NM */
+    SOFT_MODE_EM = 1 << 4,     /* CR0.EM */
+    SOFT_MODE_SSE = 1 << 5,    /* CR4.OSFXSR */
+    SOFT_MODE_AVX = 1 << 6,    /* CR4.OSXSAVE and XCR0 has SSE and AVX */
+    SOFT_MODE_SINGLE = 1 << 7, /* one instruction, unchained (TF, interrupt shadow, strict) */
+    SOFT_MODE_BASES = 1 << 8,  /* 32-bit code: DS, ES or SS base is not 0 */
+};
+
+enum soft_kind {
+    SOFT_X_PASS, SOFT_X_NOP, SOFT_X_LEA, SOFT_X_BT, SOFT_X_PUSH, SOFT_X_POP, SOFT_X_LEAVE, SOFT_X_CALL, SOFT_X_RET,
+    SOFT_X_JMP, SOFT_X_JCC, SOFT_X_LOOP, SOFT_X_DF, SOFT_X_STRING, SOFT_X_HELPER, SOFT_X_UD, SOFT_X_UNKNOWN,
+};
+
+enum { SOFT_FPU_NONE, SOFT_FPU_X87, SOFT_FPU_MMX, SOFT_FPU_SSE, SOFT_FPU_AVX };
+
+struct soft_x {
+    ZydisDecodedInstruction in;
+    ZydisDecodedOperand op[ZYDIS_MAX_OPERAND_COUNT];
+    uint64_t pc, next;
+    uint32_t reads, kills;     /* arithmetic flags: needed; overwritten whatever happens */
+    uint32_t live;             /* flags somebody needs when it starts */
+    uint8_t raw[16];
+    uint8_t kind, fpu;
+    int8_t mem;                /* index of the explicit memory operand, or -1 */
+};
+
+struct soft_block;
+
+/* A direct edge out of a block. site: the rel32 of its jump; stub: where it goes while not chained. */
+struct soft_link {
+    uint8_t *site, *stub;      /* executable addresses */
+    uint64_t pc;
+    struct soft_block *from, *to;
+    struct soft_link *next_in; /* of the target's incoming links */
+    bool cross;                /* another page: only while the mapping holds */
+};
+
+struct soft_point {
+    uint32_t host;             /* offset in the code cache */
+    uint32_t guest;            /* offset of the instruction in the block */
+};
+
+struct soft_block {
+    uint64_t pc, gpa;
+    uint64_t gpa2;             /* second page of a straddling instruction, or SOFT_NO_GPA */
+    uint32_t mode;
+    uint32_t length, ninsns;
+    uint8_t *host;
+    uint64_t granules, granules2; /* 64-byte pieces of the pages that it was made from */
+    bool valid, global;        /* global: on a global page, so edges to other such pages outlive CR3 writes */
+    struct soft_block *hash_next, *page_next, *page_next2;
+    struct soft_link *in;
+    struct soft_link link[2];
+    const struct soft_point *points;
+    uint32_t npoints;
+    uint32_t host_start, host_end, cold_start, cold_end;
+};
+
+/* A page that has translations. */
+struct soft_page {
+    uint64_t gpa, granules;
+    struct soft_block *blocks;
+    struct soft_page *next;
+};
+
+struct soft_itlb {
+    uint64_t vpn, gpa;
+    const uint8_t *host;
+    uint64_t generation;
+    uint8_t mmu;
+    bool global;
+};
+
+#define SOFT_CODE_SIZE (128u << 20)
+#define SOFT_COLD_START (SOFT_CODE_SIZE / 2)
+#define SOFT_ARENA_SIZE (256u << 20)
+#define SOFT_BLOCK_ROOM (96u << 10) /* more than one block ever needs in either half, or of the arena */
+#define SOFT_HASH_SIZE (1u << 16)
+#define SOFT_PAGE_HASH (1u << 12)
+#define SOFT_ITLB_SIZE 512u
+#define SOFT_FILLS 512u
+
+enum { SOFT_TRAMP_LINK, SOFT_TRAMP_LOOKUP, SOFT_TRAMP_ACCESS, SOFT_TRAMP_WRITEBACK, SOFT_TRAMP_CALL, SOFT_NTRAMP };
+
+/* Slots of a table that were filled since it was last flushed; more than fit = all. */
+struct soft_fills {
+    uint32_t n;
+    uint16_t slot[SOFT_FILLS];
+};
+
+struct soft_code {
+    uint8_t *rx, *rw;          /* the two mappings of one memfd */
+    uint32_t hot, cold;        /* first free byte of each half */
+    uint8_t *tramp[SOFT_NTRAMP];
+    uint8_t *arena;
+    uint64_t arena_used;
+    struct soft_block **hash;  /* SOFT_HASH_SIZE */
+    struct soft_page *pages[SOFT_PAGE_HASH];
+    struct soft_block **order; /* all blocks since the last flush, by host address */
+    uint32_t nblocks, maxblocks;
+    struct soft_link **cross;  /* chained edges between global pages */
+    uint32_t ncross, maxcross;
+    struct soft_itlb itlb[SOFT_ITLB_SIZE];
+    uint64_t generation, generation_global;
+    struct soft_fills tlb_fills[SOFT_NMMU], jump_fills[SOFT_NMMU * 2];
+    bool bmi2, strict, chain;
+    uint32_t mode;             /* of the code that runs */
+    /* the access that is on the bounce buffer */
+    uint64_t bounce_va;
+    uint8_t *bounce;
+    uint32_t bounce_size;
+    /* pages that others wrote: any thread, under the lock */
+    pthread_mutex_t written_lock;
+    uint64_t written[64];
+    uint32_t nwritten;         /* more than fit = all pages */
+    ZydisDecoder decoder[2];   /* 64-bit, 32-bit */
+    struct soft_x x[SOFT_MAX_INSNS];
+};
+
+/* What follows a call of soft_thunk_access. */
+struct soft_access {
+    uint64_t pc;
+    uint8_t size, kind;
+    uint8_t pad[6];
+};
+enum { SOFT_ACCESS_READ = 1, SOFT_ACCESS_WRITE = 2, SOFT_ACCESS_STACK = 4 /* #SS instead of #GP */ };
+struct soft_slow {
+    uint8_t *host;
+    uint64_t skip;             /* 5: on the bounce buffer, to be written back */
+};
+
+/* decode.c */
+bool soft_decode(struct soft_vcpu *v, struct soft_x *x, uint32_t mode, const uint8_t *bytes, unsigned n, uint64_t pc, bool *more);
+bool soft_x_ends(const struct soft_x *x);
+void soft_x_insn(const struct soft_x *x, uint32_t mode, struct soft_insn *out);
+int soft_gpr(ZydisRegister r); /* 0-15; 16+n for AH CH DH BH; -1 */
+
+/* translate.c: NULL with v->exc set if the first instruction cannot be fetched. FPU parked. */
+struct soft_block *soft_translate(struct soft_vcpu *v, uint64_t pc, uint32_t mode, const struct soft_itlb *page);
+
+/* cache.c */
+struct soft_code *soft_code_new(bool strict, GError **error);
+void soft_code_free(struct soft_code *c);
+bool soft_code_full(const struct soft_code *c);
+void soft_code_flush(struct soft_vcpu *v);
+void *soft_code_alloc(struct soft_code *c, uint64_t size);
+struct soft_block *soft_block_find(struct soft_code *c, uint64_t gpa, uint64_t pc, uint32_t mode);
+void soft_block_publish(struct soft_vcpu *v, struct soft_block *b);
+void soft_link_chain(struct soft_code *c, struct soft_link *l, struct soft_block *to);
+void soft_unchain_cross(struct soft_code *c, uint64_t va, bool all);
+/* Drops what was translated from [gpa, gpa+len) inside one page; whether there was anything. */
+bool soft_code_invalidate(struct soft_vcpu *v, uint64_t gpa, unsigned len);
+bool soft_code_touches(const struct soft_code *c, uint64_t gpa, unsigned len);
+void soft_code_written(void *opaque, struct hsk_memobj *obj, uint64_t page);
+void soft_code_collect_written(struct soft_vcpu *v);
+void soft_jump_fill(struct soft_vcpu *v, uint64_t pc, uint32_t mode, const uint8_t *host);
+void soft_jump_flush(struct soft_vcpu *v, bool all);
+const struct soft_block *soft_code_find_host(const struct soft_code *c, const uint8_t *host, uint64_t *guest_pc);
+
+/* tlb.c */
+void soft_tlb_init(struct soft_vcpu *v);
+void soft_tlb_drop_writes(struct soft_vcpu *v);
+void soft_tlb_drop_write_gpa(struct soft_vcpu *v, uint64_t gpa);
+/* Code page of va: an entry with host bytes, or NULL with v->exc set (#PF, #GP). */
+const struct soft_itlb *soft_fetch_page(struct soft_vcpu *v, uint64_t va, unsigned mmu);
+struct soft_slow soft_slow_access(struct soft_vcpu *v, uint64_t va, const struct soft_access *a);
+int soft_slow_writeback(struct soft_vcpu *v, uint64_t next);
+const struct hsk_ram_region *soft_region(struct soft_vcpu *v, uint64_t gpa, uint64_t *page);
+
+/* run.c */
+enum hsk_exit soft_run(struct soft_vcpu *v);
+void soft_fpu_unpark(struct soft_vcpu *v);
+int soft_call_exec(struct soft_vcpu *v, const struct soft_insn *in);
+int soft_call_string(struct soft_vcpu *v, const struct soft_insn *in);
+int soft_call_raise(struct soft_vcpu *v, uint64_t vector);
+int soft_call_unknown(struct soft_vcpu *v, const struct soft_insn *in);
+
+/* signal.c */
+bool soft_signals_install(GError **error);
+void soft_signals_thread(struct soft_vcpu *v);
+
+/* enter.S */
+unsigned soft_enter(struct soft_vcpu *v, const void *host);
+__attribute__((returns_twice)) int soft_setjmp(struct soft_vcpu *v);
+G_NORETURN void soft_longjmp(struct soft_vcpu *v, int value);
+void soft_exit_link(void);
+void soft_exit_lookup(void);
+void soft_exit_trap(void);
+void soft_thunk_access(void);
+void soft_thunk_writeback(void);
+void soft_thunk_call(void);
