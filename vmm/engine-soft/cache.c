@@ -8,9 +8,7 @@
  * so the code that is running stays intact until the dispatcher is back.
  * vCPU thread; soft_code_written() is for any thread. General registers only (xlate.h), except new, free and flush.
  */
-#include "xlate.h"
-
-#include "emit.h"
+#include "translate.h"
 
 #include <sys/mman.h>
 
@@ -69,6 +67,7 @@ struct soft_code *soft_code_new(bool strict, GError **error)
     c->chain = !strict;
     c->bmi2 = __builtin_cpu_supports("bmi2") != 0;
     c->hash = g_new0(struct soft_block *, SOFT_HASH_SIZE);
+    c->tx = g_new0(struct tx, 1);
     c->maxblocks = SOFT_ARENA_SIZE / 512;
     c->order = g_new0(struct soft_block *, c->maxblocks);
     c->maxcross = 1u << 17;
@@ -91,6 +90,7 @@ void soft_code_free(struct soft_code *c)
     if (c->arena != MAP_FAILED)
         munmap(c->arena, SOFT_ARENA_SIZE);
     pthread_mutex_destroy(&c->written_lock);
+    g_free(c->tx);
     g_free(c->hash);
     g_free(c->order);
     g_free(c->cross);
@@ -291,7 +291,7 @@ static void drop_block(struct soft_vcpu *v, struct soft_block *b)
         if (b->link[i].to)
             unchain(c, &b->link[i]);
     if (j->host == (uint64_t)(uintptr_t)b->host)
-        *j = (struct soft_jump){0};
+        j->not_pc = 0;
     b->valid = false;
     v->engine->invalidations++;
 }
@@ -385,9 +385,9 @@ void soft_code_collect_written(struct soft_vcpu *v)
         soft_code_invalidate(v, pages[i], 4096);
 }
 
-void soft_jump_fill(struct soft_vcpu *v, uint64_t pc, uint32_t mode, const uint8_t *host)
+void soft_jump_fill(struct soft_vcpu *v, const struct soft_block *b)
 {
-    unsigned t = jump_table(mode), s = jump_slot(pc);
+    unsigned t = jump_table(b->mode), s = jump_slot(b->pc);
     struct soft_fills *f = &v->code->jump_fills[t];
     struct soft_jump *j = &v->jump[t][s];
 
@@ -396,26 +396,51 @@ void soft_jump_fill(struct soft_vcpu *v, uint64_t pc, uint32_t mode, const uint8
             f->slot[f->n] = (uint16_t)s;
         f->n++;
     }
-    j->not_pc = ~pc;
-    j->host = (uint64_t)(uintptr_t)host;
+    if (!b->global)
+        v->code->jump_local[t] = true;
+    j->not_pc = ~b->pc;
+    j->host = (uint64_t)(uintptr_t)b->host;
 }
 
-/* all: also the kernel's. Else what is not on global pages, which soft_jump_fill() cannot know: user tables. */
+static void flush_jump_table(struct soft_vcpu *v, unsigned t)
+{
+    struct soft_fills *f = &v->code->jump_fills[t];
+
+    if (f->n > SOFT_FILLS) {
+        for (unsigned i = 0; i < SOFT_JUMP_SIZE; i++)
+            v->jump[t][i].not_pc = v->jump[t][i].host = 0;
+    } else {
+        for (unsigned i = 0; i < f->n; i++)
+            v->jump[t][f->slot[i]].not_pc = 0;
+    }
+    f->n = 0;
+    v->code->jump_local[t] = false;
+}
+
+/* all: else only tables that have targets on pages that are not global. */
 void soft_jump_flush(struct soft_vcpu *v, bool all)
 {
-    for (unsigned t = 0; t < SOFT_NMMU * 2; t++) {
-        struct soft_fills *f = &v->code->jump_fills[t];
+    for (unsigned t = 0; t < SOFT_NMMU * 2; t++)
+        if (all || v->code->jump_local[t])
+            flush_jump_table(v, t);
+}
 
-        if (!all && t / 2 != SOFT_MMU_USER)
-            continue;
+/* Also the end of the page before: a block there may go on into this one. */
+void soft_jump_flush_page(struct soft_vcpu *v, uint64_t va)
+{
+    for (unsigned t = 0; t < SOFT_NMMU * 2; t++) {
+        const struct soft_fills *f = &v->code->jump_fills[t];
+
         if (f->n > SOFT_FILLS) {
-            for (unsigned i = 0; i < SOFT_JUMP_SIZE; i++)
-                v->jump[t][i] = (struct soft_jump){0};
-        } else {
-            for (unsigned i = 0; i < f->n; i++)
-                v->jump[t][f->slot[i]] = (struct soft_jump){0};
+            flush_jump_table(v, t);
+            continue;
         }
-        f->n = 0;
+        for (unsigned i = 0; i < f->n; i++) {
+            struct soft_jump *j = &v->jump[t][f->slot[i]];
+
+            if (~j->not_pc >> 12 == va >> 12 || (~j->not_pc + 15) >> 12 == va >> 12)
+                j->not_pc = 0;
+        }
     }
 }
 

@@ -134,6 +134,9 @@ struct soft_code {
     struct soft_itlb itlb[SOFT_ITLB_SIZE];
     uint64_t generation, generation_global;
     struct soft_fills tlb_fills[SOFT_NMMU], jump_fills[SOFT_NMMU * 2];
+    bool jump_local[SOFT_NMMU * 2]; /* the table has targets on pages that are not global */
+    uint64_t large[64];        /* filter of 2 MiB frames (va) that have TLB entries of large pages */
+    uint64_t written_filter[1024]; /* filter of gpa pages that may be in some vpn_write */
     bool bmi2, strict, chain;
     uint32_t mode;             /* of the code that runs */
     /* the access that is on the bounce buffer */
@@ -146,6 +149,7 @@ struct soft_code {
     uint32_t nwritten;         /* more than fit = all pages */
     ZydisDecoder decoder[2];   /* 64-bit, 32-bit */
     struct soft_x x[SOFT_MAX_INSNS];
+    struct tx *tx;             /* translate.c's working space */
 };
 
 /* What follows a call of soft_thunk_access. */
@@ -184,8 +188,9 @@ bool soft_code_invalidate(struct soft_vcpu *v, uint64_t gpa, unsigned len);
 bool soft_code_touches(const struct soft_code *c, uint64_t gpa, unsigned len);
 void soft_code_written(void *opaque, struct hsk_memobj *obj, uint64_t page);
 void soft_code_collect_written(struct soft_vcpu *v);
-void soft_jump_fill(struct soft_vcpu *v, uint64_t pc, uint32_t mode, const uint8_t *host);
+void soft_jump_fill(struct soft_vcpu *v, const struct soft_block *b);
 void soft_jump_flush(struct soft_vcpu *v, bool all);
+void soft_jump_flush_page(struct soft_vcpu *v, uint64_t va);
 const struct soft_block *soft_code_find_host(const struct soft_code *c, const uint8_t *host, uint64_t *guest_pc);
 
 /* tlb.c */

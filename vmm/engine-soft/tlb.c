@@ -1,0 +1,437 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The TLB: filled here on a miss, looked up by translated code (layout in soft.h). Also what such a miss may turn out
+ * to be: a fault, MMIO, a page-crossing access, or a store into a page that has translations. The last three are done
+ * on a bounce buffer: filled here, the instruction runs on it, and soft_slow_writeback() puts it where it belongs.
+ *
+ * Both pages of a crossing store are probed before anything is written (SDM vol. 3, 6.5: faults are restartable).
+ * A locked access that crosses pages is not atomic. vCPU thread, the guest's FPU registers live; general registers only.
+ */
+#include "xlate.h"
+
+#include <vmm/cpu_bits.h>
+
+struct page_ref {
+    uint8_t *host;             /* of the page; NULL: MMIO */
+    uint64_t gpa;              /* of the page */
+    bool code, readonly;
+};
+
+static inline bool canonical(uint64_t va)
+{
+    return (uint64_t)((int64_t)(va << 16) >> 16) == va;
+}
+
+static void copy(void *to, const void *from, uint64_t n)
+{
+    __asm__ volatile("rep movsb" : "+D"(to), "+S"(from), "+c"(n) : : "memory");
+}
+
+const struct hsk_ram_region *soft_region(struct soft_vcpu *v, uint64_t gpa, uint64_t *page)
+{
+    const struct hsk_ram_region *r = hsk_ram_find(v->base.engine->cfg.ram, gpa);
+
+    if (r)
+        *page = (gpa - r->gpa + r->offset) >> HSK_PAGE_SHIFT;
+    return r;
+}
+
+static void announce(struct soft_vcpu *v, struct hsk_memobj *obj, uint64_t page)
+{
+    if (obj->before_write && !(atomic_load_explicit(&obj->attr[page], memory_order_relaxed) & HSK_PAGE_SAVED))
+        soft_fpu_park(v);
+    hsk_memobj_will_write(obj, page);
+}
+
+/* Checks and translates one page; fills the TLB if translated code may use the page directly. Faults. */
+static struct page_ref lookup(struct soft_vcpu *v, uint64_t va, unsigned mmu, bool write, bool stack)
+{
+    struct soft_code *c = v->code;
+    struct soft_walk w;
+    struct page_ref ref = {0};
+    const struct hsk_ram_region *r;
+    struct soft_tlb_entry *e;
+    unsigned slot = (unsigned)(va >> 12) % SOFT_TLB_SIZE;
+    uint64_t page;
+    int error;
+
+    if (!canonical(va))
+        soft_fault(v, stack ? 12 : 13, 0);
+    v->engine->tlb_misses++;
+    error = soft_walk(v, va, write ? SOFT_ACC_WRITE : 0, mmu, &w);
+    if (error >= 0)
+        soft_fault_pf(v, va, (uint32_t)error);
+    ref.gpa = w.gpa;
+    r = soft_region(v, w.gpa, &page);
+    if (!r)
+        return ref;
+    ref.host = r->obj->host + page * 4096;
+    ref.readonly = r->readonly;
+    if (write && !r->readonly)
+        announce(v, r->obj, page);
+    ref.code = atomic_load_explicit(&r->obj->attr[page], memory_order_relaxed) & HSK_PAGE_CODE;
+    e = &v->tlb[mmu][slot];
+    if (e->vpn_read != va >> 12 || (e->gpa & ~0xfffull) != w.gpa) {
+        e->vpn_write = ~0ull;
+        if (!w.global) {
+            struct soft_fills *f = &c->tlb_fills[mmu];
+
+            if (f->n < SOFT_FILLS)
+                f->slot[f->n] = (uint16_t)slot;
+            f->n++;
+        }
+    }
+    e->vpn_read = va >> 12;
+    e->addend = (uint64_t)(uintptr_t)ref.host - (va & ~0xfffull);
+    e->gpa = w.gpa | (w.global ? SOFT_TLB_GLOBAL : 0);
+    if (write && !ref.code && !r->readonly) {
+        e->vpn_write = va >> 12;
+        c->written_filter[(w.gpa >> 18) & 1023] |= 1ull << (w.gpa >> 12 & 63);
+    }
+    if (w.large)
+        c->large[(va >> 27) & 63] |= 1ull << (va >> 21 & 63);
+    return ref;
+}
+
+static uint64_t mmio_read(struct soft_vcpu *v, uint64_t gpa, unsigned size)
+{
+    uint64_t value = ~0ull;
+
+    soft_fpu_park(v);
+    hsk_bus_read(v->base.engine->cfg.mmio, gpa, size, &value);
+    return value;
+}
+
+static void mmio_write(struct soft_vcpu *v, uint64_t gpa, unsigned size, uint64_t value)
+{
+    soft_fpu_park(v);
+    hsk_bus_write(v->base.engine->cfg.mmio, gpa, size, value);
+}
+
+static unsigned piece(uint64_t addr, unsigned n)
+{
+    unsigned size = n >= 8 ? 8 : n >= 4 ? 4 : n >= 2 ? 2 : 1;
+
+    if (size == n)
+        return size; /* a single access is the device's to judge */
+    while (addr & (size - 1))
+        size /= 2;
+    return size;
+}
+
+/* [va, va+n) inside one page. */
+static void load_part(struct soft_vcpu *v, const struct page_ref *ref, uint64_t va, uint8_t *to, unsigned n)
+{
+    uint64_t off = va & 0xfff;
+
+    if (ref->host) {
+        copy(to, ref->host + off, n);
+        return;
+    }
+    while (n) {
+        unsigned size = piece(off, n);
+        uint64_t value = mmio_read(v, ref->gpa + off, size);
+
+        copy(to, &value, size);
+        to += size;
+        off += size;
+        n -= size;
+    }
+}
+
+/* Returns whether translations were dropped. */
+static bool store_part(struct soft_vcpu *v, const struct page_ref *ref, uint64_t va, const uint8_t *from, unsigned n)
+{
+    uint64_t off = va & 0xfff;
+
+    if (ref->host) {
+        bool dropped = false;
+
+        if (ref->readonly)
+            return false;
+        if (ref->code)
+            dropped = soft_code_invalidate(v, ref->gpa + off, n);
+        copy(ref->host + off, from, n);
+        return dropped;
+    }
+    while (n) {
+        unsigned size = piece(off, n);
+        uint64_t value = 0;
+
+        copy(&value, from, size);
+        mmio_write(v, ref->gpa + off, size, value);
+        from += size;
+        off += size;
+        n -= size;
+    }
+    return false;
+}
+
+static unsigned first_part(uint64_t va, unsigned n)
+{
+    unsigned room = 4096 - (unsigned)(va & 0xfff);
+
+    return n < room ? n : room;
+}
+
+static uint64_t next_page(const struct soft_vcpu *v, uint64_t va)
+{
+    va = (va & ~0xfffull) + 4096;
+    return v->code_size == 8 ? va : va & UINT32_MAX;
+}
+
+static void load(struct soft_vcpu *v, uint64_t va, void *to, unsigned n, unsigned mmu, bool stack)
+{
+    unsigned n1 = first_part(va, n);
+    struct page_ref a = lookup(v, va, mmu, false, stack), b = a;
+
+    if (n1 < n)
+        b = lookup(v, next_page(v, va), mmu, false, stack);
+    load_part(v, &a, va, to, n1);
+    if (n1 < n)
+        load_part(v, &b, next_page(v, va), (uint8_t *)to + n1, n - n1);
+}
+
+static bool store(struct soft_vcpu *v, uint64_t va, const void *from, unsigned n, unsigned mmu, bool stack)
+{
+    unsigned n1 = first_part(va, n);
+    struct page_ref a = lookup(v, va, mmu, true, stack), b = a;
+    bool dropped;
+
+    if (n1 < n)
+        b = lookup(v, next_page(v, va), mmu, true, stack);
+    dropped = store_part(v, &a, va, from, n1);
+    if (n1 < n)
+        dropped |= store_part(v, &b, next_page(v, va), (const uint8_t *)from + n1, n - n1);
+    return dropped;
+}
+
+/* --- from translated code (enter.S) --- */
+
+struct soft_slow soft_slow_access(struct soft_vcpu *v, uint64_t va, const struct soft_access *a)
+{
+    struct soft_code *c = v->code;
+    bool write = a->kind & SOFT_ACCESS_WRITE, stack = a->kind & SOFT_ACCESS_STACK;
+    unsigned n1 = first_part(va, a->size);
+    struct page_ref ref;
+
+    v->rip = a->pc;
+    v->engine->exits++;
+    ref = lookup(v, va, v->mmu, write, stack);
+    if (n1 == a->size && ref.host && !(write && (ref.readonly || (ref.code && soft_code_touches(c, ref.gpa | (va & 0xfff), n1))))) {
+        if (v->fpu_parked)
+            soft_fpu_unpark(v);
+        return (struct soft_slow){ref.host + (va & 0xfff), 0};
+    }
+    if (n1 < a->size)
+        lookup(v, next_page(v, va), v->mmu, write, stack);
+    c->bounce = v->bounce + (va & 63); /* keeps the alignment, on which instructions may fault */
+    c->bounce_va = va;
+    c->bounce_size = a->size;
+    if (a->kind & SOFT_ACCESS_READ)
+        load(v, va, c->bounce, a->size, v->mmu, stack);
+    if (v->fpu_parked)
+        soft_fpu_unpark(v);
+    return (struct soft_slow){c->bounce, write ? 5 : 0};
+}
+
+int soft_slow_writeback(struct soft_vcpu *v, uint64_t next)
+{
+    struct soft_code *c = v->code;
+    bool dropped = store(v, c->bounce_va, c->bounce, c->bounce_size, v->mmu, false);
+
+    if (next != SOFT_NO_GPA && (dropped || atomic_load_explicit(&v->interrupt, memory_order_relaxed))) {
+        v->rip = next;
+        return SOFT_NEXT_JUMP;
+    }
+    if (v->fpu_parked)
+        soft_fpu_unpark(v);
+    return 0;
+}
+
+/* --- for the system half --- */
+
+uint64_t soft_ld(struct soft_vcpu *v, uint64_t va, unsigned size, unsigned mmu)
+{
+    const struct soft_tlb_entry *e = &v->tlb[mmu][(va >> 12) % SOFT_TLB_SIZE];
+    uint64_t value = 0;
+
+    if (e->vpn_read == va >> 12 && (va & 0xfff) + size <= 4096)
+        copy(&value, (const void *)(uintptr_t)(va + e->addend), size);
+    else
+        load(v, va, &value, size, mmu, false);
+    return value;
+}
+
+void soft_st(struct soft_vcpu *v, uint64_t va, unsigned size, uint64_t value, unsigned mmu)
+{
+    const struct soft_tlb_entry *e = &v->tlb[mmu][(va >> 12) % SOFT_TLB_SIZE];
+
+    if (e->vpn_write == va >> 12 && (va & 0xfff) + size <= 4096)
+        copy((void *)(uintptr_t)(va + e->addend), &value, size);
+    else
+        store(v, va, &value, size, mmu, false);
+}
+
+void *soft_ptr(struct soft_vcpu *v, uint64_t va, unsigned len, bool write, unsigned mmu)
+{
+    const struct soft_tlb_entry *e = &v->tlb[mmu][(va >> 12) % SOFT_TLB_SIZE];
+    struct page_ref ref;
+
+    if ((write ? e->vpn_write : e->vpn_read) == va >> 12)
+        return (void *)(uintptr_t)(va + e->addend);
+    ref = lookup(v, va, mmu, write, false);
+    if (!ref.host || (write && ref.readonly))
+        return NULL;
+    if (write && ref.code && len)
+        soft_code_invalidate(v, ref.gpa | (va & 0xfff), len);
+    return ref.host + (va & 0xfff);
+}
+
+void soft_probe(struct soft_vcpu *v, uint64_t va, unsigned len, bool write, unsigned mmu)
+{
+    for (uint64_t at = va, left = len; left;) {
+        unsigned n = first_part(at, left > 4096 ? 4096 : (unsigned)left);
+
+        lookup(v, at, mmu, write, false);
+        at = next_page(v, at);
+        left -= n;
+    }
+}
+
+/* --- flushes --- */
+
+static void clear_entry(struct soft_tlb_entry *e)
+{
+    e->vpn_read = e->vpn_write = ~0ull;
+}
+
+static void clear_table(struct soft_vcpu *v, unsigned mmu)
+{
+    for (unsigned i = 0; i < SOFT_TLB_SIZE; i++)
+        clear_entry(&v->tlb[mmu][i]);
+    v->code->tlb_fills[mmu].n = 0;
+}
+
+void soft_tlb_init(struct soft_vcpu *v)
+{
+    v->tlb_mask = (uint64_t)(SOFT_TLB_SIZE - 1) << 12;
+    v->page_mask = ~0xfffull;
+    v->bit_mask[0] = 15;
+    v->bit_mask[1] = 31;
+    v->bit_mask[2] = 63;
+    v->jump_mask = SOFT_JUMP_MASK;
+    soft_tlb_flush_all(v);
+}
+
+void soft_tlb_flush_all(struct soft_vcpu *v)
+{
+    struct soft_code *c = v->code;
+
+    for (unsigned mmu = 0; mmu < SOFT_NMMU; mmu++)
+        clear_table(v, mmu);
+    for (unsigned i = 0; i < G_N_ELEMENTS(c->large); i++)
+        c->large[i] = 0;
+    for (unsigned i = 0; i < G_N_ELEMENTS(c->written_filter); i++)
+        c->written_filter[i] = 0;
+    c->generation++;
+    c->generation_global++;
+    soft_unchain_cross(c, 0, true);
+    soft_jump_flush(v, true);
+}
+
+void soft_tlb_flush_nonglobal(struct soft_vcpu *v)
+{
+    struct soft_code *c = v->code;
+
+    for (unsigned mmu = 0; mmu < SOFT_NMMU; mmu++) {
+        struct soft_fills *f = &c->tlb_fills[mmu];
+
+        if (mmu == SOFT_MMU_PHYS)
+            continue;
+        if (f->n > SOFT_FILLS) {
+            for (unsigned i = 0; i < SOFT_TLB_SIZE; i++)
+                if (!(v->tlb[mmu][i].gpa & SOFT_TLB_GLOBAL))
+                    clear_entry(&v->tlb[mmu][i]);
+        } else {
+            for (unsigned i = 0; i < f->n; i++)
+                if (!(v->tlb[mmu][f->slot[i]].gpa & SOFT_TLB_GLOBAL))
+                    clear_entry(&v->tlb[mmu][f->slot[i]]);
+        }
+        f->n = 0;
+    }
+    c->generation++;
+    soft_jump_flush(v, false);
+}
+
+void soft_tlb_flush_page(struct soft_vcpu *v, uint64_t va)
+{
+    struct soft_code *c = v->code;
+
+    if (c->large[(va >> 27) & 63] >> (va >> 21 & 63) & 1) {
+        soft_tlb_flush_all(v);
+        return;
+    }
+    for (unsigned mmu = 0; mmu < SOFT_NMMU; mmu++) {
+        struct soft_tlb_entry *e = &v->tlb[mmu][(va >> 12) % SOFT_TLB_SIZE];
+
+        if (e->vpn_read == va >> 12)
+            clear_entry(e);
+    }
+    c->itlb[(va >> 12) % SOFT_ITLB_SIZE].generation = 0;
+    soft_unchain_cross(c, va, false);
+    soft_jump_flush_page(v, va);
+}
+
+/* A new epoch: whoever wants to write has to announce it again. */
+void soft_tlb_drop_writes(struct soft_vcpu *v)
+{
+    for (unsigned mmu = 0; mmu < SOFT_NMMU; mmu++)
+        for (unsigned i = 0; i < SOFT_TLB_SIZE; i++)
+            v->tlb[mmu][i].vpn_write = ~0ull;
+    for (unsigned i = 0; i < G_N_ELEMENTS(v->code->written_filter); i++)
+        v->code->written_filter[i] = 0;
+}
+
+/* The page gets its first translation. */
+void soft_tlb_drop_write_gpa(struct soft_vcpu *v, uint64_t gpa)
+{
+    if (!(v->code->written_filter[(gpa >> 18) & 1023] >> (gpa >> 12 & 63) & 1))
+        return;
+    for (unsigned mmu = 0; mmu < SOFT_NMMU; mmu++)
+        for (unsigned i = 0; i < SOFT_TLB_SIZE; i++)
+            if ((v->tlb[mmu][i].gpa & ~0xfffull) == gpa)
+                v->tlb[mmu][i].vpn_write = ~0ull;
+}
+
+/* --- fetch --- */
+
+const struct soft_itlb *soft_fetch_page(struct soft_vcpu *v, uint64_t va, unsigned mmu)
+{
+    struct soft_code *c = v->code;
+    struct soft_itlb *e = &c->itlb[(va >> 12) % SOFT_ITLB_SIZE];
+    const struct hsk_ram_region *r;
+    struct soft_walk w;
+    uint64_t page;
+    int error;
+
+    if (e->vpn == va >> 12 && e->mmu == mmu && e->generation == (e->global ? c->generation_global : c->generation))
+        return e;
+    if (!canonical(va)) {
+        v->exc = (struct soft_exception){.vector = 13, .has_error = 1};
+        return NULL;
+    }
+    error = soft_walk(v, va, SOFT_ACC_FETCH, mmu, &w);
+    if (error >= 0) {
+        v->exc = (struct soft_exception){.vector = 14, .has_error = 1, .error = (uint32_t)error, .payload = va};
+        return NULL;
+    }
+    r = soft_region(v, w.gpa, &page);
+    if (!r)
+        soft_unimplemented(v, "running code from the device memory at %#" G_GINT64_MODIFIER "x", w.gpa);
+    if (w.large)
+        c->large[(va >> 27) & 63] |= 1ull << (va >> 21 & 63);
+    *e = (struct soft_itlb){.vpn = va >> 12, .gpa = w.gpa, .host = r->obj->host + page * 4096, .mmu = (uint8_t)mmu,
+                            .global = w.global, .generation = w.global ? c->generation_global : c->generation};
+    return e;
+}

@@ -1,0 +1,312 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Stack and control flow: push, pop, leave, call, ret, jmp, jcc, loop. Operands are read before anything changes, so
+ * that a fault restarts the instruction. Missing: 16-bit stacks (SS.B = 0 outside 64-bit mode). vCPU thread.
+ */
+#include "translate.h"
+
+static unsigned stack_size(const struct tx *t)
+{
+    return t->x->in.operand_width == 16 ? 2 : t->code32 ? 4 : 8;
+}
+
+/* mov [rcx], src or mov dst, [rcx] of 2, 4 or 8 bytes */
+static void move_sized(struct emit *e, unsigned op, int reg, unsigned size)
+{
+    if (size == 2)
+        e8(e, 0x66);
+    e_op_mem(e, size == 8, op, reg, H_C, -1, 0, 0);
+}
+
+static void add_rsp(struct tx *t, int32_t n)
+{
+    e_lea(&t->e, !t->code32, H_GRSP, H_GRSP, -1, 0, n);
+}
+
+/* Check for a store of size bytes below rsp. */
+static void check_push(struct tx *t, unsigned size, uint64_t next)
+{
+    tx_stack_ea(t, H_GRSP, -(int32_t)size, tx_ea_reg(t, t->x->live));
+    tx_check(t, size, SOFT_ACCESS_WRITE | SOFT_ACCESS_STACK, t->x->live, next);
+}
+
+static void check_pop(struct tx *t, int base, unsigned size)
+{
+    tx_stack_ea(t, base, 0, tx_ea_reg(t, t->x->live));
+    tx_check(t, size, SOFT_ACCESS_READ | SOFT_ACCESS_STACK, t->x->live, t->x->next);
+}
+
+/* Reads the explicit memory operand (zero-extended) into C. */
+static void read_operand(struct tx *t, unsigned size)
+{
+    struct emit *e = &t->e;
+
+    tx_mem(t, &t->x->op[0], size, SOFT_ACCESS_READ);
+    if (size == 2) { /* movzx ecx, word [rcx] */
+        e8(e, 0x0f);
+        e8(e, 0xb7);
+        e_modrm_mem(e, H_C, H_C, -1, 0, 0);
+    } else {
+        e_op_mem(e, size == 8, 0x8b, H_C, H_C, -1, 0, 0);
+    }
+    tx_done(t);
+}
+
+static void push(struct tx *t)
+{
+    const ZydisDecodedOperand *o = &t->x->op[0];
+    struct emit *e = &t->e;
+    unsigned size = stack_size(t);
+
+    if (o->type == ZYDIS_OPERAND_TYPE_MEMORY) {
+        read_operand(t, size);
+        e_st_gs(e, H_C, TX_SCRATCH(2));
+    }
+    check_push(t, size, t->x->next);
+    if (o->type == ZYDIS_OPERAND_TYPE_IMMEDIATE) {
+        if (size == 2)
+            e8(e, 0x66);
+        e_op_mem(e, size == 8, 0xc7, 0, H_C, -1, 0, 0);
+        if (size == 2) {
+            e8(e, (unsigned)o->imm.value.u & 0xff);
+            e8(e, (unsigned)(o->imm.value.u >> 8) & 0xff);
+        } else {
+            e32(e, (uint32_t)o->imm.value.u);
+        }
+    } else if (o->type == ZYDIS_OPERAND_TYPE_MEMORY) {
+        e_ld_gs(e, H_T, TX_SCRATCH(2));
+        move_sized(e, 0x89, H_T, size);
+    } else {
+        move_sized(e, 0x89, tx_use(t, soft_gpr(o->reg.value), H_T), size);
+    }
+    add_rsp(t, -(int32_t)size);
+    tx_done(t);
+}
+
+static void pop_register(struct tx *t, int g, unsigned size)
+{
+    struct emit *e = &t->e;
+    int h = tx_host(g), d = h < 0 ? H_T : h;
+
+    check_pop(t, H_GRSP, size);
+    if (g != HSK_RSP || size == 2) {
+        if (h < 0 && size == 2)
+            e_ld_gs(e, H_T, TX_GPR(g));
+        if (g == HSK_RSP)
+            add_rsp(t, 2);
+        move_sized(e, 0x8b, d, size);
+        if (h < 0)
+            e_st_gs(e, H_T, TX_GPR(g));
+        if (g != HSK_RSP)
+            add_rsp(t, (int32_t)size);
+    } else {
+        move_sized(e, 0x8b, H_GRSP, size);
+    }
+    tx_done(t);
+}
+
+static void pop(struct tx *t)
+{
+    const ZydisDecodedOperand *o = &t->x->op[0];
+    struct emit *e = &t->e;
+    unsigned size = stack_size(t);
+
+    if (o->type == ZYDIS_OPERAND_TYPE_REGISTER) {
+        pop_register(t, soft_gpr(o->reg.value), size);
+        return;
+    }
+    check_pop(t, H_GRSP, size);
+    move_sized(e, 0x8b, H_C, size);
+    tx_done(t);
+    e_st_gs(e, H_C, TX_SCRATCH(2));
+    tx_ea(t, o, tx_ea_reg(t, t->x->live), (int)size); /* an address made with rsp uses the new rsp */
+    tx_check(t, size, SOFT_ACCESS_WRITE, t->x->live, t->x->next);
+    e_ld_gs(e, H_T, TX_SCRATCH(2));
+    move_sized(e, 0x89, H_T, size);
+    add_rsp(t, (int32_t)size);
+    tx_done(t);
+}
+
+static void leave(struct tx *t)
+{
+    struct emit *e = &t->e;
+    unsigned size = stack_size(t);
+
+    check_pop(t, H_RBP, size);
+    if (size == 2) {
+        e_lea(e, !t->code32, H_GRSP, H_RBP, -1, 0, 2);
+        move_sized(e, 0x8b, H_RBP, 2);
+    } else {
+        e_op_mem(e, size == 8, 0x8b, H_T, H_C, -1, 0, 0);
+        e_lea(e, !t->code32, H_GRSP, H_RBP, -1, 0, (int32_t)size);
+        e_mov(e, H_RBP, H_T);
+    }
+    tx_done(t);
+}
+
+static uint64_t relative_target(const struct tx *t)
+{
+    uint64_t target = t->x->next + t->x->op[0].imm.value.u;
+
+    return t->x->in.operand_width == 16 ? target & 0xffff : t->code32 ? target & UINT32_MAX : target;
+}
+
+/* Pushes the return address. next: where execution goes on behind the store, or SOFT_NO_GPA. */
+static void push_return(struct tx *t, uint64_t next)
+{
+    struct emit *e = &t->e;
+    unsigned size = stack_size(t);
+    uint64_t ret = t->x->next;
+
+    check_push(t, size, next);
+    if (size == 8 && (uint64_t)(int32_t)ret != ret) {
+        e_movi(e, H_T, ret);
+        move_sized(e, 0x89, H_T, 8);
+    } else if (size == 2) {
+        e_movi(e, H_T, ret & 0xffff);
+        move_sized(e, 0x89, H_T, 2);
+    } else {
+        e_op_mem(e, size == 8, 0xc7, 0, H_C, -1, 0, 0);
+        e32(e, (uint32_t)ret);
+    }
+    add_rsp(t, -(int32_t)size);
+    tx_done(t);
+}
+
+static void load_target(struct tx *t)
+{
+    const ZydisDecodedOperand *o = &t->x->op[0];
+    struct emit *e = &t->e;
+    unsigned size = t->x->in.operand_width / 8u;
+
+    if (o->type == ZYDIS_OPERAND_TYPE_MEMORY) {
+        read_operand(t, size);
+        return;
+    }
+    e_mov(e, H_C, tx_use(t, soft_gpr(o->reg.value), H_C));
+    if (size == 2) { /* movzx ecx, cx */
+        e8(e, 0x0f);
+        e8(e, 0xb7);
+        e8(e, 0xc9);
+    } else if (size == 4) {
+        e_mov32(e, H_C, H_C);
+    }
+}
+
+static void call(struct tx *t, bool live_out)
+{
+    if (t->x->op[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE) {
+        uint64_t target = relative_target(t);
+
+        push_return(t, target);
+        tx_jmp(t, target, live_out);
+        return;
+    }
+    load_target(t);
+    e_st_gs(&t->e, H_C, TX_OFF(jump_target));
+    push_return(t, SOFT_NO_GPA);
+    e_ld_gs(&t->e, H_C, TX_OFF(jump_target));
+    tx_jmp_indirect(t, &t->e);
+}
+
+static void ret(struct tx *t)
+{
+    const ZydisDecodedOperand *o = &t->x->op[0];
+    struct emit *e = &t->e;
+    unsigned size = stack_size(t);
+    int32_t extra = o->type == ZYDIS_OPERAND_TYPE_IMMEDIATE && t->x->in.operand_count_visible ? (int32_t)o->imm.value.u & 0xffff : 0;
+
+    check_pop(t, H_GRSP, size);
+    if (size == 2) {
+        e8(e, 0x0f);
+        e8(e, 0xb7);
+        e_modrm_mem(e, H_C, H_C, -1, 0, 0);
+    } else {
+        e_op_mem(e, size == 8, 0x8b, H_C, H_C, -1, 0, 0);
+    }
+    add_rsp(t, (int32_t)size + extra);
+    tx_done(t);
+    tx_jmp_indirect(t, e);
+}
+
+/* loop, loope, loopne, jcxz: the count is in r11; nothing here may change the flags. */
+static void loop(struct tx *t)
+{
+    struct emit *e = &t->e;
+    unsigned width = t->x->in.address_width;
+    ZydisMnemonic m = t->x->in.mnemonic;
+    bool jcxz = m == ZYDIS_MNEMONIC_JCXZ || m == ZYDIS_MNEMONIC_JECXZ || m == ZYDIS_MNEMONIC_JRCXZ;
+    uint64_t target = relative_target(t);
+    uint8_t *zero, *other = NULL;
+
+    if (!jcxz) {
+        e_lea(e, width == 64, H_C, H_GRCX, -1, 0, -1);
+        if (width == 16) {
+            e8(e, 0x66);
+            e_op_rr(e, 0, 0x89, H_C, H_GRCX);
+        } else {
+            e_mov(e, H_GRCX, H_C);
+        }
+    }
+    if (width == 64) {
+        e_mov(e, H_C, H_GRCX);
+    } else if (width == 32) {
+        e_mov32(e, H_C, H_GRCX);
+    } else { /* movzx ecx, r11w */
+        e_rex(e, 0, H_C, 0, H_GRCX);
+        e8(e, 0x0f);
+        e8(e, 0xb7);
+        e8(e, 0xc0u | (unsigned)(H_C & 7) << 3 | (unsigned)(H_GRCX & 7));
+    }
+    /* zero: where to go if the count is 0 */
+    e8(e, 0xe3);
+    e8(e, 2);
+    e8(e, 0xeb); /* not 0: over the jump */
+    e8(e, 5);
+    zero = e_jmp_fwd(e);
+    if (m == ZYDIS_MNEMONIC_LOOPE)
+        other = e_jcc_fwd(e, 5);
+    else if (m == ZYDIS_MNEMONIC_LOOPNE)
+        other = e_jcc_fwd(e, 4);
+    tx_jmp(t, jcxz ? t->x->next : target, true);
+    e_resolve(zero, e);
+    if (other)
+        e_resolve(other, e);
+    tx_jmp(t, jcxz ? target : t->x->next, true);
+}
+
+void tx_flow(struct tx *t, uint32_t live_out)
+{
+    switch (t->x->kind) {
+    case SOFT_X_PUSH:
+        push(t);
+        return;
+    case SOFT_X_POP:
+        pop(t);
+        return;
+    case SOFT_X_LEAVE:
+        leave(t);
+        return;
+    case SOFT_X_CALL:
+        call(t, live_out != 0);
+        return;
+    case SOFT_X_RET:
+        ret(t);
+        return;
+    case SOFT_X_LOOP:
+        loop(t);
+        return;
+    case SOFT_X_JCC:
+        tx_jcc(t, t->x->in.opcode & 15, relative_target(t), live_out != 0);
+        tx_jmp(t, t->x->next, live_out != 0);
+        return;
+    default: /* SOFT_X_JMP */
+        if (t->x->op[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE) {
+            tx_jmp(t, relative_target(t), live_out != 0);
+        } else {
+            load_target(t);
+            tx_jmp_indirect(t, &t->e);
+        }
+        return;
+    }
+}

@@ -1,0 +1,398 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * One block: decode until control flow, page end or 64 instructions; find out which flags live; emit; then the cold
+ * code (slow accesses, edges that are not chained yet). Edges within a page, and between global pages, are chained by
+ * patching their jump; other edges to another page look into the jump cache, since mappings may change under them.
+ *
+ * Interrupts get in at backward edges (a poll) and at indirect jumps (kick() makes the jump cache miss).
+ * vCPU thread, FPU parked.
+ */
+#include "translate.h"
+
+#include <vmm/cpu_bits.h>
+
+/* --- flags --- */
+
+/* Which arithmetic flags somebody may read at pc: up to 6 instructions of the same page. */
+static uint32_t flags_at(struct tx *t, uint64_t pc, const uint8_t *page, unsigned depth)
+{
+    uint32_t pending = SOFT_ARITH, live = 0;
+    uint64_t start = t->b->pc & ~0xfffull;
+    struct soft_x *x = &t->c->x[SOFT_MAX_INSNS - 1]; /* scratch: the decoder leaves it free */
+    bool more;
+
+    for (unsigned i = 0; i < 6 && pending; i++) {
+        unsigned off = (unsigned)(pc & 0xfff);
+
+        if ((pc & ~0xfffull) != start || !soft_decode(t->v, x, t->mode, page + off, 4096 - off, pc, &more))
+            return live | pending;
+        t->b->granules |= 1ull << (off / 64) | 1ull << ((off + MAX(x->in.length, 1) - 1) / 64 % 64);
+        live |= x->reads & pending;
+        pending &= ~x->kills & ~live;
+        if (!soft_x_ends(x)) {
+            pc = x->next;
+        } else if (x->kind == SOFT_X_JMP && x->op[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE && depth == 0 && !t->code32) {
+            pc = x->next + x->op[0].imm.value.u;
+        } else {
+            return live | pending;
+        }
+    }
+    return live | pending;
+}
+
+static uint32_t live_out(struct tx *t, struct soft_x *last, const uint8_t *page)
+{
+    uint64_t target = last->next + last->op[0].imm.value.u;
+    bool direct = last->op[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE && !t->code32;
+    uint64_t next = last->next;
+
+    if (t->mode & SOFT_MODE_SINGLE || t->c->strict || !page)
+        return SOFT_ARITH;
+    switch (last->kind) {
+    case SOFT_X_JCC:
+        return direct ? flags_at(t, target, page, 0) | flags_at(t, next, page, 0) : SOFT_ARITH;
+    case SOFT_X_JMP: case SOFT_X_CALL:
+        return direct ? flags_at(t, target, page, 0) : SOFT_ARITH;
+    case SOFT_X_RET: case SOFT_X_LOOP: case SOFT_X_HELPER: case SOFT_X_UD: case SOFT_X_UNKNOWN:
+        return SOFT_ARITH;
+    default:
+        return flags_at(t, next, page, 0);
+    }
+}
+
+static void find_live(struct tx *t, struct soft_x *x, unsigned n, uint32_t live)
+{
+    bool all = t->c->strict || (t->mode & SOFT_MODE_SINGLE);
+
+    for (unsigned i = n; i-- > 0;) {
+        live = (live & ~x[i].kills) | x[i].reads;
+        x[i].live = all ? SOFT_ARITH : live;
+    }
+}
+
+/* --- edges --- */
+
+static bool may_chain(const struct tx *t, uint64_t target)
+{
+    if (t->b->gpa2 == SOFT_NO_GPA && target >> 12 == t->b->pc >> 12)
+        return (target & 0xfff) < 0xff1 || t->b->global; /* an instruction at the page's end may reach into the next */
+    return t->b->global;
+}
+
+/* The jump cache, inline; C = target. */
+void tx_jmp_indirect(struct tx *t, struct emit *e)
+{
+    unsigned table = (t->mode & SOFT_MODE_MMU) * 2 + t->code32;
+    uint64_t base = TX_OFF(jump) + table * sizeof(((struct soft_vcpu *)0)->jump[0]);
+    uint8_t *miss;
+
+    e_st_gs(e, H_C, TX_OFF(rip));
+    if (!t->c->bmi2 || (t->mode & SOFT_MODE_SINGLE) || !t->c->chain) {
+        e_jmp(e, t->c->tramp[SOFT_TRAMP_LOOKUP]);
+        return;
+    }
+    e_pext_gs(e, H_T, H_C, TX_OFF(jump_mask));
+    e_lea(e, 1, H_T, H_T, H_T, 0, 0);
+    e_op_gs_x(e, 1, 0x8b, H_U, H_T, 3, base + offsetof(struct soft_jump, not_pc));
+    e_lea(e, 1, H_C, H_C, H_U, 0, 1);
+    miss = e_jmp_unless_rcxz(e);
+    e_op_gs_x(e, 0, 0xff, 4, H_T, 3, base + offsetof(struct soft_jump, host));
+    /* the miss goes straight to the trampoline */
+    {
+        int32_t rel = (int32_t)(t->c->tramp[SOFT_TRAMP_LOOKUP] - (miss + e->rx));
+
+        memcpy(miss - 4, &rel, 4);
+    }
+}
+
+/* A cold record for leaving to target through the jump at site (and site2). */
+static void leave_by(struct tx *t, uint64_t target, uint8_t *site, uint8_t *site2)
+{
+    struct tx_cold *cold = &t->colds[t->ncolds++];
+
+    *cold = (struct tx_cold){.kind = TX_COLD_LOOKUP, .site = site, .site2 = site2, .pc = target};
+    if (may_chain(t, target) && t->nlinks < 2) {
+        struct soft_link *l = &t->b->link[t->nlinks];
+
+        cold->kind = TX_COLD_LINK;
+        cold->edge = (uint8_t)t->nlinks++;
+        l->site = site + t->e.rx - 4;
+        l->pc = target;
+        l->from = t->b;
+        l->cross = target >> 12 != t->b->pc >> 12 || t->b->gpa2 != SOFT_NO_GPA;
+    }
+}
+
+void tx_jmp(struct tx *t, uint64_t target, bool live)
+{
+    struct emit *e = &t->e;
+    uint8_t *poll = NULL, *site;
+
+    if (target <= t->x->pc) {
+        if (live) {
+            e_op_gs(e, 0, 0x8b, H_C, TX_OFF(interrupt));
+            poll = e_jmp_unless_rcxz(e);
+        } else { /* cmp dword gs:[interrupt], 0 */
+            e8(e, 0x65);
+            e8(e, 0x83);
+            e_modrm_mem(e, 7, -1, -1, 0, (int32_t)TX_OFF(interrupt));
+            e8(e, 0);
+            poll = e_jcc_fwd(e, 5);
+        }
+    }
+    site = e_jmp_fwd(e);
+    leave_by(t, target, site, poll);
+}
+
+void tx_jcc(struct tx *t, unsigned cc, uint64_t target, bool live)
+{
+    struct emit *e = &t->e;
+    uint8_t *around;
+
+    if (target > t->x->pc) {
+        leave_by(t, target, e_jcc_fwd(e, cc), NULL);
+        return;
+    }
+    around = e_jcc_fwd(e, cc ^ 1);
+    tx_jmp(t, target, live);
+    e_resolve(around, e);
+}
+
+void tx_call(struct tx *t, const void *fn, uint64_t arg)
+{
+    struct emit *e = &t->e;
+
+    e_call(e, t->c->tramp[SOFT_TRAMP_CALL]);
+    e64(e, (uint64_t)(uintptr_t)fn);
+    e64(e, t->x->pc);
+    e64(e, arg);
+}
+
+void tx_call_insn(struct tx *t, const void *fn)
+{
+    struct soft_insn *in = soft_code_alloc(t->c, sizeof *in);
+
+    soft_x_insn(t->x, t->mode, in);
+    tx_call(t, fn, (uint64_t)(uintptr_t)in);
+}
+
+/* --- cold code --- */
+
+static void add_point(struct tx *t, const struct emit *e, uint64_t pc)
+{
+    t->points[t->npoints++] = (struct soft_point){(uint32_t)(e_here(e) - t->c->rx), (uint32_t)(pc - t->b->pc)};
+}
+
+static void cold_access(struct tx *t, const struct tx_cold *k)
+{
+    struct emit *e = &t->cold;
+    ptrdiff_t rx = t->e.rx;
+
+    e_resolve(k->site, e);
+    if (k->restore)
+        tx_flags_restore(e);
+    if (k->ea_in_u)
+        e_mov(e, H_C, H_U);
+    e_call(e, t->c->tramp[SOFT_TRAMP_ACCESS]);
+    e64(e, k->pc);
+    e8(e, k->size);
+    e8(e, k->access);
+    e->p += 6;
+    e_jmp(e, k->op + rx);
+    if (!(k->access & SOFT_ACCESS_WRITE))
+        return;
+    add_point(t, e, k->pc);
+    memcpy(e->p, k->op, (size_t)(k->op_end - k->op));
+    e->p += k->op_end - k->op;
+    e_call(e, t->c->tramp[SOFT_TRAMP_WRITEBACK]);
+    e64(e, k->next);
+    e_jmp(e, k->op_end + rx);
+}
+
+static void emit_cold(struct tx *t)
+{
+    struct emit *e = &t->cold;
+
+    for (unsigned i = 0; i < t->ncolds; i++) {
+        const struct tx_cold *k = &t->colds[i];
+
+        if (k->kind == TX_COLD_ACCESS) {
+            cold_access(t, k);
+            continue;
+        }
+        e_resolve(k->site, e);
+        if (k->site2)
+            e_resolve(k->site2, e);
+        if (k->kind == TX_COLD_LINK) {
+            struct soft_link *l = &t->b->link[k->edge];
+
+            l->stub = e_here(e);
+            e_movi(e, H_C, (uint64_t)(uintptr_t)l);
+            e_jmp(e, t->c->tramp[SOFT_TRAMP_LINK]);
+        } else {
+            e_movi(e, H_C, k->pc);
+            tx_jmp_indirect(t, e);
+        }
+    }
+}
+
+/* --- the block --- */
+
+/* The vector to raise because the FPU or SIMD state is not to be used, or 0. */
+static unsigned fpu_vector(const struct tx *t)
+{
+    uint32_t m = t->mode;
+
+    switch (t->x->fpu) {
+    case SOFT_FPU_X87:
+        return m & (SOFT_MODE_TS | SOFT_MODE_EM) ? 7 : 0;
+    case SOFT_FPU_MMX:
+        return m & SOFT_MODE_EM ? 6 : m & SOFT_MODE_TS ? 7 : 0;
+    case SOFT_FPU_SSE:
+        return m & SOFT_MODE_EM || !(m & SOFT_MODE_SSE) ? 6 : m & SOFT_MODE_TS ? 7 : 0;
+    case SOFT_FPU_AVX:
+        return !(m & SOFT_MODE_AVX) ? 6 : m & SOFT_MODE_TS ? 7 : 0;
+    default:
+        return 0;
+    }
+}
+
+/* Returns whether nothing of the block follows. */
+static bool emit_insn(struct tx *t, uint32_t live)
+{
+    unsigned vector = fpu_vector(t);
+
+    if (vector) {
+        tx_call(t, (const void *)(uintptr_t)soft_call_raise, vector);
+        return true;
+    }
+    switch (t->x->kind) {
+    case SOFT_X_PASS:
+        tx_pass(t);
+        return false;
+    case SOFT_X_NOP:
+        return false;
+    case SOFT_X_LEA:
+        tx_lea(t);
+        return false;
+    case SOFT_X_BT:
+        tx_bit(t);
+        return false;
+    case SOFT_X_DF:
+        tx_direction(t);
+        return false;
+    case SOFT_X_STRING:
+        tx_call_insn(t, (const void *)(uintptr_t)soft_call_string);
+        return false;
+    case SOFT_X_HELPER:
+        tx_call_insn(t, (const void *)(uintptr_t)soft_call_exec);
+        return false;
+    case SOFT_X_UD:
+        tx_call(t, (const void *)(uintptr_t)soft_call_raise, 6);
+        return true;
+    case SOFT_X_UNKNOWN:
+        tx_call_insn(t, (const void *)(uintptr_t)soft_call_unknown);
+        return true;
+    case SOFT_X_PUSH: case SOFT_X_POP: case SOFT_X_LEAVE:
+        tx_flow(t, live);
+        return false;
+    default:
+        tx_flow(t, live);
+        return true;
+    }
+}
+
+static void emit_block(struct tx *t, struct soft_x *x, unsigned n, uint32_t live)
+{
+    struct soft_code *c = t->c;
+    struct soft_block *b = t->b;
+    struct soft_point *points;
+    bool ended = false;
+
+    c->hot = (c->hot + 15) & ~15u;
+    t->e = (struct emit){.p = c->rw + c->hot, .rx = c->rx - c->rw};
+    t->cold = (struct emit){.p = c->rw + c->cold, .rx = c->rx - c->rw};
+    b->host = e_here(&t->e);
+    b->host_start = c->hot;
+    b->cold_start = c->cold;
+    for (unsigned i = 0; i < n && !ended; i++) {
+        t->x = &x[i];
+        add_point(t, &t->e, x[i].pc);
+        ended = emit_insn(t, live);
+    }
+    if (!ended)
+        tx_jmp(t, x[n - 1].next, live != 0);
+    emit_cold(t);
+    b->host_end = c->hot = (uint32_t)(t->e.p - c->rw);
+    b->cold_end = c->cold = (uint32_t)(t->cold.p - c->rw);
+    points = soft_code_alloc(c, t->npoints * sizeof *points);
+    memcpy(points, t->points, t->npoints * sizeof *points);
+    b->points = points;
+    b->npoints = t->npoints;
+}
+
+/* Decodes the instruction at pc that reaches into the next page. False: v->exc says why it cannot be fetched. */
+static bool decode_straddling(struct tx *t, struct soft_x *x, const struct soft_itlb *page)
+{
+    uint64_t pc = t->b->pc, second = (pc | 0xfff) + 1;
+    unsigned off = (unsigned)(pc & 0xfff), n = 4096 - off;
+    uint8_t bytes[32];
+    const struct soft_itlb *p2;
+    bool more;
+
+    memcpy(bytes, page->host + off, n);
+    t->b->global = page->global;
+    p2 = soft_fetch_page(t->v, t->code32 ? second & UINT32_MAX : second, t->mode & SOFT_MODE_MMU);
+    if (!p2)
+        return false;
+    memcpy(bytes + n, p2->host, 15 - n);
+    t->b->gpa2 = p2->gpa;
+    t->b->granules2 = 1;
+    t->b->global &= p2->global;
+    soft_decode(t->v, x, t->mode, bytes, 15, pc, &more);
+    return true;
+}
+
+struct soft_block *soft_translate(struct soft_vcpu *v, uint64_t pc, uint32_t mode, const struct soft_itlb *page)
+{
+    struct soft_code *c = v->code;
+    struct soft_block *b = soft_code_alloc(c, sizeof *b);
+    struct tx *t = c->tx;
+    struct soft_x *x = c->x;
+    unsigned off = (unsigned)(pc & 0xfff), n = 0, max = mode & SOFT_MODE_SINGLE || c->strict ? 1 : SOFT_MAX_INSNS - 1;
+    bool more = false;
+
+    memset(b, 0, sizeof *b);
+    t->v = v;
+    t->c = c;
+    t->b = b;
+    t->mode = mode;
+    t->code32 = mode & SOFT_MODE_CODE32;
+    t->nlinks = t->ncolds = t->npoints = 0;
+    *b = (struct soft_block){.pc = pc, .gpa = page->gpa | off, .gpa2 = SOFT_NO_GPA, .mode = mode,
+                             .global = page->global || (mode & SOFT_MODE_MMU) == SOFT_MMU_PHYS};
+    while (n < max && off < 4096 && soft_decode(v, &x[n], mode, page->host + off, 4096 - off, pc, &more)) {
+        off += x[n].in.length;
+        pc = x[n].next;
+        if (soft_x_ends(&x[n++]))
+            break;
+    }
+    if (n == 0) {
+        if (!decode_straddling(t, x, page))
+            return NULL;
+        n = 1;
+        off = 4096;
+    }
+    b->ninsns = n;
+    b->length = (uint32_t)(x[n - 1].next - b->pc);
+    for (unsigned g = (unsigned)(b->gpa & 0xfff) / 64; g <= (off - 1) / 64; g++)
+        b->granules |= 1ull << g;
+    {
+        uint32_t live = live_out(t, &x[n - 1], b->gpa2 == SOFT_NO_GPA ? page->host : NULL);
+
+        find_live(t, x, n, live);
+        emit_block(t, x, n, live);
+    }
+    soft_block_publish(v, b);
+    return b;
+}

@@ -1,0 +1,92 @@
+/* SPDX-License-Identifier: MIT */
+/* One translation in progress, as translate*.c see it. vCPU thread, FPU parked. */
+#pragma once
+
+#include "xlate.h"
+
+#include "emit.h"
+
+enum tx_cold_kind { TX_COLD_ACCESS, TX_COLD_LINK, TX_COLD_LOOKUP };
+
+/* Something that is emitted behind the hot code. */
+struct tx_cold {
+    uint8_t kind;
+    bool ea_in_u, restore;     /* ACCESS: the address is in U; the flags must be restored first */
+    uint8_t size, access;      /* ACCESS */
+    uint8_t edge;              /* LINK: which of the block's links */
+    uint8_t *site, *site2;     /* writable addresses behind the rel32s to resolve; site2 or NULL */
+    uint8_t *op, *op_end;      /* ACCESS: writable bounds of what is done with the host address */
+    uint64_t pc, next;         /* ACCESS; LOOKUP: pc = target */
+};
+
+struct tx {
+    struct soft_vcpu *v;
+    struct soft_code *c;
+    struct soft_block *b;
+    const struct soft_x *x;    /* the current instruction */
+    struct emit e, cold;
+    uint32_t mode;
+    bool code32;
+    unsigned nlinks, ncolds, npoints;
+    struct tx_cold colds[4 * SOFT_MAX_INSNS];
+    struct soft_point points[6 * SOFT_MAX_INSNS];
+};
+
+#define TX_OFF(field) offsetof(struct soft_vcpu, field)
+#define TX_GPR(n) (TX_OFF(gpr) + 8u * (unsigned)(n))
+#define TX_SCRATCH(n) (TX_OFF(scratch) + 8u * (unsigned)(n))
+/* scratch[0], [1]: tx_flags_save; [2]: a value between two accesses of one instruction */
+
+/* Host register of a guest register, or -1: it lives in memory. */
+static inline int tx_host(int g)
+{
+    static const int8_t map[16] = {H_RAX, H_GRCX, H_RDX, H_RBX, H_GRSP, H_RBP, H_RSI, H_RDI, -1, -1, -1, -1, H_R12, H_R13, H_R14, H_R15};
+
+    return map[g];
+}
+/* The same, loaded into scratch if it lives in memory. */
+static inline int tx_use(struct tx *t, int g, int scratch)
+{
+    int h = tx_host(g);
+
+    if (h >= 0)
+        return h;
+    e_ld_gs(&t->e, scratch, TX_GPR(g));
+    return scratch;
+}
+
+/* translate-mem.c */
+void tx_flags_save(struct emit *e);
+void tx_flags_restore(struct emit *e);
+/* The register that tx_check() wants the linear address in. */
+int tx_ea_reg(const struct tx *t, bool live);
+/* Offset of memory operand m, cut to width bits, into d. rsp_adjust is added if rsp is the base. */
+void tx_offset(struct tx *t, const ZydisDecodedOperand *m, int d, unsigned width, int rsp_adjust);
+/* Its linear address. */
+void tx_ea(struct tx *t, const ZydisDecodedOperand *m, int d, int rsp_adjust);
+/* Address [rsp + disp] of the stack into d. */
+void tx_stack_ea(struct tx *t, int base, int32_t disp, int d);
+/* Inline TLB check: leaves the host address in C; next: where to go on if a store hit translated code. Then emit what is
+   done with it (it may use T and U, and must be movable), then tx_done(). */
+void tx_check(struct tx *t, unsigned size, unsigned access, bool live, uint64_t next);
+void tx_done(struct tx *t);
+/* The memory operand of the current instruction: tx_ea() and tx_check(). */
+void tx_mem(struct tx *t, const ZydisDecodedOperand *m, unsigned size, unsigned access);
+
+/* translate.c */
+void tx_call(struct tx *t, const void *fn, uint64_t arg);
+void tx_call_insn(struct tx *t, const void *fn);
+/* Edges to a guest address: an unconditional jump, a conditional one (host condition code). live: flags at the target. */
+void tx_jmp(struct tx *t, uint64_t target, bool live);
+void tx_jcc(struct tx *t, unsigned cc, uint64_t target, bool live);
+/* The target is in C. */
+void tx_jmp_indirect(struct tx *t, struct emit *e);
+
+/* translate-insn.c */
+void tx_pass(struct tx *t);
+void tx_lea(struct tx *t);
+void tx_bit(struct tx *t);
+void tx_direction(struct tx *t);
+
+/* translate-flow.c */
+void tx_flow(struct tx *t, uint32_t live_out);
