@@ -153,13 +153,21 @@ void soft_code_flush(struct soft_vcpu *v)
     v->engine->flushes++;
 }
 
-struct soft_block *soft_block_find(struct soft_code *c, uint64_t gpa, uint64_t pc, uint32_t mode)
+static struct soft_block *match(struct soft_block *b, uint64_t gpa, uint64_t pc, uint32_t mode)
 {
-    struct soft_block *b = c->hash[block_hash(gpa, pc, mode)];
-
     while (b && !(b->gpa == gpa && b->pc == pc && b->mode == mode))
         b = b->hash_next;
     return b;
+}
+
+struct soft_block *soft_block_next(const struct soft_block *b)
+{
+    return match(b->hash_next, b->gpa, b->pc, b->mode);
+}
+
+struct soft_block *soft_block_find(struct soft_code *c, uint64_t gpa, uint64_t pc, uint32_t mode)
+{
+    return match(c->hash[block_hash(gpa, pc, mode)], gpa, pc, mode);
 }
 
 static void enter_page(struct soft_vcpu *v, struct soft_block *b, uint64_t gpa, uint64_t granules)
@@ -343,13 +351,9 @@ bool soft_code_invalidate(struct soft_vcpu *v, uint64_t gpa, unsigned len)
     return any;
 }
 
-/* A device is about to write a page that has translations. Any thread. */
-void soft_code_written(void *opaque, struct hsk_memobj *obj, uint64_t page)
+static void written_for(struct soft_vcpu *v, const struct hsk_ram_region *r, unsigned n, const struct hsk_memobj *obj, uint64_t page)
 {
-    struct soft_vcpu *v = opaque;
     struct soft_code *c = v->code;
-    struct hsk_ram_region r[HSK_RAM_MAX_REGIONS];
-    unsigned n = hsk_ram_regions(v->base.engine->cfg.ram, r);
 
     pthread_mutex_lock(&c->written_lock);
     for (unsigned i = 0; i < n; i++) {
@@ -362,6 +366,18 @@ void soft_code_written(void *opaque, struct hsk_memobj *obj, uint64_t page)
     pthread_mutex_unlock(&c->written_lock);
     atomic_fetch_or(&v->interrupt, SOFT_INT_CODE);
     atomic_store((_Atomic uint64_t *)&v->jump_mask, 0);
+}
+
+/* A device is about to write a page that has translations. Any thread. */
+void soft_code_written(void *opaque, struct hsk_memobj *obj, uint64_t page)
+{
+    struct soft_engine *e = opaque;
+    struct hsk_ram_region r[HSK_RAM_MAX_REGIONS];
+    unsigned n = hsk_ram_regions(e->base.cfg.ram, r);
+
+    for (unsigned i = 0; i < G_N_ELEMENTS(e->vcpu); i++)
+        if (e->vcpu[i])
+            written_for(e->vcpu[i], r, n, obj, page);
 }
 
 /* In the dispatcher, FPU parked: does what devices asked for since. */

@@ -127,7 +127,7 @@ struct soft_vcpu {
     uint8_t halted;
     enum hsk_exit exit;
     uint32_t delivering;       /* exception nesting: 0, or 1 + vector while delivering (double fault detection) */
-    uint64_t fault_rip;        /* for messages */
+    uint8_t jump_missed;       /* the jump cache missed: enter what the dispatcher finds */
     struct soft_engine *engine;
     struct soft_code *code;    /* translator half's private state of this vCPU */
     struct soft_tlb_entry tlb[SOFT_NMMU][SOFT_TLB_SIZE];
@@ -145,7 +145,7 @@ struct soft_engine {
     struct hsk_engine base;
     struct soft_vcpu *vcpu[8];
     /* counters of --stats */
-    uint64_t blocks, insns, exits, tlb_misses, flushes, interrupts, exceptions, invalidations, helper_calls;
+    uint64_t blocks, insns, exits, tlb_misses, flushes, interrupts, exceptions, invalidations, helper_calls, dispatches;
 };
 
 /* ---- translator half, called by the system half ---- */

@@ -413,7 +413,7 @@ void tx_direction(struct tx *t)
     e8(e, 0x81);
     if (t->x->in.mnemonic == ZYDIS_MNEMONIC_CLD) {
         e_modrm_mem(e, 4, -1, -1, 0, (int32_t)TX_OFF(rflags));
-        e32(e, ~HSK_FLAG_DF);
+        e32(e, (uint32_t)~HSK_FLAG_DF);
     } else {
         e_modrm_mem(e, 1, -1, -1, 0, (int32_t)TX_OFF(rflags));
         e32(e, HSK_FLAG_DF);

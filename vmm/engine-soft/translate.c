@@ -14,7 +14,7 @@
 /* --- flags --- */
 
 /* Which arithmetic flags somebody may read at pc: up to 6 instructions of the same page. */
-static uint32_t flags_at(struct tx *t, uint64_t pc, const uint8_t *page, unsigned depth)
+static uint32_t flags_at(struct tx *t, uint64_t pc, const uint8_t *page)
 {
     uint32_t pending = SOFT_ARITH, live = 0;
     uint64_t start = t->b->pc & ~0xfffull;
@@ -31,7 +31,7 @@ static uint32_t flags_at(struct tx *t, uint64_t pc, const uint8_t *page, unsigne
         pending &= ~x->kills & ~live;
         if (!soft_x_ends(x)) {
             pc = x->next;
-        } else if (x->kind == SOFT_X_JMP && x->op[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE && depth == 0 && !t->code32) {
+        } else if (x->kind == SOFT_X_JMP && x->op[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE && !t->code32) {
             pc = x->next + x->op[0].imm.value.u;
         } else {
             return live | pending;
@@ -50,13 +50,13 @@ static uint32_t live_out(struct tx *t, struct soft_x *last, const uint8_t *page)
         return SOFT_ARITH;
     switch (last->kind) {
     case SOFT_X_JCC:
-        return direct ? flags_at(t, target, page, 0) | flags_at(t, next, page, 0) : SOFT_ARITH;
+        return direct ? flags_at(t, target, page) | flags_at(t, next, page) : SOFT_ARITH;
     case SOFT_X_JMP: case SOFT_X_CALL:
-        return direct ? flags_at(t, target, page, 0) : SOFT_ARITH;
+        return direct ? flags_at(t, target, page) : SOFT_ARITH;
     case SOFT_X_RET: case SOFT_X_LOOP: case SOFT_X_HELPER: case SOFT_X_UD: case SOFT_X_UNKNOWN:
         return SOFT_ARITH;
     default:
-        return flags_at(t, next, page, 0);
+        return flags_at(t, next, page);
     }
 }
 
@@ -372,7 +372,7 @@ struct soft_block *soft_translate(struct soft_vcpu *v, uint64_t pc, uint32_t mod
     *b = (struct soft_block){.pc = pc, .gpa = page->gpa | off, .gpa2 = SOFT_NO_GPA, .mode = mode,
                              .global = page->global || (mode & SOFT_MODE_MMU) == SOFT_MMU_PHYS};
     while (n < max && off < 4096 && soft_decode(v, &x[n], mode, page->host + off, 4096 - off, pc, &more)) {
-        off += x[n].in.length;
+        off += MAX(x[n].in.length, 1u);
         pc = x[n].next;
         if (soft_x_ends(&x[n++]))
             break;

@@ -35,6 +35,7 @@ enum {
     SOFT_MODE_AVX = 1 << 6,    /* CR4.OSXSAVE and XCR0 has SSE and AVX */
     SOFT_MODE_SINGLE = 1 << 7, /* one instruction, unchained (TF, interrupt shadow, strict) */
     SOFT_MODE_BASES = 1 << 8,  /* 32-bit code: DS, ES or SS base is not 0 */
+    SOFT_MODE_PGE = 1 << 9,    /* CR4.PGE: there are global pages */
 };
 
 enum soft_kind {
@@ -180,6 +181,7 @@ bool soft_code_full(const struct soft_code *c);
 void soft_code_flush(struct soft_vcpu *v);
 void *soft_code_alloc(struct soft_code *c, uint64_t size);
 struct soft_block *soft_block_find(struct soft_code *c, uint64_t gpa, uint64_t pc, uint32_t mode);
+struct soft_block *soft_block_next(const struct soft_block *b); /* another one with the same key, or NULL */
 void soft_block_publish(struct soft_vcpu *v, struct soft_block *b);
 void soft_link_chain(struct soft_code *c, struct soft_link *l, struct soft_block *to);
 void soft_unchain_cross(struct soft_code *c, uint64_t va, bool all);

@@ -1,0 +1,320 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The dispatcher: looks at events, finds or makes the block at rip, enters it, and handles why it left. Faults anywhere
+ * below come back to soft_run() by soft_longjmp(), with all state canonical.
+ *
+ * vCPU thread. The guest's FPU registers are live except where parked; general registers only in this file.
+ * Missing: INIT and SIPI, instruction and data breakpoints.
+ */
+#include "xlate.h"
+
+#include <vmm/cpu_bits.h>
+
+enum { LAND_FAULT = 1, LAND_STOP };
+
+/* --- the FPU --- */
+
+static inline uint32_t xsave_mask(void)
+{
+    uint32_t lo, hi;
+
+    __asm__ volatile("xgetbv" : "=a"(lo), "=d"(hi) : "c"(0));
+    return lo & 7;
+}
+
+void soft_fpu_park(struct soft_vcpu *v)
+{
+    static const uint32_t mxcsr = 0x1f80;
+
+    if (v->fpu_parked)
+        return;
+    __asm__ volatile("xsave64 %0" : "=m"(v->s.xsave) : "a"(xsave_mask()), "d"(0) : "memory");
+    __asm__ volatile("fninit; ldmxcsr %0; vzeroupper" : : "m"(mxcsr));
+    v->fpu_parked = 1;
+}
+
+void soft_fpu_unpark(struct soft_vcpu *v)
+{
+    if (!v->fpu_parked)
+        return;
+    v->fpu_parked = 0;
+    __asm__ volatile("xrstor64 %0" : : "m"(v->s.xsave), "a"(xsave_mask()), "d"(0) : "memory");
+}
+
+/* --- leaving C --- */
+
+void soft_fault(struct soft_vcpu *v, unsigned vector, int error)
+{
+    v->exc = (struct soft_exception){.vector = vector, .has_error = error >= 0, .error = error >= 0 ? (uint32_t)error : 0};
+    soft_longjmp(v, LAND_FAULT);
+}
+
+void soft_fault_pf(struct soft_vcpu *v, uint64_t va, uint32_t error)
+{
+    v->exc = (struct soft_exception){.vector = 14, .has_error = 1, .error = error, .payload = va};
+    soft_longjmp(v, LAND_FAULT);
+}
+
+void soft_unimplemented(struct soft_vcpu *v, const char *fmt, ...)
+{
+    g_autofree char *what = NULL;
+    va_list ap;
+
+    soft_fpu_park(v);
+    va_start(ap, fmt);
+    what = g_strdup_vprintf(fmt, ap);
+    va_end(ap);
+    g_free(v->base.error);
+    v->base.error = g_strdup_printf("The software engine stopped: %s is not implemented (at %#" G_GINT64_MODIFIER "x).", what, v->rip);
+    g_free(g_steal_pointer(&what));
+    v->exit = HSK_EXIT_ERROR;
+    soft_longjmp(v, LAND_STOP);
+}
+
+/* --- called from translated code --- */
+
+static int after_helper(struct soft_vcpu *v, enum soft_next next, uint64_t dropped_before)
+{
+    if (next == SOFT_NEXT_EXIT)
+        return SOFT_NEXT_EXIT;
+    if (next == SOFT_NEXT_JUMP || v->engine->invalidations != dropped_before ||
+        atomic_load_explicit(&v->interrupt, memory_order_relaxed))
+        return SOFT_NEXT_JUMP;
+    soft_fpu_unpark(v);
+    return 0;
+}
+
+int soft_call_exec(struct soft_vcpu *v, const struct soft_insn *in)
+{
+    uint64_t dropped = v->engine->invalidations;
+
+    v->engine->helper_calls++;
+    return after_helper(v, soft_exec(v, in), dropped);
+}
+
+int soft_call_string(struct soft_vcpu *v, const struct soft_insn *in)
+{
+    uint64_t dropped = v->engine->invalidations;
+
+    v->engine->helper_calls++;
+    return after_helper(v, soft_exec_string(v, in), dropped);
+}
+
+int soft_call_raise(struct soft_vcpu *v, uint64_t vector)
+{
+    soft_fault(v, (unsigned)vector, -1);
+}
+
+int soft_call_unknown(struct soft_vcpu *v, const struct soft_insn *in)
+{
+    soft_fpu_park(v);
+    soft_unimplemented(v, "the instruction %s (opcode %02x)", ZydisMnemonicGetString((ZydisMnemonic)in->mnemonic), in->opcode);
+}
+
+/* --- finding code --- */
+
+static void check_flat(struct soft_vcpu *v)
+{
+    static const uint8_t segs[] = {HSK_CS, HSK_SS, HSK_DS, HSK_ES};
+
+    for (unsigned i = 0; i < G_N_ELEMENTS(segs); i++) {
+        const struct hsk_segment *s = &v->s.seg[segs[i]];
+
+        if ((s->attr & HSK_SEG_P) && s->limit != UINT32_MAX)
+            soft_unimplemented(v, "a segment with a limit below 4 GiB (selector %#x)", s->selector);
+    }
+    if (v->s.seg[HSK_CS].base)
+        soft_unimplemented(v, "32-bit code in a segment with a base");
+    if (!(v->s.seg[HSK_SS].attr & HSK_SEG_DB))
+        soft_unimplemented(v, "a 16-bit stack");
+}
+
+static uint32_t mode_of(struct soft_vcpu *v)
+{
+    const struct hsk_cpu_state *s = &v->s;
+    uint32_t mode = v->mmu;
+
+    if (v->code_size != 8) {
+        if (v->code_size == 2)
+            soft_unimplemented(v, "16-bit code");
+        check_flat(v);
+        mode |= SOFT_MODE_CODE32;
+        if (v->seg_base[HSK_DS] | v->seg_base[HSK_ES] | v->seg_base[HSK_SS])
+            mode |= SOFT_MODE_BASES;
+    }
+    if (s->cr0 & HSK_CR0_TS)
+        mode |= SOFT_MODE_TS;
+    if (s->cr0 & HSK_CR0_EM)
+        mode |= SOFT_MODE_EM;
+    if (s->cr4 & HSK_CR4_OSFXSR)
+        mode |= SOFT_MODE_SSE;
+    if ((s->cr4 & HSK_CR4_OSXSAVE) && (s->xcr0 & 6) == 6)
+        mode |= SOFT_MODE_AVX;
+    if (s->cr4 & HSK_CR4_PGE)
+        mode |= SOFT_MODE_PGE;
+    if (s->interrupt_shadow || (v->rflags & HSK_FLAG_TF) || v->code->strict)
+        mode |= SOFT_MODE_SINGLE;
+    return mode;
+}
+
+/* The block at rip; makes it if need be. Faults. */
+static struct soft_block *find_block(struct soft_vcpu *v, uint32_t mode)
+{
+    struct soft_code *c = v->code;
+    uint64_t pc = v->rip;
+    const struct soft_itlb *page = soft_fetch_page(v, pc, mode & SOFT_MODE_MMU);
+    struct soft_block *b;
+
+    if (!page)
+        soft_longjmp(v, LAND_FAULT);
+    b = soft_block_find(c, page->gpa | (pc & 0xfff), pc, mode);
+    if (b && b->gpa2 != SOFT_NO_GPA) {
+        const struct soft_itlb *second = soft_fetch_page(v, (pc | 0xfff) + 1, mode & SOFT_MODE_MMU);
+
+        if (!second)
+            soft_longjmp(v, LAND_FAULT);
+        while (b && b->gpa2 != second->gpa)
+            b = soft_block_next(b);
+    }
+    if (b)
+        return b;
+    soft_fpu_park(v);
+    if (soft_code_full(c)) {
+        soft_code_flush(v);
+        v->exit_arg = 0;
+    }
+    /* the second page may have taken the entry's place */
+    page = soft_fetch_page(v, pc, mode & SOFT_MODE_MMU);
+    b = page ? soft_translate(v, pc, mode, page) : NULL;
+    if (!b)
+        soft_longjmp(v, LAND_FAULT);
+    return b;
+}
+
+static void chain(struct soft_vcpu *v, struct soft_block *b)
+{
+    struct soft_link *l = (struct soft_link *)(uintptr_t)v->exit_arg;
+
+    v->exit_arg = 0;
+    if (!l || l->pc != b->pc || l->from->mode != b->mode || (b->mode & SOFT_MODE_SINGLE))
+        return;
+    if (l->cross || b->gpa2 != SOFT_NO_GPA) {
+        if (!l->from->global || !b->global)
+            return;
+        l->cross = true;
+    }
+    soft_link_chain(v->code, l, b);
+}
+
+/* --- events --- */
+
+/* v->interrupt was set. Returns whether run() must return. */
+static bool attend(struct soft_vcpu *v)
+{
+    uint32_t what = atomic_exchange(&v->interrupt, 0);
+
+    atomic_store((_Atomic uint64_t *)&v->jump_mask, SOFT_JUMP_MASK);
+    if (atomic_load(&v->interrupt))
+        atomic_store((_Atomic uint64_t *)&v->jump_mask, 0);
+    if (what & SOFT_INT_FLUSH)
+        soft_tlb_flush_all(v);
+    if (what & SOFT_INT_CODE) {
+        soft_fpu_park(v);
+        v->exit_arg = 0;
+        soft_code_collect_written(v);
+    }
+    if (!(what & SOFT_INT_KICK))
+        return false;
+    v->exit = HSK_EXIT_KICK;
+    return true;
+}
+
+static void deliver_saved_exception(struct soft_vcpu *v)
+{
+    v->s.exception_pending = 0;
+    v->exc = (struct soft_exception){.vector = v->s.exception_vector, .has_error = v->s.exception_has_error,
+                                     .error = (uint32_t)v->s.exception_error, .payload = v->s.exception_payload};
+    soft_longjmp(v, LAND_FAULT);
+}
+
+static bool something_pending(const struct soft_vcpu *v)
+{
+    return v->s.interrupt_pending || v->s.nmi_pending || (v->base.lapic && hsk_lapic_pending(v->base.lapic));
+}
+
+/* One turn. false: leave run() with v->exit. */
+static bool step(struct soft_vcpu *v)
+{
+    struct soft_block *b;
+    uint32_t mode;
+    unsigned left;
+    bool trap;
+
+    if (atomic_load_explicit(&v->interrupt, memory_order_relaxed) && attend(v))
+        return false;
+    if (v->s.exception_pending)
+        deliver_saved_exception(v);
+    if (something_pending(v) && soft_deliver_interrupt(v)) {
+        v->engine->interrupts++;
+        v->exit_arg = 0;
+    }
+    if (v->halted) {
+        v->exit = HSK_EXIT_HALT;
+        return false;
+    }
+    mode = mode_of(v);
+    b = find_block(v, mode);
+    if (v->exit_arg)
+        chain(v, b);
+    else if (v->jump_missed && !(mode & SOFT_MODE_SINGLE))
+        soft_jump_fill(v, b);
+    v->exit_arg = 0;
+    v->jump_missed = 0;
+    trap = v->rflags & HSK_FLAG_TF;
+    v->rflags &= ~HSK_FLAG_RF;
+    v->s.interrupt_shadow = 0;
+    v->engine->dispatches++;
+    soft_fpu_unpark(v);
+    left = soft_enter(v, b->host);
+    switch (left) {
+    case SOFT_LEFT_LINK:
+        v->rip = ((const struct soft_link *)(uintptr_t)v->exit_arg)->pc;
+        break;
+    case SOFT_LEFT_LOOKUP:
+        v->exit_arg = 0;
+        v->jump_missed = 1;
+        break;
+    case SOFT_LEFT_TRAP:
+        soft_longjmp(v, LAND_FAULT);
+    default:
+        v->exit_arg = 0;
+        if (left == SOFT_NEXT_EXIT)
+            return false;
+        break;
+    }
+    if (trap) {
+        v->exc = (struct soft_exception){.vector = 1, .payload = 1u << 14};
+        soft_longjmp(v, LAND_FAULT);
+    }
+    return true;
+}
+
+enum hsk_exit soft_run(struct soft_vcpu *v)
+{
+    int landed = soft_setjmp(v);
+
+    v->exit_arg = 0;
+    v->jump_missed = 0;
+    if (landed == LAND_FAULT) {
+        v->engine->exceptions++;
+        if (!soft_deliver(v)) {
+            v->exit = HSK_EXIT_SHUTDOWN;
+            landed = LAND_STOP;
+        }
+    }
+    if (landed != LAND_STOP)
+        while (step(v))
+            ;
+    soft_fpu_park(v);
+    return v->exit;
+}
