@@ -95,6 +95,14 @@ static bool set_passes(struct soft_x *x)
     case ZYDIS_ISA_SET_F16C: case ZYDIS_ISA_SET_VAES: case ZYDIS_ISA_SET_VPCLMULQDQ:
         x->fpu = SOFT_FPU_AVX;
         break;
+    case ZYDIS_ISA_SET_PPRO:
+        switch (x->in.mnemonic) {
+        case ZYDIS_MNEMONIC_FCOMI: case ZYDIS_MNEMONIC_FCOMIP: case ZYDIS_MNEMONIC_FUCOMI: case ZYDIS_MNEMONIC_FUCOMIP:
+            x->fpu = SOFT_FPU_X87;
+            return true;
+        default:
+            return false;
+        }
     default:
         return false;
     }
