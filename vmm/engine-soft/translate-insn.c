@@ -26,6 +26,7 @@ struct plan {
     struct writeback wb[4];
     unsigned nwb;
     bool high, ch;             /* AH..BH, CH is named */
+    bool swap_bx;              /* BH stands in for CH, since host rcx has another use */
     bool implicit_rcx;
     bool native_rcx, rcx_out;  /* host rcx holds guest rcx (or, with high, rsp) during the instruction; is changed */
     int native_guest;
@@ -70,12 +71,13 @@ static void scan_registers(const struct soft_x *x, struct plan *p)
             p->native_guest = g;
         }
     }
-    if (p->implicit_rcx || (p->ch && x->mem < 0)) {
+    if (p->implicit_rcx || (p->ch && x->mem < 0 && p->native_guest != HSK_RSP)) {
         p->native_rcx = true;
         p->native_guest = HSK_RCX;
     } else if (p->high && outside) {
         p->native_rcx = true;
     }
+    p->swap_bx = p->ch && !(p->native_rcx && p->native_guest == HSK_RCX);
 }
 
 static int *field_of(struct fields *f, ZydisOperandEncoding enc)
@@ -99,8 +101,8 @@ static int assign(struct tx *t, struct plan *p, const ZydisDecodedOperand *o, in
     int h;
 
     if (g >= 16) {
-        if (p->ch && t->x->mem >= 0)
-            return H_RBX + 4; /* BH stands in for CH */
+        if (g == 17 && p->swap_bx)
+            return H_RBX + 4;
         if (g == 17)
             p->rcx_out |= written(o);
         return g - 16 + 4;
@@ -153,7 +155,8 @@ static unsigned put_prefixes(struct emit *e, const struct soft_x *x, unsigned *r
             *rex = raw[i];
         else
             *rex = 0;
-        if (raw[i] == 0x66 || raw[i] == 0xf0 || raw[i] == 0xf2 || raw[i] == 0xf3)
+        /* f3 90 is pause whatever REX says, so no repeat prefix before an xchg whose register moves */
+        if (raw[i] == 0x66 || raw[i] == 0xf0 || ((raw[i] == 0xf2 || raw[i] == 0xf3) && x->in.mnemonic != ZYDIS_MNEMONIC_XCHG))
             e8(e, raw[i]);
         i++;
     }
@@ -279,14 +282,13 @@ static void emit_operation(struct tx *t, struct plan *p)
 {
     struct emit *e = &t->e;
     const struct soft_x *x = t->x;
-    bool swap_bx = p->ch && x->mem >= 0;
 
     if (p->native_rcx) {
         if (x->mem >= 0)
             e_mov(e, H_T, H_C);
         e_mov(e, H_RCX, tx_host(p->native_guest));
     }
-    if (swap_bx) {
+    if (p->swap_bx) {
         e_mov(e, H_T, H_RBX);
         e_mov(e, H_RBX, H_GRCX);
     }
@@ -302,7 +304,7 @@ static void emit_operation(struct tx *t, struct plan *p)
     for (unsigned i = 0; i < p->nwb; i++)
         if (guest_written(x, p->wb[i].guest))
             e_st_gs(e, p->wb[i].host, TX_GPR(p->wb[i].guest));
-    if (swap_bx) {
+    if (p->swap_bx) {
         e_mov(e, H_GRCX, H_RBX);
         e_mov(e, H_RBX, H_T);
     }
