@@ -42,6 +42,10 @@ static bool written(const ZydisDecodedOperand *o)
 /* Must the old value be there? Only plain moves are trusted to overwrite the whole register (bsf of 0 does not). */
 static bool wants_old(const struct soft_x *x, const ZydisDecodedOperand *o)
 {
+    const ZydisDecodedOperand *other = &x->op[1 - (o->id & 1)];
+
+    if (other->type == ZYDIS_OPERAND_TYPE_REGISTER && soft_gpr(other->reg.value) == soft_gpr(o->reg.value))
+        return true;
     switch (x->in.mnemonic) {
     case ZYDIS_MNEMONIC_MOV: case ZYDIS_MNEMONIC_MOVZX: case ZYDIS_MNEMONIC_MOVSX: case ZYDIS_MNEMONIC_MOVSXD:
         return o->id != 0 || o->size < 32;
