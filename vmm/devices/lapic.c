@@ -936,6 +936,8 @@ static void lapic_free(struct hsk_dev *dev)
 {
     struct hsk_lapic *l = (struct hsk_lapic *)dev;
 
+    if (bound == l)
+        bound = NULL;
     hsk_timer_free(l->timer);
     if (l->mapped != UINT64_MAX)
         hsk_bus_unmap(hsk_machine_mmio(dev->machine), l->mapped, dev);
