@@ -115,7 +115,7 @@ static struct rig *rig_new(const struct hsk_engine_ops *ops, bool strict)
     assert_true(hsk_cpuid_build(&r->cpuid, "v2", 1, hsk_clock_tsc_hz(r->clock), NULL));
     hsk_dev_init(&r->port.dev, &port_ops, NULL, "port");
     r->port.out = g_byte_array_new();
-    assert_true(hsk_bus_map(r->pio, PORT_IN, 3, &r->port.dev, 0));
+    assert_true(hsk_bus_map(r->pio, PORT_IN, 8, &r->port.dev, 0));
     cfg = (struct hsk_engine_config){.ram = r->ram, .pio = r->pio, .mmio = r->mmio, .clock = r->clock, .cpuid = &r->cpuid,
                                      .ncpus = 1, .strict = strict};
     r->engine = ops->engine_new(&cfg, &error);
@@ -312,7 +312,7 @@ static void state_survives_set_and_get(void **state)
         load_guest(r);
         r->engine->ops->get_state(r->vcpu, &a);
         for (unsigned i = 0; i < 16; i++)
-            a.gpr[i] = 0x1111111111111111 * i;
+            a.gpr[i] = 0x1111111111111111ull * i;
         for (unsigned i = 0; i < 256; i++)
             a.xsave[HSK_XSAVE_XMM0 + i] = (uint8_t)i;
         hsk_put64(a.xsave + HSK_XSAVE_HEADER, HSK_XCR0_SSE);
