@@ -55,6 +55,8 @@ struct bochs_display {
     struct hsk_memobj *vram;
     uint64_t vram_bytes;
     uint8_t edid[HSK_EDID_BYTES];
+    /* device lock */
+    bool told;                /* of a change since somebody last asked for the scanout: a guest cannot flood the loop */
 };
 
 #define F(m, ...) HSK_F(struct bochs_display_state, m, __VA_ARGS__)
@@ -117,15 +119,19 @@ static bool same_scanout(const struct hsk_scanout *a, const struct hsk_scanout *
 
 bool hsk_bochs_display_scanout(struct hsk_dev *display, struct hsk_scanout *out)
 {
+    struct bochs_display *d = display_of(display);
     HSK_DEV_GUARD(display);
 
-    get_scanout(display_of(display), out);
+    d->told = false;
+    get_scanout(d, out);
     return true;
 }
 
 static void geometry_changed(struct bochs_display *d)
 {
-    hsk_machine_post_event(d->pci.dev.machine, HSK_EVENT_SCANOUT, 0, NULL);
+    if (!d->told)
+        hsk_machine_post_event(d->pci.dev.machine, HSK_EVENT_SCANOUT, 0, NULL);
+    d->told = true;
 }
 
 static void clear_picture(struct bochs_display *d)
@@ -336,6 +342,7 @@ static void display_resume(struct hsk_dev *dev)
     HSK_DEV_GUARD(dev);
 
     hsk_pci_resume(&d->pci);
+    d->told = false;
     geometry_changed(d);
 }
 
