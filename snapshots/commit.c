@@ -8,10 +8,9 @@
 #include <errno.h>
 #include <stdio.h>
 
-bool hsk_doc_commit_root(struct hsk_doc *doc, struct hsk_root *root, bool *unsure, GError **error)
+bool hsk_doc_commit_root(struct hsk_doc *doc, struct hsk_root *root, GError **error)
 {
     g_autofree char *text = hsk_root_format(root);
-    *unsure = false;
     HSK_AUTOFD fd = hsk_io_create(doc->io, doc->dirfd, "ROOT.tmp");
     int r = fd < 0 ? fd : hsk_io_pwrite(doc->io, fd, text, strlen(text), 0);
     if (r == 0)
@@ -24,12 +23,12 @@ bool hsk_doc_commit_root(struct hsk_doc *doc, struct hsk_root *root, bool *unsur
     if (r == 0)
         r = hsk_io_rename(doc->io, doc->dirfd, "ROOT.tmp", "ROOT");
     if (r == 0) {
-        *unsure = true;
+        doc->root_unsure = true;
         r = hsk_io_sync(doc->io, doc->dirfd);
     }
     if (r < 0)
         return hsk_io_error(error, r, "save what changed in %s", doc->path);
-    *unsure = false;
+    doc->root_unsure = false;
     if (root != doc->root) {
         hsk_root_free(doc->root);
         doc->root = root;

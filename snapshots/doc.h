@@ -30,6 +30,7 @@ struct hsk_doc {
     struct hsk_carrier *dir;
 
     struct hsk_root *root;          /* what holds: the instance's, or a copy of base_root */
+    bool root_unsure;               /* a commit failed so late that the disk may have a newer ROOT than this one */
     GPtrArray *versions;            /* struct hsk_record, oldest first */
     char saved[33];
     struct hsk_content *content;
@@ -70,8 +71,9 @@ bool hsk_trust_mark(const uint8_t root_hash[HSK_HASH_BYTES], GError **error);
 bool hsk_trust_check(const uint8_t root_hash[HSK_HASH_BYTES]);
 
 /* commit.c */
-/* Makes root the instance's ROOT. On success it replaces doc->root (which is freed). *unsure: it failed, but the new ROOT may be on the disk. */
-bool hsk_doc_commit_root(struct hsk_doc *doc, struct hsk_root *root, bool *unsure, GError **error);
+/* Makes root the instance's ROOT. On success it replaces doc->root (which is freed). When it fails with doc->root_unsure set,
+   the new ROOT may be on the disk: until the next success no file that it lists may go. */
+bool hsk_doc_commit_root(struct hsk_doc *doc, struct hsk_root *root, GError **error);
 /* Marks what root, its present and the given records reach; removes instance members that nothing reaches from root. */
 bool hsk_doc_sweep(struct hsk_doc *doc, struct hsk_root *root, const GPtrArray *records, GError **error);
 

@@ -231,9 +231,8 @@ static bool make_instance(struct hsk_doc *doc, const char *instances, GError **e
     doc->root = hsk_root_copy(doc->base_root);
     doc->root->log_number = 1;
     doc->root->log_seq = 1;
-    bool unsure;
     /* The origin comes last: a folder without one is nobody's. */
-    return hsk_doc_commit_root(doc, doc->root, &unsure, error) && hsk_instance_expect(doc, NULL, error);
+    return hsk_doc_commit_root(doc, doc->root, error) && hsk_instance_expect(doc, NULL, error);
 }
 
 static struct hsk_root *read_root(struct hsk_doc *doc, const char *name, GError **error)
@@ -297,6 +296,8 @@ bool hsk_instance_attach(struct hsk_doc *doc, char **orphan, GError **error)
 void hsk_instance_clean(struct hsk_doc *doc)
 {
     static const char *const folders[] = {"data", "map", "versions"};
+    if (doc->root_unsure)
+        return;
     for (size_t i = 0; i < G_N_ELEMENTS(folders); i++) {
         g_autofree char *path = g_build_filename(hsk_carrier_label(doc->dir), folders[i], NULL);
         g_autoptr(GDir) dir = g_dir_open(path, 0, NULL);

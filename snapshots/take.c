@@ -247,20 +247,19 @@ static void adopt(struct commit *c)
     }
 }
 
-static bool do_commit(struct commit *c, bool *unsure, GError **error)
+static bool do_commit(struct commit *c, GError **error)
 {
     c->root->log_number = c->point->log_number;
     c->root->log_seq = c->point->log_seq;
     begin_record(c);
     return add_content(c, error) && add_maps(c, error) && add_record(c, error) && drop_older_saved(c, error) &&
-           hsk_dir_sink_sync(&c->sink, error) && hsk_doc_commit_root(c->doc, c->root, unsure, error);
+           hsk_dir_sink_sync(&c->sink, error) && hsk_doc_commit_root(c->doc, c->root, error);
 }
 
 bool hsk_version_commit(struct hsk_doc *doc, struct hsk_take_point *p, const struct hsk_take *t, char *id_out, uint64_t *bytes_added,
                         GError **error)
 {
     g_autofree struct hsk_take_point *point = p;
-    bool unsure = false;
     if (!hsk_layer_is_live(doc, p->layer)) {
         g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED, "%s: a later version was saved before this one", doc->path);
         return false;
@@ -272,7 +271,7 @@ bool hsk_version_commit(struct hsk_doc *doc, struct hsk_take_point *p, const str
     hsk_dir_sink_init(&c.sink, doc->io, doc->dirfd, doc->path);
     c.writer = hsk_segment_writer_new(&c.sink.sink, "data", 1, &c.root->next_number, segment_done, &c);
     c.pack = hsk_pack_new(doc->content, doc->index, c.writer);
-    bool ok = do_commit(&c, &unsure, error);
+    bool ok = do_commit(&c, error);
     hsk_pack_free(c.pack);
     if (ok) {
         if (id_out != NULL)
@@ -285,7 +284,7 @@ bool hsk_version_commit(struct hsk_doc *doc, struct hsk_take_point *p, const str
         doc->root->next_number = c.root->next_number;
         hsk_root_free(c.root);
         g_clear_pointer(&doc->index, hsk_index_free);
-        if (!unsure)
+        if (!doc->root_unsure)
             hsk_dir_sink_abort(&c.sink);
     }
     hsk_segment_writer_free(c.writer);
@@ -304,7 +303,6 @@ bool hsk_doc_drop(struct hsk_doc *doc, const char *id, GError **error)
     }
     HSK_AUTO(hsk_root, root) = hsk_root_copy(doc->root);
     g_autofree char *name = hsk_version_member(id);
-    bool unsure;
     hsk_root_remove(root, name);
     if (strcmp(root->current, id) == 0) {
         const char *parent = NULL;
@@ -312,7 +310,7 @@ bool hsk_doc_drop(struct hsk_doc *doc, const char *id, GError **error)
             parent = hsk_doc_find(doc, g_ptr_array_index(r->ancestors, i)) != NULL ? g_ptr_array_index(r->ancestors, i) : NULL;
         g_strlcpy(root->current, parent != NULL ? parent : "", sizeof(root->current));
     }
-    if (!hsk_doc_sweep(doc, root, doc->versions, error) || !hsk_doc_commit_root(doc, root, &unsure, error))
+    if (!hsk_doc_sweep(doc, root, doc->versions, error) || !hsk_doc_commit_root(doc, root, error))
         return false;
     g_steal_pointer(&root);
     g_ptr_array_remove(doc->versions, r);

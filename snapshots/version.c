@@ -294,17 +294,16 @@ static bool replace_present(struct hsk_root *root, const struct hsk_version *v, 
 bool hsk_version_make_current(struct hsk_doc *doc, struct hsk_version *v, GError **error)
 {
     HSK_AUTO(hsk_root, root) = hsk_root_copy(doc->root);
-    bool unsure;
     if (!replace_present(root, v, error))
         return false;
     g_mutex_lock(&doc->disk_lock);
     hsk_log_rotate(doc->log, &root->log_number, &root->log_seq);
     g_mutex_unlock(&doc->disk_lock);
     struct hsk_root *committed = root;
-    if (!hsk_doc_commit_root(doc, root, &unsure, error)) {
+    if (!hsk_doc_commit_root(doc, root, error)) {
         /* Writes must not go to a log that may now belong to the other version. */
         g_mutex_lock(&doc->disk_lock);
-        if (unsure)
+        if (doc->root_unsure)
             hsk_log_fail(doc->log, -EIO);
         g_mutex_unlock(&doc->disk_lock);
         return false;

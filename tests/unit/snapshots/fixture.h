@@ -18,7 +18,9 @@
 
 #include "../../../snapshots/doc.h"
 
-#define RAM_PAGES 1024u
+#ifndef RAM_PAGES
+#define RAM_PAGES 256u
+#endif
 #define RAM_BYTES ((uint64_t)RAM_PAGES * HSK_PAGE_SIZE)
 #define DISK_BYTES (8u << 20)
 
@@ -58,6 +60,8 @@ G_GNUC_UNUSED static void remove_tree(const char *path)
 /* g_get_user_data_dir() looks once, so all tests of a program share one data folder; call first in main. */
 G_GNUC_UNUSED static char *scratch_data_home(void)
 {
+    if (access("/dev/shm", W_OK) == 0)
+        setenv("TMPDIR", "/dev/shm", 0); /* thousands of syncs */
     char *dir = g_dir_make_tmp("hsk-data-XXXXXX", NULL);
     setenv("XDG_DATA_HOME", dir, 1);
     return dir;
@@ -115,7 +119,7 @@ G_GNUC_UNUSED static int make_file(const char *path, const void *data, size_t by
     return fd;
 }
 
-/* A document with a kernel, an initrd and a disk whose first 2 MiB are the pattern of seed 7, the rest a hole. */
+/* A document with a kernel, an initrd and a disk whose first 1 MiB is the pattern of seed 7, the rest a hole. */
 G_GNUC_UNUSED static bool make_document(const struct scratch *s, const struct hsk_io *io, GError **error)
 {
     g_autofree char *kernel = g_build_filename(s->dir, "vmlinuz", NULL);
@@ -124,11 +128,11 @@ G_GNUC_UNUSED static bool make_document(const struct scratch *s, const struct hs
     g_autofree uint8_t *pages = make_ram(7);
     HSK_AUTOFD kernel_fd = make_file(kernel, "a kernel", 8);
     HSK_AUTOFD initrd_fd = make_file(initrd, "an initrd", 9);
-    HSK_AUTOFD disk_fd = make_file(image, pages, 2u << 20);
+    HSK_AUTOFD disk_fd = make_file(image, pages, RAM_BYTES);
     assert_int_equal(ftruncate(disk_fd, DISK_BYTES), 0);
     char id[] = "root", name[] = "work", virtio[] = "virtio", cmdline[] = "console=ttyS0";
     struct hsk_manifest_disk disk = {.id = id, .size_bytes = DISK_BYTES, .interface = virtio};
-    struct hsk_manifest m = {.name = name, .ncpus = 1, .memory_bytes = RAM_BYTES, .disks = &disk, .ndisks = 1, .cmdline = cmdline,
+    struct hsk_manifest m = {.name = name, .ncpus = 1, .memory_bytes = 1u << 20, .disks = &disk, .ndisks = 1, .cmdline = cmdline,
                              .has_kernel = true, .has_initrd = true};
     int fds[] = {disk_fd};
     struct hsk_create c = {.manifest = &m, .kernel_fd = kernel_fd, .initrd_fd = initrd_fd, .disk_fds = fds, .readme = "# work\n"};
