@@ -15,7 +15,6 @@ static const struct command {
 } commands[] = {
     {"boot", hsk_cmd_boot, "boot a kernel in a throw-away machine"},
     {"doctor", hsk_cmd_doctor, "what this computer can do, and what to fix"},
-#ifdef HSK_DOCUMENTS
     {"create", hsk_cmd_create, "make a new machine from a kernel and disk images"},
     {"template", hsk_cmd_template, "list the recipes"},
     {"build", hsk_cmd_build, "make a new machine by a recipe"},
@@ -38,7 +37,6 @@ static const struct command {
     {"mouse", hsk_cmd_control, "move the pointer, click"},
     {"console", hsk_cmd_console, "a machine's serial line"},
     {"verify", hsk_cmd_verify, "check every byte of a document"},
-#endif
 };
 
 /* Part of the design, not of this version. */

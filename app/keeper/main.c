@@ -19,10 +19,8 @@ int main(int argc, char **argv)
     signal(SIGPIPE, SIG_IGN);
     if (json_is_object(options) && strcmp(argv[1], "boot") == 0)
         status = hsk_keeper_boot(options);
-#ifdef HSK_DOCUMENTS
     else if (json_is_object(options) && strcmp(argv[1], "run") == 0)
         status = hsk_keeper_run(options);
-#endif
     else
         fprintf(stderr, "hva-keeper is started by hva and haversack; use \"hva run\" or \"hva boot\"\n");
     json_decref(options);
