@@ -1,0 +1,316 @@
+# SPDX-License-Identifier: MIT
+"""A document's life: create, run, snapshot, revert, undo, stop, resume; and what must not go wrong with it."""
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import time
+
+import harness
+from harness import BIN, KERNEL, Running
+
+LOOPS = 50 if os.environ.get('HVA_LONG') else 8
+
+
+class Document(harness.Case):
+    def create(self, name='doc.hva', append='serve'):
+        self.hva('create', name, '--kernel', KERNEL, '--append', append, '--disk', '8M', '--memory', '64M')
+        return self.path(name)
+
+    def say(self, machine, text, pattern):
+        with machine.console() as c:
+            return c.ask(text, pattern)
+
+    def nonce(self, machine):
+        return self.say(machine, 'p', r'nonce=(.{8}) count=\d+\n')[1]
+
+    def count(self, machine):
+        return int(self.say(machine, 'p', r'count=(\d+)\n')[1])
+
+    def fill(self, machine):
+        return self.say(machine, 'v', r'fill=(\w+)\n')[1]
+
+
+class Life(Document):
+    def test_created_document_tells_what_it_is(self):
+        doc = self.create()
+        info = self.json('info', doc)
+        self.assertEqual((info['name'], info['state'], info['memory'], info['cpus'], info['snapshots']), ('doc', 'off', 64 << 20, 1, 0))
+        self.assertEqual([(d['id'], d['bytes']) for d in info['disks']], [('root', 8 << 20)])
+        self.assertEqual(self.json('log', doc), [])
+        self.hva('verify', doc)
+
+    def test_snapshot_revert_undo_stop_and_resume(self):
+        doc = self.create()
+        m = Running(self, doc)
+        self.say(m, 'wOLDNONCE', 'ok')
+        self.say(m, 'f', 'ok')
+        old_fill, before = self.fill(m), self.count(m)
+        snap = self.json('snapshot', doc, 'Before it')
+        self.assertEqual(snap['title'], 'Before it')
+        for figure in ('pause_ms', 'durable_ms', 'bytes_added'):
+            self.assertGreater(snap[figure], 0)
+
+        self.say(m, 'wNEWNONCE', 'ok')
+        self.say(m, 'f', 'ok')
+        new_fill, after = self.fill(m), self.count(m)
+        self.assertNotEqual(new_fill, old_fill)
+
+        back = self.json('revert', doc)
+        self.assertEqual(back['to'], snap['id'])
+        self.assertEqual((self.nonce(m), self.fill(m)), ('OLDNONCE', old_fill))
+        self.assertGreater(self.count(m), before)
+
+        undone = self.json('undo', doc)
+        self.assertEqual(undone['title'], 'Before revert')
+        self.assertEqual((self.nonce(m), self.fill(m)), ('NEWNONCE', new_fill))
+        self.assertGreater(self.count(m), after)
+
+        self.json('undo', doc)
+        self.assertEqual((self.nonce(m), self.fill(m)), ('OLDNONCE', old_fill))
+        self.json('undo', doc)
+        self.assertEqual((self.nonce(m), self.fill(m)), ('NEWNONCE', new_fill))
+
+        last = self.count(m)
+        self.hva('stop', doc)
+        self.assertEqual(m.wait()[0], 0)
+        self.assertEqual(self.json('info', doc)['state'], 'saved')
+        self.hva('verify', doc)
+
+        m = Running(self, doc)
+        self.assertEqual((self.nonce(m), self.fill(m)), ('NEWNONCE', new_fill))
+        self.assertGreater(self.count(m), last)
+        # Going back works over the end of a process, too.
+        self.json('revert', doc, 'Before it')
+        self.assertEqual((self.nonce(m), self.fill(m)), ('OLDNONCE', old_fill))
+        self.hva('stop', doc)
+
+    def test_snapshots_in_a_row_hold_each_its_own(self):
+        doc = self.create()
+        m = Running(self, doc)
+        ids = []
+        for i in range(4):
+            self.say(m, f'wNONCE-{i}-', 'ok')
+            ids.append(self.json('snapshot', doc, f'number {i}')['id'])
+        for i in (2, 0, 3, 1):
+            self.json('revert', doc, ids[i])
+            self.assertEqual(self.nonce(m), f'NONCE-{i}-')
+        kinds = [v['kind'] for v in self.json('log', doc)]
+        self.assertEqual((kinds.count('user'), kinds.count('before-revert')), (4, 4))
+        for i in (2, 0, 3, 1):
+            self.json('revert', doc, f'number {i}')
+        kinds = [v['kind'] for v in self.json('log', doc)]
+        self.assertIn(kinds.count('before-revert'), (5, 6))
+        self.hva('drop', doc, ids[0])
+        self.assertNotIn(ids[0], [v['id'] for v in self.json('log', doc)])
+        self.hva('stop', doc)
+        self.hva('drop', doc, ids[2])
+        self.assertNotIn(ids[2], [v['id'] for v in self.json('log', doc)])
+        self.hva('verify', doc)
+
+    def test_paused_machine_stands_still(self):
+        doc = self.create()
+        m = Running(self, doc)
+        before = self.count(m)
+        self.hva('pause', doc)
+        self.assertEqual(self.json('info', doc)['state'], 'paused')
+        time.sleep(0.3)
+        # A snapshot of a paused machine leaves it paused.
+        self.json('snapshot', doc)
+        self.assertEqual(self.json('info', doc)['state'], 'paused')
+        self.hva('resume', doc)
+        self.assertGreater(self.count(m), before)
+        self.hva('stop', doc)
+
+    def test_power_off_keeps_no_running_state(self):
+        doc = self.create()
+        m = Running(self, doc)
+        self.say(m, 'wGONE----', 'ok')
+        with m.console() as c:
+            c.send('o')
+            self.assertEqual(m.wait()[0], 0)
+        self.assertEqual(self.json('info', doc)['state'], 'off')
+        m = Running(self, doc)
+        self.assertEqual(self.nonce(m), '--------')
+        self.hva('stop', doc, '--force')
+        self.assertEqual(m.wait()[0], 0)
+        self.assertEqual(self.json('info', doc)['state'], 'off')
+
+    def test_reset_and_triple_fault_boot_again(self):
+        doc = self.create()
+        m = Running(self, doc)
+        with m.console() as c:
+            for command in 'rt':
+                c.ask('wX-X-X-X-', 'ok')
+                c.ask(command, r'hello\s+ready')
+                c.ask('p', 'nonce=--------')
+            c.ask('wX-X-X-X-', 'ok')
+            self.hva('reset', doc)
+            c.expect(r'hello\s+ready')
+        self.hva('stop', doc)
+
+    def test_fresh_leaves_the_saved_state_and_discard_deletes_it(self):
+        doc = self.create()
+        m = Running(self, doc)
+        self.say(m, 'wKEPT----', 'ok')
+        self.hva('stop', doc)
+        m = Running(self, doc, '--discard')
+        self.assertEqual(self.nonce(m), '--------')
+        m.kill()
+        self.assertEqual(self.json('info', doc)['state'], 'off')
+
+    def test_signal_saves_like_closing(self):
+        doc = self.create()
+        m = Running(self, doc)
+        self.say(m, 'wSIGNAL--', 'ok')
+        m.process.terminate()
+        self.assertEqual(m.wait()[0], 0)
+        m = Running(self, doc)
+        self.assertEqual(self.nonce(m), 'SIGNAL--')
+        self.hva('stop', doc)
+
+    def test_ps_screenshot_and_names(self):
+        doc = self.create()
+        Running(self, doc)
+        self.assertEqual([p['name'] for p in self.json('ps')], ['doc'])
+        self.hva('screenshot', 'doc', self.path('s.png'))
+        with open(self.path('s.png'), 'rb') as f:
+            self.assertEqual(f.read(8), b'\x89PNG\r\n\x1a\n')
+        self.hva('key', 'doc', 'ctrl+alt+delete')
+        self.hva('type', 'doc', 'Hello, World!\n')
+        self.hva('mouse', 'doc', '10', '20', 'left')
+        self.sentence(self.hva('key', 'doc', 'ctrl+nokey', status=2)[1], 'nokey')
+        self.hva('stop', 'doc')
+        self.assertEqual(self.json('ps'), [])
+
+
+class BadInput(Document):
+    def fails(self, words, *args, status=1):
+        self.sentence(self.hva(*args, status=status)[1], *words)
+
+    def test_files_that_are_no_documents(self):
+        with open(self.path('text.hva'), 'w') as f:
+            f.write('this is no machine\n' * 1000)
+        open(self.path('empty.hva'), 'w').close()
+        doc = self.create()
+        with open(doc, 'rb') as f:
+            whole = f.read()
+        with open(self.path('cut.hva'), 'wb') as f:
+            f.write(whole[:len(whole) // 2])
+        for name in ('text.hva', 'empty.hva', 'cut.hva', 'missing.hva'):
+            for command in (['run', '--no-window', '--engine', 'soft'], ['info'], ['log'], ['snapshot']):
+                self.fails([name], command[0], *command[1:], self.path(name))
+            if name != 'missing.hva':
+                self.fails([name], 'verify', self.path(name))
+
+    def test_commands_for_running_machines_say_that_it_does_not_run(self):
+        doc = self.create()
+        for command in ('snapshot', 'revert', 'undo', 'pause', 'stop', 'reset', 'power', 'console'):
+            self.fails(['is not running'], command, doc)
+
+    def test_second_opener_gets_a_sentence(self):
+        doc = self.create()
+        m = Running(self, doc)
+        self.fails(['running already'], 'run', '--no-window', doc)
+        self.assertEqual(self.nonce(m), '--------')
+
+    def test_copy_of_an_open_document_is_another_machine(self):
+        doc = self.create()
+        m = Running(self, doc)
+        self.say(m, 'wFIRST---', 'ok')
+        self.json('snapshot', doc, 'one', '--wait')
+        shutil.copy(doc, self.path('copy.hva'))
+        copy = Running(self, self.path('copy.hva'))
+        self.assertEqual(len(self.json('ps')), 2)
+        self.say(copy, 'wSECOND--', 'ok')
+        self.assertEqual(self.nonce(m), 'FIRST---')
+        self.hva('stop', self.path('copy.hva'))
+        self.hva('stop', doc)
+
+    def test_existing_file_is_not_replaced(self):
+        doc = self.create()
+        self.fails(['doc.hva'], 'create', doc, '--kernel', KERNEL)
+
+    def test_create_refuses(self):
+        self.fails(['--kernel'], 'create', 'x.hva', status=2)
+        self.fails(['nothing-there'], 'create', 'x.hva', '--kernel', 'nothing-there')
+        self.fails(['nothing-there'], 'create', 'x.hva', '--kernel', KERNEL, '--disk', 'nothing-there')
+        self.assertFalse(os.path.exists(self.path('x.hva')))
+
+    def test_kernel_that_is_none(self):
+        with open(self.path('text'), 'w') as f:
+            f.write('this is no kernel\n' * 100)
+        self.hva('create', 'x.hva', '--kernel', self.path('text'))
+        self.fails(['kernel'], 'run', '--no-window', '--engine', 'soft', '--serial', 'null', 'x.hva')
+
+    def test_document_of_somebody_else_starts_cold(self):
+        doc = self.create()
+        m = Running(self, doc)
+        self.say(m, 'wTHEIRS--', 'ok')
+        self.json('snapshot', doc, 'theirs')
+        self.hva('stop', doc)
+        self.env['XDG_DATA_HOME'] = self.path('other')
+        os.mkdir(self.path('other'))
+        m = Running(self, doc)
+        self.assertEqual(self.nonce(m), '--------')
+        self.fails(['somebody else'], 'revert', doc, 'theirs')
+        self.hva('stop', doc)
+        self.assertIn('made by somebody else', m.wait()[1])
+
+    def test_without_display_it_says_so(self):
+        doc = self.create(append='poweroff')
+        p = subprocess.run([BIN + '/hva', 'run', doc], stdin=subprocess.DEVNULL, capture_output=True, text=True, env=self.env, timeout=60)
+        self.assertEqual((p.returncode, p.stdout), (0, 'hello\n'))
+        self.assertIn('no display', p.stderr)
+
+
+class Crashes(Document):
+    def test_killed_machine_is_reported_and_keeps_its_snapshots(self):
+        doc = self.create()
+        m = Running(self, doc)
+        self.json('snapshot', doc, 'the last one')
+        os.kill(m.machine_pid(), signal.SIGKILL)
+        status, out = m.wait()
+        self.assertEqual(status, 1)
+        self.assertIn('killed by signal 9', out)
+        self.assertIn('the last one', out)
+        m = Running(self, doc)
+        self.json('revert', doc, 'the last one')
+        self.hva('stop', doc)
+
+    def kill_during(self, whom):
+        """Kills during a running snapshot, again and again: the file opens and the last completed version is whole."""
+        rng = random.Random(7)
+        doc = self.create()
+        completed = None
+        for i in range(LOOPS):
+            m = Running(self, doc)
+            if completed:
+                self.json('revert', doc, completed[0])
+                self.assertEqual((self.nonce(m), self.fill(m)), completed[1:])
+            self.say(m, f'w{i:08d}', 'ok')
+            self.say(m, 'f', 'ok')
+            completed = (self.json('snapshot', doc, f'round {i}')['id'], f'{i:08d}', self.fill(m))
+            # The fill was read after the snapshot and has not changed since.
+            self.say(m, 'f', 'ok')
+            s = m.control_socket()
+            s.sendall(json.dumps({'id': 1, 'cmd': 'snapshot', 'title': f'torn {i}'}).encode() + b'\n')
+            time.sleep(rng.random() * 0.08)
+            os.kill(m.machine_pid() if whom == 'machine' else m.process.pid, signal.SIGKILL)
+            m.wait()
+            s.close()
+            self.hva('verify', doc)
+            self.assertIn(completed[0], [v['id'] for v in self.json('log', doc)])
+
+    def test_machine_killed_during_snapshots(self):
+        self.kill_during('machine')
+
+    def test_keeper_killed_during_snapshots(self):
+        self.kill_during('keeper')
+
+
+if __name__ == '__main__':
+    harness.main()
