@@ -104,6 +104,10 @@ static bool discard_saved(struct hsk_document *d, GError **error)
     if (!hsk_doc_drop(d->doc, id, error))
         return false;
     hsk_document_reload_versions(d);
+    /* A document that cannot be written keeps it there; this computer's store has forgotten it all the same. */
+    g_autoptr(GError) unpublished = NULL;
+    if (!hsk_doc_publish(d->doc, &unpublished))
+        hsk_complain(unpublished->message);
     return true;
 }
 

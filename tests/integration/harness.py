@@ -76,12 +76,18 @@ class Running:
                                         env=case.env, cwd=case.dir)
         case.addCleanup(self.kill)
         end = time.time() + PATIENCE
-        while self.control_socket() is None:
+        while not self.is_up():
             if self.process.poll() is not None:
                 raise AssertionError(f'hva run ended: {self.process.communicate()[0]}')
             if time.time() > end:
                 raise AssertionError('hva run did not come up')
             time.sleep(0.02)
+
+    def is_up(self):
+        s = self.control_socket()
+        if s:
+            s.close()
+        return s is not None
 
     def control_socket(self):
         base = self.case.env['XDG_RUNTIME_DIR'] + '/haversack'

@@ -3,7 +3,6 @@
 import json
 import os
 import random
-import re
 import shutil
 import signal
 import subprocess
@@ -281,20 +280,24 @@ class Crashes(Document):
         self.json('revert', doc, 'the last one')
         self.hva('stop', doc)
 
+    def check(self, doc, completed):
+        """Starts the machine again and goes to the last completed version."""
+        m = Running(self, doc)
+        if completed:
+            self.json('revert', doc, completed[0])
+            self.assertEqual((self.nonce(m), self.fill(m)), completed[1:])
+        return m
+
     def kill_during(self, whom):
         """Kills during a running snapshot, again and again: the file opens and the last completed version is whole."""
         rng = random.Random(7)
         doc = self.create()
         completed = None
         for i in range(LOOPS):
-            m = Running(self, doc)
-            if completed:
-                self.json('revert', doc, completed[0])
-                self.assertEqual((self.nonce(m), self.fill(m)), completed[1:])
+            m = self.check(doc, completed)
             self.say(m, f'w{i:08d}', 'ok')
             self.say(m, 'f', 'ok')
             completed = (self.json('snapshot', doc, f'round {i}')['id'], f'{i:08d}', self.fill(m))
-            # The fill was read after the snapshot and has not changed since.
             self.say(m, 'f', 'ok')
             s = m.control_socket()
             s.sendall(json.dumps({'id': 1, 'cmd': 'snapshot', 'title': f'torn {i}'}).encode() + b'\n')
@@ -303,7 +306,9 @@ class Crashes(Document):
             m.wait()
             s.close()
             self.hva('verify', doc)
-            self.assertIn(completed[0], [v['id'] for v in self.json('log', doc)])
+        self.check(doc, completed)
+        self.hva('stop', doc)
+        self.hva('verify', doc)
 
     def test_machine_killed_during_snapshots(self):
         self.kill_during('machine')
