@@ -9,7 +9,6 @@
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/un.h>
 
 struct hsk_display_client {
     int sock;
@@ -25,24 +24,6 @@ struct hsk_display_client {
     bool owe_ack, owe_release, owe_visible;
     bool visible;
 };
-
-int hsk_display_connect(const char *path, GError **error)
-{
-    struct sockaddr_un addr = {.sun_family = AF_UNIX};
-    HSK_AUTOFD fd = -1;
-
-    if (g_strlcpy(addr.sun_path, path, sizeof(addr.sun_path)) >= sizeof(addr.sun_path)) {
-        g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED, "The socket's path is too long: %s", path);
-        return -1;
-    }
-    fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    if (fd < 0 || connect(fd, (struct sockaddr *)&addr, sizeof(addr))) {
-        g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED, "Cannot reach the machine's screen at %s: %s.", path,
-                    g_strerror(errno));
-        return -1;
-    }
-    return hsk_steal_fd(&fd);
-}
 
 static bool send_msg(struct hsk_display_client *c, struct hsk_display_msg *msg)
 {

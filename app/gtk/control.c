@@ -5,7 +5,8 @@
 #include <errno.h>
 #include <glib-unix.h>
 #include <sys/socket.h>
-#include <sys/un.h>
+
+#include "common/rundir.h"
 
 #define MAX_LINE (1u << 20) /* pictures come as base64 in a line */
 
@@ -26,20 +27,14 @@ struct hsk_control {
 
 static gboolean on_readable(gint fd, GIOCondition condition, gpointer opaque);
 
-struct hsk_control *hsk_control_new(const char *socket_path, const struct hsk_control_ops *ops, void *opaque,
+struct hsk_control *hsk_control_new(const char *instance_dir, const struct hsk_control_ops *ops, void *opaque,
                                     GError **error)
 {
-    struct sockaddr_un addr = {.sun_family = AF_UNIX};
-    HSK_AUTOFD fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    HSK_AUTOFD fd = hsk_rundir_connect(instance_dir, "control", SOCK_STREAM);
     struct hsk_control *c;
 
-    if (g_strlcpy(addr.sun_path, socket_path, sizeof(addr.sun_path)) >= sizeof(addr.sun_path)) {
-        g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED, "The socket's path is too long: %s", socket_path);
-        return NULL;
-    }
-    if (fd < 0 || connect(fd, (struct sockaddr *)&addr, sizeof(addr))) {
-        g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED, "Cannot reach the machine at %s: %s.", socket_path,
-                    g_strerror(errno));
+    if (fd < 0) {
+        g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED, "The machine ended before it could be reached.");
         return NULL;
     }
     c = g_new0(struct hsk_control, 1);

@@ -17,7 +17,8 @@ struct hsk_control_ops {
 /* reply: the whole object, borrowed, NULL on failure; then error is one sentence. Not called after free. */
 typedef void (*hsk_control_reply_fn)(void *opaque, json_t *reply, const char *error);
 
-struct hsk_control *hsk_control_new(const char *socket_path, const struct hsk_control_ops *ops, void *opaque,
+/* NULL with error set if nobody listens in the instance's folder. */
+struct hsk_control *hsk_control_new(const char *instance_dir, const struct hsk_control_ops *ops, void *opaque,
                                     GError **error);
 void hsk_control_free(struct hsk_control *c);
 /* Takes args (an object, or NULL). fn may be NULL. */

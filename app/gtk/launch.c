@@ -8,7 +8,8 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
-#include <sys/un.h>
+
+#include "common/rundir.h"
 
 #define SEARCH_AGAIN_MS 100
 #define ANSWER_SECONDS  1
@@ -29,21 +30,19 @@ static void search(struct hsk_launch *l);
 
 /* ---- searching, on a worker thread ---- */
 
-static json_t *ask_info(const char *socket_path)
+static json_t *ask_info(const char *instance_dir)
 {
     static const char question[] = "{\"id\":1,\"cmd\":\"info\"}\n";
     const struct timeval patience = {.tv_sec = ANSWER_SECONDS};
-    struct sockaddr_un addr = {.sun_family = AF_UNIX};
-    HSK_AUTOFD fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    HSK_AUTOFD fd = hsk_rundir_connect(instance_dir, "control", SOCK_STREAM);
     g_autofree char *line = g_malloc(MAX_LINE);
     size_t len = 0;
 
-    if (fd < 0 || g_strlcpy(addr.sun_path, socket_path, sizeof(addr.sun_path)) >= sizeof(addr.sun_path))
+    if (fd < 0)
         return NULL;
     setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
     setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience));
-    if (connect(fd, (struct sockaddr *)&addr, sizeof(addr)) ||
-        send(fd, question, sizeof(question) - 1, MSG_NOSIGNAL) != sizeof(question) - 1)
+    if (send(fd, question, sizeof(question) - 1, MSG_NOSIGNAL) != sizeof(question) - 1)
         return NULL;
     while (len < MAX_LINE) {
         ssize_t n = recv(fd, line + len, MAX_LINE - len, 0);
@@ -61,8 +60,7 @@ static json_t *ask_info(const char *socket_path)
 
 static bool has_document(const char *instance_dir, const char *file)
 {
-    g_autofree char *socket_path = g_build_filename(instance_dir, "control", NULL);
-    json_t *info = ask_info(socket_path);
+    json_t *info = ask_info(instance_dir);
     const char *path = json_string_value(json_object_get(info, "path"));
     char *real = path ? realpath(path, NULL) : NULL;
     bool same = real && !strcmp(real, file);
@@ -75,15 +73,11 @@ static bool has_document(const char *instance_dir, const char *file)
 static void search_thread(GTask *task, gpointer source, gpointer data, GCancellable *cancel)
 {
     const char *file = data;
-    g_autofree char *base = g_build_filename(g_get_user_runtime_dir(), "haversack", NULL);
-    g_autoptr(GDir) dir = g_dir_open(base, 0, NULL);
-    const char *name;
+    g_auto(GStrv) instances = hsk_rundir_list();
 
-    while (dir && (name = g_dir_read_name(dir)) && !g_cancellable_is_cancelled(cancel)) {
-        g_autofree char *instance = g_build_filename(base, name, NULL);
-
-        if (has_document(instance, file)) {
-            g_task_return_pointer(task, g_steal_pointer(&instance), g_free);
+    for (char **i = instances; *i && !g_cancellable_is_cancelled(cancel); i++) {
+        if (has_document(*i, file)) {
+            g_task_return_pointer(task, g_strdup(*i), g_free);
             return;
         }
     }

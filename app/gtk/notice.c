@@ -4,6 +4,16 @@
 
 #define ID_KEY "hsk-notice-id"
 
+/* What a command prints after its name ("no space left") stands alone here: a capital letter and a full stop. */
+static char *sentence(const char *text)
+{
+    g_autofree char *valid = g_utf8_make_valid(*text ? text : "?", -1);
+    g_autofree char *first = g_utf8_strup(valid, g_utf8_next_char(valid) - valid);
+    size_t len = strlen(valid);
+
+    return g_strconcat(first, g_utf8_next_char(valid), strchr(".?!:", valid[len - 1]) ? "" : ".", NULL);
+}
+
 void hsk_notice_clear(GtkBox *box, const char *id)
 {
     g_autoptr(GList) children = gtk_container_get_children(GTK_CONTAINER(box));
@@ -33,8 +43,9 @@ static void on_response(GtkInfoBar *bar, gint response, gpointer opaque)
 void hsk_notice_show(GtkBox *box, const char *id, GtkMessageType type, const char *text,
                      const struct hsk_notice_button *buttons, unsigned count)
 {
+    g_autofree char *words = sentence(text);
     GtkWidget *bar = gtk_info_bar_new();
-    GtkWidget *label = gtk_label_new(text);
+    GtkWidget *label = gtk_label_new(words);
 
     hsk_notice_clear(box, id);
     g_object_set_data_full(G_OBJECT(bar), ID_KEY, g_strdup(id), g_free);

@@ -5,9 +5,9 @@
  * The screen's socket ends at every revert (a new machine process takes over), so its end is nothing special: it is
  * connected again, and only when that fails for seconds the user hears of it.
  */
-#include <display/client.h>
-#include <errno.h>
+#include <sys/socket.h>
 
+#include "common/rundir.h"
 #include "machine-window.h"
 
 #define DISPLAY_RETRY_MS  100
@@ -24,18 +24,9 @@ static const char *string_of(json_t *object, const char *key)
 
 /* ---- versions ---- */
 
-/* The keeper's time: seconds since 1970 or ISO 8601. 0: neither. */
 static gint64 time_of(json_t *version)
 {
-    json_t *time = json_object_get(version, "time");
-    g_autoptr(GTimeZone) utc = g_time_zone_new_utc();
-    g_autoptr(GDateTime) date = NULL;
-
-    if (json_is_number(time))
-        return (gint64)json_number_value(time);
-    if (json_is_string(time))
-        date = g_date_time_new_from_iso8601(json_string_value(time), utc);
-    return date ? g_date_time_to_unix(date) : 0;
+    return json_integer_value(json_object_get(version, "time"));
 }
 
 static char *menu_label(json_t *version)
@@ -70,7 +61,7 @@ static void on_log(void *opaque, json_t *reply, const char *error)
 
         if (!id || !g_strcmp0(kind, "saved"))
             continue;
-        if (g_strcmp0(kind, "before_revert") && g_strcmp0(kind, "before-revert"))
+        if (!g_strcmp0(kind, "user"))
             w->last_snapshot = MAX(w->last_snapshot, time_of(version));
         if (g_menu_model_get_n_items(G_MENU_MODEL(w->revert_menu)) >= MENU_VERSIONS)
             continue;
@@ -95,8 +86,6 @@ void hsk_session_show_reverted(struct machine_window *w, const char *to, const c
     static const struct hsk_notice_button redo_button[] = {{"Go Back Again", "win.undo", NULL}};
     g_autofree char *text = NULL;
 
-    w->died = false;
-    hsk_notice_clear(w->notices, "died");
     if (undo) {
         text = g_strdup("Undone: the machine is where it was before.");
         hsk_notice_show(w->notices, "reverted", GTK_MESSAGE_INFO, text, redo_button, 1);
@@ -137,8 +126,6 @@ static gboolean on_display_timer(gpointer opaque)
 void hsk_session_attach_screen(struct machine_window *w)
 {
     static const struct hsk_notice_button retry[] = {{"Try Again", "win.show-screen", NULL}};
-    g_autofree char *path = NULL;
-    g_autoptr(GError) error = NULL;
     gint64 now = g_get_monotonic_time();
     int sock;
 
@@ -152,8 +139,7 @@ void hsk_session_attach_screen(struct machine_window *w)
                         "The machine does not show its screen. It may still be running.", retry, 1);
         return;
     }
-    path = g_build_filename(w->instance_dir, "display", NULL);
-    sock = hsk_display_connect(path, &error);
+    sock = hsk_rundir_connect(w->instance_dir, "display", SOCK_SEQPACKET);
     w->display_since = now;
     if (sock >= 0)
         hsk_screen_attach(w->screen, sock);
@@ -172,15 +158,14 @@ static void set_state(struct machine_window *w, const char *state)
     hsk_window_update(w);
 }
 
+/* The keeper ends after that: what was saved is found again by opening the file. */
 static void on_died(struct machine_window *w, const char *text)
 {
-    static const struct hsk_notice_button back[] = {{"Go Back to the Last Version", "win.revert", NULL}};
-
     w->died = true;
     set_state(w, "off");
     hsk_notice_clear(w->notices, "reverted");
     hsk_notice_show(w->notices, "died", GTK_MESSAGE_ERROR,
-                    text ? text : "The machine stopped unexpectedly. Every snapshot is kept.", back, 1);
+                    text ? text : "The machine stopped unexpectedly. Every snapshot is kept.", open_again, 1);
 }
 
 static void on_event(void *opaque, const char *name, json_t *event)
@@ -217,6 +202,8 @@ static void on_closed(void *opaque, const char *why)
     w->phase = PHASE_GONE;
     hsk_notice_clear(w->notices, "close");
     hsk_window_set_busy(w, NULL, false);
+    if (w->died)
+        return;
     hsk_notice_show(w->notices, "gone", GTK_MESSAGE_ERROR,
                     why ? why : "The machine ended unexpectedly. What was saved last is in the file.", open_again, 1);
 }
@@ -248,12 +235,11 @@ static void on_subscribed(void *opaque, json_t *info, const char *error)
 static void on_launched(void *opaque, const char *instance_dir, const char *error)
 {
     struct machine_window *w = opaque;
-    g_autofree char *path = instance_dir ? g_build_filename(instance_dir, "control", NULL) : NULL;
     g_autoptr(GError) gerror = NULL;
 
     hsk_window_set_busy(w, NULL, false);
-    if (path) {
-        w->control = hsk_control_new(path, &control_ops, w, &gerror);
+    if (instance_dir) {
+        w->control = hsk_control_new(instance_dir, &control_ops, w, &gerror);
         if (!w->control)
             error = gerror->message;
     }

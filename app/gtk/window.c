@@ -37,10 +37,10 @@ static char *state_text(struct machine_window *w)
 
     if (w->busy)
         return g_strdup_printf("%s…", w->busy);
-    if (w->phase == PHASE_GONE)
-        return g_strdup("Not running");
     if (w->died)
         return g_strdup("Stopped unexpectedly");
+    if (w->phase == PHASE_GONE)
+        return g_strdup("Not running");
     for (size_t i = 0; i < G_N_ELEMENTS(texts); i++)
         if (!g_strcmp0(w->state, texts[i].state))
             return g_strdup(texts[i].text);

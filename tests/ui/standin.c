@@ -232,7 +232,7 @@ static json_t *versions(struct standin *s)
 
         json_array_append_new(list, json_pack("{s:s, s:s, s:s, s:s, s:I, s:s, s:i}", "id", id, "parent", "", "title",
                                               s->versions[i].title, "kind",
-                                              s->versions[i].before_revert ? "before_revert" : "snapshot", "time",
+                                              s->versions[i].before_revert ? "before-revert" : "user", "time",
                                               (json_int_t)(g_get_real_time() / G_USEC_PER_SEC), "type", "", "bytes", 1));
     }
     return json_pack("{s:o, s:s}", "versions", list, "current", "");
@@ -279,7 +279,8 @@ static json_t *act(struct standin *s, struct conn *c, const char *cmd, json_t *r
         return stop(s, request);
     if (!strcmp(cmd, "die")) {
         hsk_display_server_detach_all(s->server);
-        tell(s, json_pack("{s:s, s:s}", "event", "machine-died", "text", "The machine crashed. Version 1 is kept."));
+        tell(s, json_pack("{s:s, s:s}", "event", "machine-died", "text", "the machine crashed; version 1 is kept"));
+        s->stopping = true;
     }
     return json_object();
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A window's end of the surface protocol: connects, maps the machine's picture, acknowledges, sends input.
+ * A window's end of the surface protocol on a connected socket: maps the machine's picture, acknowledges, sends input.
  * No GTK, no SDL. The machine is not trusted: descriptors must be sealed memfds, every value is checked.
  *
  * Threads: one, the caller's. Nothing blocks; the caller polls hsk_display_client_fd() for reading and calls dispatch.
@@ -26,9 +26,6 @@ struct hsk_display_view {
     const uint8_t *pixels;
     uint32_t width, height, stride_bytes;
 };
-
-/* A connected socket, or -1. */
-int hsk_display_connect(const char *path, GError **error);
 
 /* Takes sock; says HELLO. */
 struct hsk_display_client *hsk_display_client_new(int sock, const struct hsk_display_client_ops *ops,
