@@ -39,7 +39,7 @@ DISPLAY=:$(cat "$work/display")
 export DISPLAY
 status=0
 timeout 150 dbus-run-session -- sh -c '
-    openbox & wm=$!
+    openbox 2>/dev/null & wm=$!
     /usr/bin/python3 -W ignore::DeprecationWarning "$0" "$1"; status=$?
     kill $wm
     exit $status' "$driver" "$work" || status=$?
