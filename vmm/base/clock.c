@@ -15,7 +15,7 @@ struct hsk_clock {
     struct hsk_clock_tsc_params p;
     uint64_t tsc_hz, host_hz;
     uint64_t stopped_tsc;        /* guest TSC while stopped */
-    uint64_t wall_offset_ns;     /* guest UTC - host UTC */
+    uint64_t stopped_wall_ns;    /* UTC at the stop: what a save records, so that saving twice gives the same */
     bool running;
 };
 
@@ -103,6 +103,7 @@ void hsk_clock_stop(struct hsk_clock *c)
     if (!c->running)
         return;
     c->stopped_tsc = hsk_clock_tsc(c);
+    c->stopped_wall_ns = hsk_clock_wall_ns(c);
     c->running = false;
 }
 
@@ -144,7 +145,8 @@ uint64_t hsk_clock_ns(const struct hsk_clock *c)
 
 uint64_t hsk_clock_wall_ns(const struct hsk_clock *c)
 {
-    return host_ns(CLOCK_REALTIME) + c->wall_offset_ns;
+    /* the guest's UTC is the host's: a restored machine catches up */
+    return host_ns(CLOCK_REALTIME);
 }
 
 uint64_t hsk_clock_host_deadline(const struct hsk_clock *c, uint64_t guest_ns)
@@ -160,7 +162,7 @@ void hsk_clock_save(const struct hsk_clock *c, struct hsk_clock_state *s)
 {
     s->tsc_hz = c->tsc_hz;
     s->tsc = hsk_clock_tsc(c);
-    s->wall_ns = hsk_clock_wall_ns(c);
+    s->wall_ns = c->running ? hsk_clock_wall_ns(c) : c->stopped_wall_ns;
 }
 
 bool hsk_clock_load(struct hsk_clock *c, const struct hsk_clock_state *s)
@@ -170,6 +172,7 @@ bool hsk_clock_load(struct hsk_clock *c, const struct hsk_clock_state *s)
     c->running = false;
     c->tsc_hz = s->tsc_hz;
     c->stopped_tsc = s->tsc;
+    c->stopped_wall_ns = s->wall_ns;
     set_rate(c);
     return true;
 }
