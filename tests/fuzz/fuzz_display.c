@@ -98,7 +98,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         size_t len, used = make(data, size, &msg, &len);
 
         if (data[0] & 0x80)
-            (void)hsk_send_fds(to_client[0], &msg, len, &surface.fd, 1, MSG_DONTWAIT | MSG_NOSIGNAL);
+            (void)!hsk_send_fds(to_client[0], &msg, len, &surface.fd, 1, MSG_DONTWAIT | MSG_NOSIGNAL);
         else
             (void)!send(to_server[1], &msg, len, MSG_DONTWAIT | MSG_NOSIGNAL);
         data += used;
