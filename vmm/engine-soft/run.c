@@ -288,7 +288,7 @@ static bool step(struct soft_vcpu *v)
         soft_longjmp(v, LAND_FAULT);
     default:
         v->exit_arg = 0;
-        if (left == SOFT_NEXT_EXIT)
+        if (left == SOFT_NEXT_EXIT && !v->halted) /* HLT: the next turn looks first whether something waits already */
             return false;
         break;
     }
