@@ -5,7 +5,8 @@
  *
  * Levels are those of the x86-64 psABI. Everything of level v1/v2 and what an operating system expects beside it is in v2.
  * Hidden for good: CET, AMX, PKU, TSX, SGX, MPX, AVX-512, PMU, MONITOR, VMX, XSAVES; a guest gets #UD or #GP for them.
- * ARCH_CAPABILITIES (msr.c) says that the model is not affected by the known flaws: the flaws of the host are the host's.
+ * ARCH_CAPABILITIES says that the model is not affected by the known flaws, and enhanced IBRS and BHI_DIS_S are offered, so
+ * that guests need no retpolines, return thunks or branch history loops: the flaws of the host are the host's to mend.
  *
  * Threads: pure functions on the caller's table.
  */
@@ -14,7 +15,7 @@
 #include <cpuid.h>
 #include <vmm/cpu_bits.h>
 
-enum word { W_1_ECX, W_1_EDX, W_7_EBX, W_7_EDX, W_D1_EAX, W_X1_ECX, W_X1_EDX, W_X7_EDX, W_6_EAX, W_KVM, NWORDS };
+enum word { W_1_ECX, W_1_EDX, W_7_EBX, W_7_EDX, W_72_EDX, W_D1_EAX, W_X1_ECX, W_X1_EDX, W_X7_EDX, W_6_EAX, W_KVM, NWORDS };
 
 enum {
     V2 = 1,      /* part of level v2 */
@@ -85,6 +86,7 @@ static const struct feature features[] = {
     {"sha", W_7_EBX, 29, HOST},
     {"spec-ctrl", W_7_EDX, 26, V2},
     {"arch-capabilities", W_7_EDX, 29, V2 | FIXED},
+    {"bhi-ctrl", W_72_EDX, 4, V2, "spec-ctrl"},
     {"xsaveopt", W_D1_EAX, 0, V2, "xsave"},
     {"xsavec", W_D1_EAX, 1, V2, "xsave"},
     {"xgetbv1", W_D1_EAX, 2, V2, "xsave"},
@@ -119,7 +121,7 @@ struct leaf_reg {
     uint8_t reg; /* 0-3: eax ebx ecx edx */
 };
 static const struct leaf_reg word_place[NWORDS] = {
-    [W_1_ECX] = {1, 0, 2}, [W_1_EDX] = {1, 0, 3}, [W_7_EBX] = {7, 0, 1}, [W_7_EDX] = {7, 0, 3}, [W_D1_EAX] = {0xd, 1, 0},
+    [W_1_ECX] = {1, 0, 2}, [W_1_EDX] = {1, 0, 3}, [W_7_EBX] = {7, 0, 1}, [W_7_EDX] = {7, 0, 3}, [W_72_EDX] = {7, 2, 3}, [W_D1_EAX] = {0xd, 1, 0},
     [W_X1_ECX] = {0x80000001, 0, 2}, [W_X1_EDX] = {0x80000001, 0, 3}, [W_X7_EDX] = {0x80000007, 0, 3},
     [W_6_EAX] = {6, 0, 0}, [W_KVM] = {0x40000001, 0, 0},
 };
@@ -278,7 +280,9 @@ static void add_leaves(struct hsk_cpuid *c, const uint32_t *w, unsigned ncpus, u
     add(c, 2, -1, 0x00feff01, 0, 0, 0); /* TLB and caches: see leaf 4 */
     add_caches(c, ncpus);
     add(c, 6, -1, w[W_6_EAX], 0, 0, 0);
-    add(c, 7, 0, 0, w[W_7_EBX], 0, w[W_7_EDX]);
+    add(c, 7, 0, 2, w[W_7_EBX], 0, w[W_7_EDX]);
+    add(c, 7, 1, 0, 0, 0, 0);
+    add(c, 7, 2, 0, 0, 0, w[W_72_EDX]);
     add(c, 0xb, 0, 0, 1, 0x100, 0);
     add(c, 0xb, 1, bits, ncpus, 0x201, 0);
     if (xsave) {

@@ -33,6 +33,7 @@ struct kvm_vcpu {
     bool halted, shutdown;
     bool io_pending;                 /* the last exit is completed by the next KVM_RUN */
     struct hsk_cpu_state shadow;     /* what KVM does not keep: MSRs it does not know, activity of waiting processors */
+    bool own_spec_ctrl;              /* shadow.spec_ctrl is the guest's value: the host's processor refused it */
     struct hsk_clock_tsc_params tsc; /* the clock when the TSC was last set */
 };
 

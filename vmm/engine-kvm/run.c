@@ -10,9 +10,16 @@
 #include <signal.h>
 #include <sys/syscall.h>
 
+#include <vmm/cpu_bits.h>
+
 #include "kvm.h"
 
 #define KICK_SIGNAL SIGUSR1
+
+enum {
+    MSR_SPEC_CTRL = 0x48, MSR_PRED_CMD = 0x49, MSR_ARCH_CAPABILITIES = 0x10a, MSR_TSC_DEADLINE = 0x6e0, MSR_X2APIC = 0x800,
+    MSR_X2APIC_END = 0x8ff,
+};
 
 static enum hsk_exit fail(struct kvm_vcpu *k, char *sentence)
 {
@@ -128,17 +135,40 @@ static void handle_mmio(struct kvm_vcpu *k)
     }
 }
 
-static void handle_msr(struct kvm_vcpu *k, bool write)
+/* MSRs that KVM or the host's processor does not have but the model has, and those of the local APIC. */
+static bool model_msr(struct kvm_vcpu *k, uint32_t msr, bool write, uint64_t *value)
 {
     struct hsk_lapic *l = k->base.lapic;
-    const uint32_t msr = k->run->msr.index;
-    uint64_t value = write ? k->run->msr.data : 0;
-    bool ok = l && ((msr >= 0x800 && msr <= 0x8ff) || msr == 0x6e0);
 
-    if (ok)
-        ok = write ? hsk_lapic_wrmsr(l, msr, value) : hsk_lapic_rdmsr(l, msr, &value);
-    k->run->msr.data = value;
-    k->run->msr.error = !ok; /* #GP */
+    switch (msr) {
+    case MSR_SPEC_CTRL:
+        if (write && (*value & ~(uint64_t)HSK_SPEC_CTRL_VALID))
+            return false;
+        if (write)
+            k->shadow.spec_ctrl = *value;
+        else
+            *value = k->shadow.spec_ctrl;
+        k->own_spec_ctrl = true;
+        return true;
+    case MSR_PRED_CMD:
+        return write && !(*value & ~1ull);
+    case MSR_ARCH_CAPABILITIES:
+        *value = HSK_ARCH_CAPABILITIES;
+        return !write;
+    default:
+        if (!l || (msr != MSR_TSC_DEADLINE && (msr < MSR_X2APIC || msr > MSR_X2APIC_END)))
+            return false;
+        return write ? hsk_lapic_wrmsr(l, msr, *value) : hsk_lapic_rdmsr(l, msr, value);
+    }
+}
+
+static void handle_msr(struct kvm_vcpu *k, bool write)
+{
+    uint64_t value = write ? k->run->msr.data : 0;
+
+    k->run->msr.error = !model_msr(k, k->run->msr.index, write, &value); /* #GP */
+    if (!write)
+        k->run->msr.data = value;
 }
 
 static char *describe_error(struct kvm_vcpu *k)

@@ -66,6 +66,8 @@ static struct kvm_segment *kvm_segment_at(struct kvm_sregs *r, unsigned i)
 
 /* --- MSRs --- */
 
+enum { MSR_SPEC_CTRL = 0x48, MSR_ARCH_CAPABILITIES = 0x10a };
+
 struct msr_field {
     uint32_t msr;
     uint32_t offset;
@@ -74,7 +76,7 @@ struct msr_field {
 static const struct msr_field msr_fields[] = {
     M(0xc0000081, star), M(0xc0000082, lstar), M(0xc0000083, cstar), M(0xc0000084, sfmask), M(0xc0000102, kernel_gs_base),
     M(0x174, sysenter_cs), M(0x175, sysenter_esp), M(0x176, sysenter_eip), M(0x277, pat), M(0x3b, tsc_adjust),
-    M(0xc0000103, tsc_aux), M(0x1a0, misc_enable), M(0x48, spec_ctrl), M(0x17a, mcg_status),
+    M(0xc0000103, tsc_aux), M(0x1a0, misc_enable), M(MSR_SPEC_CTRL, spec_ctrl), M(0x17a, mcg_status),
     M(0x2ff, mtrr_def_type), M(0x250, mtrr_fixed[0]), M(0x258, mtrr_fixed[1]), M(0x259, mtrr_fixed[2]),
     M(0x268, mtrr_fixed[3]), M(0x269, mtrr_fixed[4]), M(0x26a, mtrr_fixed[5]), M(0x26b, mtrr_fixed[6]),
     M(0x26c, mtrr_fixed[7]), M(0x26d, mtrr_fixed[8]), M(0x26e, mtrr_fixed[9]), M(0x26f, mtrr_fixed[10]),
@@ -121,11 +123,16 @@ static bool set_msrs(struct kvm_vcpu *k, const struct hsk_cpu_state *s, GError *
     struct hsk_cpu_state reset;
 
     hsk_cpu_state_reset(&reset, 0);
+    k->own_spec_ctrl = false;
     for (unsigned i = 0; i < G_N_ELEMENTS(msr_fields); i++) {
         const uint64_t value = *(const uint64_t *)(const void *)((const uint8_t *)s + msr_fields[i].offset);
 
         if (set_msr(k, msr_fields[i].msr, value) || value == *field_of(&reset, &msr_fields[i]))
             continue;
+        if (msr_fields[i].msr == MSR_SPEC_CTRL) {
+            k->own_spec_ctrl = true;
+            continue;
+        }
         g_set_error(error, HSK_ERROR, HSK_ERROR_UNSUPPORTED, "KVM on this computer refuses the value 0x%llx of MSR 0x%x.",
                     (unsigned long long)value, msr_fields[i].msr);
         return false;
@@ -329,6 +336,8 @@ void kvm_get_state(struct hsk_vcpu *v, struct hsk_cpu_state *s)
     get_debugregs(k, s);
     for (unsigned i = 0; i < G_N_ELEMENTS(msr_fields); i++)
         get_msr(k, msr_fields[i].msr, field_of(s, &msr_fields[i]));
+    if (k->own_spec_ctrl)
+        s->spec_ctrl = k->shadow.spec_ctrl;
     s->tsc = hsk_clock_tsc(v->engine->cfg.clock) + s->tsc_adjust;
     if (v->lapic)
         s->cr8 = hsk_lapic_get_cr8(v->lapic);
@@ -395,5 +404,6 @@ bool kvm_set_cpuid(struct kvm_vcpu *k, GError **error)
                     c->model, g_strerror(errno));
         return false;
     }
+    set_msr(k, MSR_ARCH_CAPABILITIES, HSK_ARCH_CAPABILITIES); /* an old KVM asks run.c instead */
     return true;
 }

@@ -28,10 +28,6 @@ enum {
 
 /* Eight variable ranges, fixed ranges, write combining. */
 #define MTRR_CAP 0x508ull
-/* RDCL_NO, IBRS_ALL, SKIP_L1DFL_VMENTRY, SSB_NO, MDS_NO, PSCHANGE_MC_NO, TAA_NO, SBDR_SSDP_NO, FBSDP_NO, PSDP_NO, BHI_NO,
-   PBRSB_NO, GDS_NO, RFDS_NO: the model has none of these flaws; what the host has, the host must mend. */
-#define ARCH_CAPABILITIES (1ull << 0 | 1ull << 1 | 1ull << 3 | 1ull << 4 | 1ull << 5 | 1ull << 6 | 1ull << 8 | 1ull << 13 |  \
-                           1ull << 14 | 1ull << 15 | 1ull << 20 | 1ull << 24 | 1ull << 26 | 1ull << 27)
 #define UCODE_REVISION (1ull << 32)
 
 static bool lapic_msr(uint32_t msr)
@@ -109,7 +105,7 @@ static bool read_msr(struct soft_vcpu *v, uint32_t msr, uint64_t *value)
     case MSR_FEATURE_CONTROL: *value = 1; return true; /* locked, nothing enabled */
     case MSR_UCODE_REV: *value = UCODE_REVISION; return true;
     case MSR_MTRR_CAP: *value = MTRR_CAP; return true;
-    case MSR_ARCH_CAPABILITIES: *value = ARCH_CAPABILITIES; return true;
+    case MSR_ARCH_CAPABILITIES: *value = HSK_ARCH_CAPABILITIES; return true;
     case MSR_PLATFORM_ID: case MSR_MCG_CAP: case MSR_DEBUGCTL: *value = 0; return true;
     case MSR_KVM_SYSTEM_TIME: case MSR_KVM_SYSTEM_TIME_OLD: *value = v->s.kvm_system_time; return true;
     case MSR_KVM_WALL_CLOCK: case MSR_KVM_WALL_CLOCK_OLD: *value = v->s.kvm_wall_clock; return true;

@@ -103,7 +103,13 @@ enum {
 
 #define HSK_SEG_ATTR_VALID 0xf0ff
 #define HSK_MISC_ENABLE_RESET 0x1801ull  /* fast strings; BTS and PEBS unavailable */
-#define HSK_SPEC_CTRL_VALID 7u           /* IBRS, STIBP, SSBD */
+#define HSK_SPEC_CTRL_VALID 0x407u       /* IBRS, STIBP, SSBD, BHI_DIS_S */
+
+/* IA32_ARCH_CAPABILITIES of the model: RDCL_NO, IBRS_ALL, SKIP_L1DFL_VMENTRY, SSB_NO, MDS_NO, PSCHANGE_MC_NO, TAA_NO,
+   SBDR_SSDP_NO, FBSDP_NO, PSDP_NO, BHI_NO, PBRSB_NO, GDS_NO, RFDS_NO, ITS_NO */
+#define HSK_ARCH_CAPABILITIES                                                                      \
+    (1ull << 0 | 1ull << 1 | 1ull << 3 | 1ull << 4 | 1ull << 5 | 1ull << 6 | 1ull << 8 | 1ull << 13 | 1ull << 14 | 1ull << 15 |  \
+     1ull << 20 | 1ull << 24 | 1ull << 26 | 1ull << 27 | 1ull << 62)
 
 /* The model (cpuid.c): family 6, model 0x8f, stepping 8; 39 physical and 48 linear address bits. */
 #define HSK_CPU_SIGNATURE 0x000806f8u
