@@ -41,6 +41,7 @@ static int teardown(void **state)
 {
     struct fixture *f = *state;
 
+    run_for_ms(f->m, 1); /* lets the loop deliver what was posted to it */
     hsk_machine_free(f->m);
     g_free(f);
     return 0;

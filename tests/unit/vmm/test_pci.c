@@ -24,6 +24,7 @@ static int setup(void **state)
 static int teardown(void **state)
 {
     hsk_lapic_bind_thread(NULL);
+    run_for_ms(*state, 1); /* lets the loop deliver what was posted to it */
     hsk_machine_free(*state);
     return 0;
 }
