@@ -291,7 +291,7 @@ static bool check_end(char *text, size_t bytes)
     if (bytes < len || memchr(text, '\0', bytes) != NULL || text[bytes - 1] != '\n')
         return false;
     char *line = text + bytes - len;
-    if (memcmp(line, word, sizeof(word) - 1) != 0 || !hsk_unhex(line + sizeof(word) - 1, want, sizeof(want)))
+    if (line == text || line[-1] != '\n' || memcmp(line, word, sizeof(word) - 1) != 0 || !hsk_unhex(line + sizeof(word) - 1, want, sizeof(want)))
         return false;
     hsk_hash(text, bytes - len, got);
     *line = '\0';
@@ -318,7 +318,7 @@ struct hsk_root *hsk_root_parse(const char *text, size_t bytes, const char *labe
     HSK_AUTO(hsk_root, root) = hsk_root_new(NULL);
     while (*p != '\0') {
         char *nl = strchr(p, '\n');
-        *nl = '\0'; /* the text before "# end" ends with one: the line itself began behind it */
+        *nl = '\0'; /* check_end saw one before the last line */
         if (!parse_line(root, p)) {
             hsk_damaged(error, label, "its ROOT has a line that makes no sense");
             return NULL;

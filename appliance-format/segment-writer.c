@@ -84,8 +84,8 @@ struct hsk_segment_writer *hsk_segment_writer_new(struct hsk_sink *sink, const c
     w->out_bytes = MAX(ZSTD_compressBound(HSK_FRAME_MAX_BYTES), hsk_hole_frame_bytes(HSK_HOLE_MAX_BYTES));
     w->out = g_malloc(w->out_bytes);
     w->frames = g_array_new(FALSE, FALSE, sizeof(struct hsk_frame));
-    w->hash = sodium_malloc(sizeof(*w->hash));
-    hsk_assert(w->cctx != NULL && w->hash != NULL);
+    w->hash = g_aligned_alloc(1, sizeof(*w->hash), 64);
+    hsk_assert(w->cctx != NULL);
     ZSTD_CCtx_setParameter(w->cctx, ZSTD_c_compressionLevel, level);
     ZSTD_CCtx_setParameter(w->cctx, ZSTD_c_checksumFlag, 1);
     return w;
@@ -96,7 +96,7 @@ void hsk_segment_writer_free(struct hsk_segment_writer *w)
     if (w == NULL)
         return;
     ZSTD_freeCCtx(w->cctx);
-    sodium_free(w->hash);
+    g_aligned_free(w->hash);
     g_array_unref(w->frames);
     g_free(w->out);
     g_free(w->folder);
