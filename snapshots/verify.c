@@ -10,6 +10,7 @@ struct check {
     bool (*progress)(void *, double);
     void *opaque;
     uint64_t done, all;
+    GHashTable *nodes;       /* addresses of page map nodes that were looked at: shared ones are checked once */
 };
 
 static bool report(struct check *c, GError **error)
@@ -39,7 +40,7 @@ static bool check_member(struct check *c, const struct hsk_root_entry *e, GError
 
 static bool check_page(void *opaque, uint64_t page, uint64_t entry, GError **error)
 {
-    struct hsk_doc *doc = opaque;
+    struct hsk_doc *doc = ((struct check *)opaque)->doc;
     const struct hsk_segment *s = hsk_content_segment(doc->content, hsk_entry_segment(entry), error);
     if (s == NULL)
         return false;
@@ -49,10 +50,16 @@ static bool check_page(void *opaque, uint64_t page, uint64_t entry, GError **err
     return true;
 }
 
+static bool check_node(void *opaque, const struct hsk_map_ref *ref)
+{
+    struct check *c = opaque;
+    return g_hash_table_add(c->nodes, GSIZE_TO_POINTER((uint64_t)ref->member << 32 | ref->offset));
+}
+
 static bool check_object(struct check *c, const struct hsk_object *o, GError **error)
 {
     struct hsk_map_source source = hsk_content_maps(c->doc->content);
-    struct hsk_map_visitor v = {.page = check_page, .opaque = c->doc};
+    struct hsk_map_visitor v = {check_node, check_page, c};
     return hsk_pagemap_walk(&source, &o->root, o->size_bytes / HSK_PAGE_SIZE, &v, error);
 }
 
@@ -93,7 +100,7 @@ bool hsk_doc_verify(const char *path, bool (*progress)(void *, double), void *op
     struct hsk_doc *doc = hsk_doc_open(path, true, NULL, error);
     if (doc == NULL)
         return false;
-    struct check c = {.doc = doc, .progress = progress, .opaque = opaque};
+    struct check c = {.doc = doc, .progress = progress, .opaque = opaque, .nodes = g_hash_table_new(NULL, NULL)};
     for (guint i = 0; i < doc->root->entries->len; i++) {
         const struct hsk_root_entry *e = g_ptr_array_index(doc->root->entries, i);
         struct hsk_member m;
@@ -101,6 +108,7 @@ bool hsk_doc_verify(const char *path, bool (*progress)(void *, double), void *op
             c.all += m.size;
     }
     bool ok = check_all(&c, error);
+    g_hash_table_unref(c.nodes);
     hsk_doc_close(doc);
     return ok;
 }

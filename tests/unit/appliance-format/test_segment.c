@@ -251,7 +251,7 @@ static void many_frames_go_into_several_segments(void **state)
     struct box *b = *state;
     g_autofree uint8_t *noise = g_malloc(HSK_FRAME_MAX_BYTES);
     uint64_t x = 1;
-    uint32_t segment = 0, frame;
+    uint32_t segment = 0, frame = 0;
     HSK_AUTO(hsk_segment_writer, w) = hsk_segment_writer_new(&b->sink.sink, "data", 1, &b->next, done, b);
     for (unsigned i = 0; i < 300; i++) {
         for (size_t k = 0; k < HSK_FRAME_MAX_BYTES; k += 8) {

@@ -149,8 +149,8 @@ static void a_flipped_bit_ends_the_log_before_its_record(void **state)
 static void records_run_on_over_files_and_old_files_go(void **state)
 {
     struct scratch *s = *state;
-    uint32_t number;
-    uint64_t seq;
+    uint32_t number = 0;
+    uint64_t seq = 0;
     HSK_AUTOFD dirfd = open_dir(s);
     struct hsk_log *log = open_log(dirfd);
     assert_int_equal(recover(log), 0);
@@ -177,8 +177,8 @@ static void records_run_on_over_files_and_old_files_go(void **state)
 static void a_missing_file_in_the_middle_ends_the_log(void **state)
 {
     struct scratch *s = *state;
-    uint32_t number;
-    uint64_t seq;
+    uint32_t number = 0;
+    uint64_t seq = 0;
     HSK_AUTOFD dirfd = open_dir(s);
     struct hsk_log *log = open_log(dirfd);
     assert_int_equal(recover(log), 0);
