@@ -26,6 +26,7 @@
 struct boot {
     const json_t *options;
     const struct hsk_engine_ops *engine;
+    char *engine_note;        /* a sentence about the choice, said when the machine starts; or NULL */
     GMainLoop *loop;
     struct hsk_child *child;
     struct hsk_serial *serial;
@@ -89,6 +90,8 @@ static void on_message(void *opaque, struct hsk_child *c, const json_t *body, in
     const char *text = hsk_json_str(body, "text", NULL);
 
     if (strcmp(event, "ready") == 0) {
+        if (b->engine_note)
+            hsk_complain(b->engine_note);
         b->started_us = g_get_monotonic_time();
         hsk_child_tell(c, "run");
     } else if (strcmp(event, "failed") == 0 || strcmp(event, "error") == 0) {
@@ -254,11 +257,8 @@ static bool pick_engine(struct boot *b, GError **error)
     enum hsk_engine_choice choice = strcmp(name, "kvm") == 0    ? HSK_ENGINE_KVM
                                     : strcmp(name, "soft") == 0 ? HSK_ENGINE_SOFT
                                                                 : HSK_ENGINE_AUTO;
-    g_autofree char *note = NULL;
 
-    b->engine = hsk_engine_pick(choice, &note, error);
-    if (b->engine && note)
-        hsk_complain(note);
+    b->engine = hsk_engine_pick(choice, &b->engine_note, error);
     return b->engine != NULL;
 }
 
@@ -301,6 +301,7 @@ int hsk_keeper_boot(const json_t *options)
         g_main_loop_run(loop);
     hsk_child_free(b.child);
     hsk_serial_free(b.serial);
+    g_free(b.engine_note);
     if (!ok) {
         hsk_complain(error->message);
         return g_error_matches(error, HSK_ERROR, HSK_ERROR_USAGE) ? 2 : 1;

@@ -196,8 +196,6 @@ static bool open_all(struct hsk_document *d, GError **error)
                                 &d->engine_note, error);
     if (!d->engine || !open_document(d, error))
         return false;
-    if (d->engine_note)
-        hsk_complain(d->engine_note);
     hsk_document_reload_versions(d);
     note_foreign(d);
     d->serial = hsk_serial_new(&sc, error);

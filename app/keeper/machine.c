@@ -97,6 +97,8 @@ static void disk_trouble(struct hsk_document *d, const json_t *body)
 
 static void machine_ready(struct hsk_document *d)
 {
+    if (d->engine_note)
+        hsk_complain(d->engine_note);
     d->want_run = true;
     hsk_child_tell(d->now.child, "run");
     hsk_document_tell_state(d);

@@ -6,9 +6,11 @@
  * serve: reads one-letter commands from COM1 and counts all the time:
  *   w XXXXXXXX   keeps eight characters in memory       p   prints "nonce=XXXXXXXX count=N"
  *   f            fills 4 MiB of memory with a pattern that depends on the count    v   prints "fill=N" or "fill=bad"
+ *   D XXXXXXXX   writes eight characters to the disk and flushes it             d   prints "disk=XXXXXXXX"
+ *   b            writes 512 KiB to the disk with a pattern that depends on the count   B   prints "big=N" or "big=bad"
  *   o r t        power-off, reset, triple fault
  */
-#include <stdint.h>
+#include "kernel.h"
 
 struct start_info {
     uint32_t magic, version, flags, nr_modules;
@@ -18,29 +20,12 @@ struct start_info {
 #define COM1       0x3f8
 #define FILL       ((volatile uint32_t *)0x800000)
 #define FILL_WORDS (4u << 18)
+#define BIG        ((volatile uint32_t *)0x1000000)
+#define BIG_WORDS  (512u << 8)
 
 static char nonce[9] = "--------";
 static volatile uint32_t count;
 static uint32_t filled;
-
-static inline void outb(uint16_t port, uint8_t v)
-{
-    __asm__ volatile("outb %0, %1" : : "a"(v), "Nd"(port));
-}
-static inline void outw(uint16_t port, uint16_t v)
-{
-    __asm__ volatile("outw %0, %1" : : "a"(v), "Nd"(port));
-}
-static inline void outl(uint16_t port, uint32_t v)
-{
-    __asm__ volatile("outl %0, %1" : : "a"(v), "Nd"(port));
-}
-static inline uint8_t inb(uint16_t port)
-{
-    uint8_t v;
-    __asm__ volatile("inb %1, %0" : "=a"(v) : "Nd"(port));
-    return v;
-}
 
 static void putch(char c)
 {
@@ -102,14 +87,79 @@ static void show_fill(void)
     print("\n");
 }
 
+static void get_nonce(char to[8])
+{
+    for (int i = 0; i < 8; i++)
+        to[i] = getch();
+}
+
+static void disk_result(int r)
+{
+    print(r ? "disk-error=" : "ok\n");
+    if (r) {
+        print_number((uint32_t)-r);
+        print("\n");
+    }
+}
+
+static void write_disk_nonce(void)
+{
+    static char sector[512] __attribute__((aligned(16)));
+
+    get_nonce(sector);
+    int r = disk_io(1, 100, sector, sizeof(sector));
+    disk_result(r ? r : disk_flush());
+}
+
+static void show_disk_nonce(void)
+{
+    static char sector[513] __attribute__((aligned(16)));
+
+    if (disk_io(0, 100, sector, 512)) {
+        print("disk=error\n");
+        return;
+    }
+    for (int i = 0; i < 8; i++)
+        sector[i] = sector[i] ? sector[i] : '-';
+    sector[8] = 0;
+    print("disk=");
+    print(sector);
+    print("\n");
+}
+
+static void write_big(void)
+{
+    uint32_t seed = count | 1;
+
+    for (uint32_t i = 0; i < BIG_WORDS; i++)
+        BIG[i] = seed + i;
+    int r = disk_io(1, 2048, (void *)BIG, BIG_WORDS * 4);
+    disk_result(r ? r : disk_flush());
+}
+
+static void show_big(void)
+{
+    int r = disk_io(0, 2048, (void *)BIG, BIG_WORDS * 4);
+
+    for (uint32_t i = 0; !r && i < BIG_WORDS; i++)
+        r = BIG[i] != (BIG[0] ? BIG[0] + i : 0);
+    print("big=");
+    if (r)
+        print("bad");
+    else
+        print_number(BIG[0]);
+    print("\n");
+}
+
 static void serve(void)
 {
-    print("ready\n");
+    int disk = disk_init();
+
+    print(disk ? "ready, no disk\n" : "ready\n");
     for (;;) {
         switch (getch()) {
         case 'w':
-            for (int i = 0; i < 8; i++)
-                nonce[i] = getch();
+            get_nonce(nonce);
             print("ok\n");
             break;
         case 'p':
@@ -127,6 +177,18 @@ static void serve(void)
             break;
         case 'v':
             show_fill();
+            break;
+        case 'D':
+            write_disk_nonce();
+            break;
+        case 'd':
+            show_disk_nonce();
+            break;
+        case 'b':
+            write_big();
+            break;
+        case 'B':
+            show_big();
             break;
         case 'o':
             outw(0x604, 0x2000);

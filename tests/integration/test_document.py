@@ -29,8 +29,17 @@ class Document(harness.Case):
     def count(self, machine):
         return int(self.say(machine, 'p', r'count=(\d+)\n')[1])
 
-    def fill(self, machine):
-        return self.say(machine, 'v', r'fill=(\w+)\n')[1]
+    def change(self, machine, nonce):
+        """New contents everywhere: a word and 4 MiB in memory, a word and 512 KiB on the disk."""
+        with machine.console() as c:
+            for command in ('w' + nonce, 'f', 'D' + nonce, 'b'):
+                c.ask(command, 'ok')
+        return self.state(machine)
+
+    def state(self, machine):
+        with machine.console() as c:
+            return (c.ask('p', r'nonce=(.{8}) ')[1], c.ask('v', r'fill=(\w+)\n')[1], c.ask('d', r'disk=(.{8})\n')[1],
+                    c.ask('B', r'big=(\w+)\n')[1])
 
 
 class Life(Document):
@@ -42,61 +51,82 @@ class Life(Document):
         self.assertEqual(self.json('log', doc), [])
         self.hva('verify', doc)
 
-    def test_snapshot_revert_undo_stop_and_resume(self):
+    def test_truth(self):
+        """Memory, disk and a count: snapshot, change all, revert, undo, and the same over the end of a process."""
         doc = self.create()
         m = Running(self, doc)
-        self.say(m, 'wOLDNONCE', 'ok')
-        self.say(m, 'f', 'ok')
-        old_fill, before = self.fill(m), self.count(m)
+        old, old_count = self.change(m, 'OLDNONCE'), self.count(m)
+        self.assertEqual((old[0], old[2]), ('OLDNONCE', 'OLDNONCE'))
         snap = self.json('snapshot', doc, 'Before it')
         self.assertEqual(snap['title'], 'Before it')
         for figure in ('pause_ms', 'durable_ms', 'bytes_added'):
             self.assertGreater(snap[figure], 0)
-
-        self.say(m, 'wNEWNONCE', 'ok')
-        self.say(m, 'f', 'ok')
-        new_fill, after = self.fill(m), self.count(m)
-        self.assertNotEqual(new_fill, old_fill)
+        new, new_count = self.change(m, 'NEWNONCE'), self.count(m)
+        for before, after in zip(old, new):
+            self.assertNotEqual(before, after)
 
         back = self.json('revert', doc)
         self.assertEqual(back['to'], snap['id'])
-        self.assertEqual((self.nonce(m), self.fill(m)), ('OLDNONCE', old_fill))
-        self.assertGreater(self.count(m), before)
-
+        self.assertEqual(self.state(m), old)
+        self.assertGreater(self.count(m), old_count)
         undone = self.json('undo', doc)
         self.assertEqual(undone['title'], 'Before revert')
-        self.assertEqual((self.nonce(m), self.fill(m)), ('NEWNONCE', new_fill))
-        self.assertGreater(self.count(m), after)
-
+        self.assertEqual(self.state(m), new)
+        self.assertGreater(self.count(m), new_count)
         self.json('undo', doc)
-        self.assertEqual((self.nonce(m), self.fill(m)), ('OLDNONCE', old_fill))
+        self.assertEqual(self.state(m), old)
         self.json('undo', doc)
-        self.assertEqual((self.nonce(m), self.fill(m)), ('NEWNONCE', new_fill))
+        self.assertEqual(self.state(m), new)
 
         last = self.count(m)
         self.hva('stop', doc)
         self.assertEqual(m.wait()[0], 0)
         self.assertEqual(self.json('info', doc)['state'], 'saved')
         self.hva('verify', doc)
-
         m = Running(self, doc)
-        self.assertEqual((self.nonce(m), self.fill(m)), ('NEWNONCE', new_fill))
+        self.assertEqual(self.state(m), new)
         self.assertGreater(self.count(m), last)
-        # Going back works over the end of a process, too.
         self.json('revert', doc, 'Before it')
-        self.assertEqual((self.nonce(m), self.fill(m)), ('OLDNONCE', old_fill))
+        self.assertEqual(self.state(m), old)
+        self.json('undo', doc)
+        self.assertEqual(self.state(m), new)
+        self.hva('stop', doc)
+        self.hva('verify', doc)
+
+    def test_document_carries_everything_to_another_computer(self):
+        doc = self.create()
+        m = Running(self, doc)
+        state = self.change(m, 'CARRYME-')
+        with m.console() as c:
+            c.send('o')
+            self.assertEqual(m.wait()[0], 0)
+        self.env['XDG_DATA_HOME'] = self.path('other')
+        os.mkdir(self.path('other'))
+        m = Running(self, doc)
+        self.assertEqual(self.state(m)[2:], state[2:])
+        self.hva('stop', doc)
+
+    def test_disks_survive_a_power_cut(self):
+        doc = self.create()
+        m = Running(self, doc)
+        state = self.change(m, 'POWERCUT')
+        m.process.kill()
+        m.wait()
+        m = Running(self, doc)
+        self.assertEqual(self.state(m)[2:], state[2:])
+        self.assertEqual(self.nonce(m), '--------')
         self.hva('stop', doc)
 
     def test_snapshots_in_a_row_hold_each_its_own(self):
         doc = self.create()
         m = Running(self, doc)
-        ids = []
+        ids, states = [], []
         for i in range(4):
-            self.say(m, f'wNONCE-{i}-', 'ok')
+            states.append(self.change(m, f'NONCE-{i}-'))
             ids.append(self.json('snapshot', doc, f'number {i}')['id'])
         for i in (2, 0, 3, 1):
             self.json('revert', doc, ids[i])
-            self.assertEqual(self.nonce(m), f'NONCE-{i}-')
+            self.assertEqual(self.state(m), states[i])
         kinds = [v['kind'] for v in self.json('log', doc)]
         self.assertEqual((kinds.count('user'), kinds.count('before-revert')), (4, 4))
         for i in (2, 0, 3, 1):
@@ -285,7 +315,7 @@ class Crashes(Document):
         m = Running(self, doc)
         if completed:
             self.json('revert', doc, completed[0])
-            self.assertEqual((self.nonce(m), self.fill(m)), completed[1:])
+            self.assertEqual(self.state(m), completed[1])
         return m
 
     def kill_during(self, whom):
@@ -295,10 +325,9 @@ class Crashes(Document):
         completed = None
         for i in range(LOOPS):
             m = self.check(doc, completed)
-            self.say(m, f'w{i:08d}', 'ok')
-            self.say(m, 'f', 'ok')
-            completed = (self.json('snapshot', doc, f'round {i}')['id'], f'{i:08d}', self.fill(m))
-            self.say(m, 'f', 'ok')
+            state = self.change(m, f'{i:08d}')
+            completed = (self.json('snapshot', doc, f'round {i}')['id'], state)
+            self.change(m, 'torn----')
             s = m.control_socket()
             s.sendall(json.dumps({'id': 1, 'cmd': 'snapshot', 'title': f'torn {i}'}).encode() + b'\n')
             time.sleep(rng.random() * 0.08)
