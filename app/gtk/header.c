@@ -7,6 +7,8 @@
 static void describe(GtkWidget *widget, const char *name, const char *tooltip)
 {
     atk_object_set_name(gtk_widget_get_accessible(widget), name);
+    /* A click leaves the keyboard where it is: in the guest. */
+    gtk_widget_set_focus_on_click(widget, FALSE);
     gtk_widget_set_tooltip_text(widget, tooltip);
 }
 

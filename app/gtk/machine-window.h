@@ -28,6 +28,7 @@ struct machine_window {
     enum phase phase;
     bool close_wanted;    /* closed while opening */
     bool died;            /* the machine process, not the keeper */
+    char *parting_words;  /* what the keeper said when it closed, or NULL: something that the user must read */
     bool fullscreen;
     bool shaped;          /* the window once took the picture's size */
     char *state;          /* "running", "paused", "off", ... as the keeper says */

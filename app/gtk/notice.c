@@ -63,6 +63,7 @@ void hsk_notice_show(GtkBox *box, const char *id, GtkMessageType type, const cha
         if (buttons[i].target)
             gtk_actionable_set_action_target(GTK_ACTIONABLE(button), "s", buttons[i].target);
         gtk_actionable_set_action_name(GTK_ACTIONABLE(button), buttons[i].action);
+        gtk_widget_set_focus_on_click(button, FALSE);
         g_signal_connect_after(button, "clicked", G_CALLBACK(on_done), bar);
         gtk_container_add(GTK_CONTAINER(gtk_info_bar_get_action_area(GTK_INFO_BAR(bar))), button);
     }

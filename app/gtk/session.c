@@ -186,6 +186,8 @@ static void on_event(void *opaque, const char *name, json_t *event)
     } else if (!strcmp(name, "machine-died")) {
         on_died(w, string_of(event, "text"));
     } else if (!strcmp(name, "closing")) {
+        g_free(w->parting_words);
+        w->parting_words = g_strdup(string_of(event, "text"));
         w->phase = PHASE_CLOSING;
         hsk_window_set_busy(w, "Closing", true);
     }
@@ -195,10 +197,12 @@ static void on_closed(void *opaque, const char *why)
 {
     struct machine_window *w = opaque;
 
-    if (w->phase == PHASE_CLOSING) {
+    if (w->phase == PHASE_CLOSING && !w->parting_words) {
         gtk_widget_destroy(w->window);
         return;
     }
+    if (w->parting_words)
+        why = w->parting_words;
     w->phase = PHASE_GONE;
     hsk_notice_clear(w->notices, "close");
     hsk_window_set_busy(w, NULL, false);
@@ -269,6 +273,7 @@ void hsk_session_start(struct machine_window *w)
     hsk_session_end(w);
     hsk_notice_clear(w->notices, NULL);
     w->died = false;
+    g_clear_pointer(&w->parting_words, g_free);
     if (!g_file_test(w->path, G_FILE_TEST_EXISTS)) {
         g_autofree char *text = g_strdup_printf("There is no file %s.", w->path);
 

@@ -254,6 +254,7 @@ static void free_window(gpointer data)
     g_free(w->name);
     g_free(w->state);
     g_free(w->busy);
+    g_free(w->parting_words);
     g_free(w->instance_dir);
     g_free(w);
 }

@@ -6,7 +6,7 @@
  * The picture is 640x400: all in the colour of the present (black at first, another one after each snapshot), a bar that
  * moves along the bottom 16 lines, and a white square 32x32 at (16 * code % 624, 100) for each key that is held.
  * What arrives is written to $STANDIN_LOG, a line each. FILE's name makes it misbehave: "refuse" does not start,
- * "stubborn" fails its first stop; the command "die" plays a crash of the machine. One thread.
+ * "stubborn" fails its first stop, "readonly" cannot write its document when it closes; the command "die" plays a crash of the machine. One thread.
  */
 #include <base/loop.h>
 #include <display/server.h>
@@ -252,7 +252,8 @@ static json_t *stop(struct standin *s, json_t *request)
         s->failed_stop = true;
         return NULL;
     }
-    tell(s, json_pack("{s:s}", "event", "closing"));
+    tell(s, json_pack("{s:s, s:s?}", "event", "closing", "text",
+                      strstr(s->file, "readonly") ? "everything is saved here, but not yet in the document" : NULL));
     s->stopping = true;
     return json_object();
 }
