@@ -290,6 +290,10 @@ static uint8_t segment_of(ZydisRegister r)
 
 static int8_t address_gpr(ZydisRegister r)
 {
+    if (r >= ZYDIS_REGISTER_XMM0 && r <= ZYDIS_REGISTER_XMM15) /* of a gather */
+        return (int8_t)(SOFT_INDEX_XMM + (r - ZYDIS_REGISTER_XMM0));
+    if (r >= ZYDIS_REGISTER_YMM0 && r <= ZYDIS_REGISTER_YMM15)
+        return (int8_t)(SOFT_INDEX_YMM + (r - ZYDIS_REGISTER_YMM0));
     return r == ZYDIS_REGISTER_RIP || r == ZYDIS_REGISTER_EIP ? 16 : (int8_t)soft_gpr(r);
 }
 

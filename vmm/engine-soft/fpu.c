@@ -69,8 +69,7 @@ static void init_components(uint8_t *x, uint64_t components)
         memset(x + HSK_XSAVE_YMM, 0, 256);
 }
 
-/* Parks and makes every component explicit; returns which were in use. */
-static uint64_t explicit_image(struct soft_vcpu *v)
+uint64_t soft_fpu_image(struct soft_vcpu *v)
 {
     uint8_t *x = v->s.xsave;
     uint64_t in_use;
@@ -98,7 +97,7 @@ static void fxsave(struct soft_vcpu *v, const struct soft_insn *in)
     need_fpu(v, true);
     va = area(v, in, FXSAVE_BYTES, 16, true);
     soft_probe(v, va, FXSAVE_BYTES, true, v->mmu);
-    explicit_image(v);
+    soft_fpu_image(v);
     hsk_put32(x + HSK_XSAVE_MXCSR_MASK, HSK_MXCSR_VALID);
     copy_guest(v, va, x, HSK_XSAVE_XMM0, true);
     if (v->s.cr4 & HSK_CR4_OSFXSR)
@@ -117,7 +116,7 @@ static void fxrstor(struct soft_vcpu *v, const struct soft_insn *in)
     copy_guest(v, va, buf, sizeof(buf), false);
     if (sse && (hsk_get32(buf + HSK_XSAVE_MXCSR) & ~HSK_MXCSR_VALID))
         soft_fault(v, VEC_GP, 0);
-    explicit_image(v);
+    soft_fpu_image(v);
     memcpy(v->s.xsave, buf, HSK_XSAVE_MXCSR);
     memcpy(v->s.xsave + HSK_XSAVE_ST0, buf + HSK_XSAVE_ST0, HSK_XSAVE_XMM0 - HSK_XSAVE_ST0);
     if (sse) {
@@ -169,7 +168,7 @@ static void xsave(struct soft_vcpu *v, const struct soft_insn *in, bool compact,
     need_xsave(v);
     va = area(v, in, len, 64, true);
     soft_probe(v, va, len, true, v->mmu);
-    in_use = explicit_image(v);
+    in_use = soft_fpu_image(v);
     if (compact) {
         if (hsk_get32(v->s.xsave + HSK_XSAVE_MXCSR) != 0x1f80)
             in_use |= HSK_XCR0_SSE;
@@ -225,7 +224,7 @@ static void xrstor(struct soft_vcpu *v, const struct soft_insn *in)
     mxcsr = compact ? load & HSK_XCR0_SSE : rfbm & (HSK_XCR0_SSE | HSK_XCR0_AVX);
     if (mxcsr && (hsk_get32(buf + HSK_XSAVE_MXCSR) & ~HSK_MXCSR_VALID))
         soft_fault(v, VEC_GP, 0);
-    in_use = explicit_image(v);
+    in_use = soft_fpu_image(v);
     init_components(x, rfbm & ~load);
     if (compact && (rfbm & ~load & HSK_XCR0_SSE))
         hsk_put32(x + HSK_XSAVE_MXCSR, 0x1f80);
@@ -284,7 +283,7 @@ static void x87_memory(struct soft_vcpu *v, const struct soft_insn *in)
     va = soft_mem(v, in, 0, len, store);
     if (store)
         soft_probe(v, va, len, true, v->mmu);
-    explicit_image(v);
+    soft_fpu_image(v);
     if (!store) {
         if (hsk_get16(x + 2) & 0x80)
             soft_fault(v, VEC_MF, -1); /* waits: the pending exception comes first */

@@ -37,7 +37,7 @@ uint64_t soft_offset(const struct soft_vcpu *v, const struct soft_insn *in)
         off += soft_next_rip(v, in);
     else if (in->base >= 0)
         off += v->gpr[in->base];
-    if (in->index >= 0)
+    if (in->index >= 0 && in->index < SOFT_INDEX_XMM)
         off += v->gpr[in->index] * in->scale;
     return off & soft_mask(in->addrsize);
 }
@@ -151,6 +151,11 @@ uint64_t soft_pop(struct soft_vcpu *v, struct soft_stack *st, unsigned size)
 
     st->sp += size;
     return value;
+}
+
+void soft_stack_probe(struct soft_vcpu *v, const struct soft_stack *st, unsigned size)
+{
+    soft_probe(v, stack_va(v, st, st->sp, size), size, true, st->mmu);
 }
 
 void soft_stack_commit(struct soft_vcpu *v, const struct soft_stack *st)

@@ -50,6 +50,9 @@ struct soft_operand {
     uint8_t reg;         /* REG: 0-15, or 16+n for AH CH DH BH (n = 0-3); SEG: enum hsk_seg; CR/DR/VEC: number */
 };
 
+#define SOFT_INDEX_XMM 32
+#define SOFT_INDEX_YMM 64
+
 struct soft_insn {
     uint16_t mnemonic;   /* ZydisMnemonic */
     uint8_t length;
@@ -59,7 +62,7 @@ struct soft_insn {
     uint8_t rep;         /* 0, 0xf3, 0xf2 */
     uint8_t lock;
     uint8_t seg;         /* effective segment of the memory operand (enum hsk_seg), defaults resolved */
-    int8_t base, index;  /* 0-15, -1 none, 16 = RIP (of the next instruction) */
+    int8_t base, index;  /* 0-15, -1 none, 16 = RIP (of the next instruction); index of a gather: SOFT_INDEX_* + register */
     uint8_t scale;       /* 1, 2, 4, 8 */
     uint8_t nops;        /* visible operands */
     uint8_t opcode;      /* last opcode byte */

@@ -323,6 +323,28 @@ static soft_exec_fn lookup_small(uint16_t mnemonic)
     }
 }
 
+static soft_exec_fn lookup_rare(uint16_t mnemonic)
+{
+    switch (mnemonic) {
+    case ZYDIS_MNEMONIC_AAA: case ZYDIS_MNEMONIC_AAS: case ZYDIS_MNEMONIC_DAA: case ZYDIS_MNEMONIC_DAS: case ZYDIS_MNEMONIC_AAM:
+    case ZYDIS_MNEMONIC_AAD: case ZYDIS_MNEMONIC_SALC:
+        return soft_x_bcd;
+    case ZYDIS_MNEMONIC_PUSHA: case ZYDIS_MNEMONIC_PUSHAD: return soft_x_pusha;
+    case ZYDIS_MNEMONIC_POPA: case ZYDIS_MNEMONIC_POPAD: return soft_x_popa;
+    case ZYDIS_MNEMONIC_ENTER: return soft_x_enter;
+    case ZYDIS_MNEMONIC_BOUND: return soft_x_bound;
+    case ZYDIS_MNEMONIC_ARPL: return soft_x_arpl;
+    case ZYDIS_MNEMONIC_XLAT: return soft_x_xlat;
+    case ZYDIS_MNEMONIC_VGATHERDPS: case ZYDIS_MNEMONIC_VGATHERDPD: case ZYDIS_MNEMONIC_VGATHERQPS: case ZYDIS_MNEMONIC_VGATHERQPD:
+    case ZYDIS_MNEMONIC_VPGATHERDD: case ZYDIS_MNEMONIC_VPGATHERDQ: case ZYDIS_MNEMONIC_VPGATHERQD: case ZYDIS_MNEMONIC_VPGATHERQQ:
+        return soft_x_gather;
+    case ZYDIS_MNEMONIC_VMASKMOVPS: case ZYDIS_MNEMONIC_VMASKMOVPD: case ZYDIS_MNEMONIC_VPMASKMOVD: case ZYDIS_MNEMONIC_VPMASKMOVQ:
+        return soft_x_masked_move;
+    case ZYDIS_MNEMONIC_MASKMOVDQU: case ZYDIS_MNEMONIC_VMASKMOVDQU: return soft_x_masked_bytes;
+    default: return NULL;
+    }
+}
+
 static soft_exec_fn lookup_undefined(uint16_t mnemonic)
 {
     switch (mnemonic) {
@@ -356,6 +378,8 @@ static soft_exec_fn lookup(uint16_t mnemonic)
         fn = lookup_flow(mnemonic);
     if (!fn)
         fn = lookup_state(mnemonic);
+    if (!fn)
+        fn = lookup_rare(mnemonic);
     return fn ? fn : lookup_undefined(mnemonic);
 }
 

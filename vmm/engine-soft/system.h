@@ -7,7 +7,7 @@
 #include "soft.h"
 
 enum soft_vector {
-    VEC_DB = 1, VEC_NMI = 2, VEC_BP = 3, VEC_OF = 4, VEC_BR = 5, VEC_UD = 6, VEC_NM = 7, VEC_DF = 8, VEC_TS = 10,
+    VEC_DE = 0, VEC_DB = 1, VEC_NMI = 2, VEC_BP = 3, VEC_OF = 4, VEC_BR = 5, VEC_UD = 6, VEC_NM = 7, VEC_DF = 8, VEC_TS = 10,
     VEC_NP = 11, VEC_SS = 12, VEC_GP = 13, VEC_PF = 14, VEC_MC = 18,
 };
 
@@ -90,6 +90,8 @@ struct soft_stack {
 void soft_stack_init(const struct soft_vcpu *v, struct soft_stack *st);
 void soft_push(struct soft_vcpu *v, struct soft_stack *st, unsigned size, uint64_t value);
 uint64_t soft_pop(struct soft_vcpu *v, struct soft_stack *st, unsigned size);
+/* Faults unless the top of the stack can be written. */
+void soft_stack_probe(struct soft_vcpu *v, const struct soft_stack *st, unsigned size);
 /* Writes the pointer back with the width of the stack. */
 void soft_stack_commit(struct soft_vcpu *v, const struct soft_stack *st);
 
@@ -163,6 +165,20 @@ enum soft_next soft_x_io(struct soft_vcpu *v, const struct soft_insn *in);
 enum soft_next soft_x_io_string(struct soft_vcpu *v, const struct soft_insn *in);
 enum soft_next soft_x_bit(struct soft_vcpu *v, const struct soft_insn *in);
 enum soft_next soft_x_cmpxchg16b(struct soft_vcpu *v, const struct soft_insn *in);
+
+enum soft_next soft_x_bcd(struct soft_vcpu *v, const struct soft_insn *in);
+enum soft_next soft_x_pusha(struct soft_vcpu *v, const struct soft_insn *in);
+enum soft_next soft_x_popa(struct soft_vcpu *v, const struct soft_insn *in);
+enum soft_next soft_x_enter(struct soft_vcpu *v, const struct soft_insn *in);
+enum soft_next soft_x_bound(struct soft_vcpu *v, const struct soft_insn *in);
+enum soft_next soft_x_arpl(struct soft_vcpu *v, const struct soft_insn *in);
+enum soft_next soft_x_xlat(struct soft_vcpu *v, const struct soft_insn *in);
+enum soft_next soft_x_gather(struct soft_vcpu *v, const struct soft_insn *in);
+enum soft_next soft_x_masked_move(struct soft_vcpu *v, const struct soft_insn *in);
+enum soft_next soft_x_masked_bytes(struct soft_vcpu *v, const struct soft_insn *in);
+
+/* fpu.c: parks and makes every component of the image explicit (XSTATE_BV all set); returns which were in use. */
+uint64_t soft_fpu_image(struct soft_vcpu *v);
 
 /* pv.c: both park. */
 void soft_pv_write_system_time(struct soft_vcpu *v, uint64_t msr);
