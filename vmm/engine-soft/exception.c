@@ -5,7 +5,8 @@
  *
  * Nothing of the state changes before all pushes have succeeded, so a fault during delivery finds the state of the
  * interrupted instruction; v->delivering tells the next soft_deliver() what was being delivered.
- * Missing: real and virtual-8086 mode, task gates (they stop the machine with a sentence).
+ * Missing: real and virtual-8086 mode, task gates (they stop the machine with a sentence); #AC is never raised, since
+ * translated code does not check alignment.
  *
  * Thread: the vCPU's, with the guest's FPU registers live (parked for calls into the local APIC).
  */

@@ -96,7 +96,8 @@ enum soft_next soft_x_io_string(struct soft_vcpu *v, const struct soft_insn *in)
     while ((count = soft_reg_get(v, HSK_RCX, in->addrsize)) != 0) {
         one_element(v, in, input, size);
         soft_reg_set(v, HSK_RCX, in->addrsize, count - 1);
-        if (count > 1 && __atomic_load_n((const uint32_t *)&v->interrupt, __ATOMIC_RELAXED))
+        /* a single step is one iteration */
+        if (count > 1 && ((v->rflags & HSK_FLAG_TF) || __atomic_load_n((const uint32_t *)&v->interrupt, __ATOMIC_RELAXED)))
             return SOFT_NEXT_JUMP;
     }
     return soft_done(v, in);

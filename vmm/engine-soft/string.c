@@ -237,6 +237,7 @@ static bool loop_ends(const struct soft_vcpu *v, const struct string *s)
 enum soft_next soft_exec_string(struct soft_vcpu *v, const struct soft_insn *in)
 {
     struct string s = {.in = in, .down = v->rflags & HSK_FLAG_DF};
+    const bool single = v->rflags & HSK_FLAG_TF; /* a single step is one iteration */
     uint64_t count, n;
 
     v->s.interrupt_shadow = 0;
@@ -249,7 +250,7 @@ enum soft_next soft_exec_string(struct soft_vcpu *v, const struct soft_insn *in)
     }
     while ((count = soft_reg_get(v, HSK_RCX, in->addrsize)) != 0) {
         locate(v, &s);
-        n = chunk_length(v, &s, count);
+        n = single ? 0 : chunk_length(v, &s, count);
         n = n > 1 ? run_chunk(v, &s, n) : 0;
         if (n == 0) {
             one_element(v, &s);
@@ -259,7 +260,7 @@ enum soft_next soft_exec_string(struct soft_vcpu *v, const struct soft_insn *in)
         soft_reg_set(v, HSK_RCX, in->addrsize, count - n);
         if (loop_ends(v, &s))
             break;
-        if (n < count && __atomic_load_n((const uint32_t *)&v->interrupt, __ATOMIC_RELAXED))
+        if (n < count && (single || __atomic_load_n((const uint32_t *)&v->interrupt, __ATOMIC_RELAXED)))
             return SOFT_NEXT_JUMP;
     }
     return soft_done(v, in);

@@ -114,6 +114,25 @@ static void an_interrupt_is_seen_between_chunks(void **state)
     fake_free(f);
 }
 
+static void a_single_step_is_one_iteration(void **state)
+{
+    struct fake *f = setup();
+    enum soft_next next;
+
+    f->v.rflags |= HSK_FLAG_TF;
+    f->v.gpr[HSK_RSI] = SRC;
+    f->v.gpr[HSK_RDI] = DST;
+    f->v.gpr[HSK_RCX] = 2;
+    assert_int_equal(run(f, ZYDIS_MNEMONIC_MOVSB, 0xf3, 8, &next), FAKE_DONE);
+    assert_int_equal(next, SOFT_NEXT_JUMP);
+    assert_int_equal(f->v.gpr[HSK_RCX], 1);
+    assert_int_equal(f->v.rip, 0x50000);
+    assert_int_equal(run(f, ZYDIS_MNEMONIC_MOVSB, 0xf3, 8, &next), FAKE_DONE);
+    assert_int_equal(f->v.gpr[HSK_RCX], 0);
+    assert_int_equal(f->v.rip, 0x50002);
+    fake_free(f);
+}
+
 /* The flags of a comparison by the host. */
 static uint64_t host_flags(uint64_t a, uint64_t b, unsigned size)
 {
@@ -313,6 +332,7 @@ int main(void)
         cmocka_unit_test(moves_have_the_order_of_elements),
         cmocka_unit_test(a_fault_leaves_the_registers_at_the_element),
         cmocka_unit_test(an_interrupt_is_seen_between_chunks),
+        cmocka_unit_test(a_single_step_is_one_iteration),
         cmocka_unit_test(comparisons_set_the_hosts_flags),
         cmocka_unit_test(compare_loops_stop_where_they_should),
         cmocka_unit_test(device_memory_goes_element_by_element),
