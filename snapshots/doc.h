@@ -22,6 +22,7 @@ struct hsk_doc {
     struct hsk_carrier *base;
     struct hsk_root *base_root;     /* what the .hva says */
     uint8_t base_hash[HSK_HASH_BYTES];
+    uint8_t next_hash[HSK_HASH_BYTES]; /* of the ROOT that a failed publish may have written all the same */
     struct hsk_manifest *manifest;
 
     /* instance; none for a read-only document */

@@ -8,6 +8,9 @@
  */
 #include "doc.h"
 
+#include <errno.h>
+#include <sys/stat.h>
+
 /* What the .hva's ROOT shall be; NULL in *root: it says so already. */
 static bool make_root(struct hsk_doc *doc, struct hsk_root **out, GError **error)
 {
@@ -54,21 +57,55 @@ static bool copy_members(struct hsk_doc *doc, const struct hsk_root *root, struc
 }
 
 /* The document is the new one: memory and instance follow. */
-static bool adopt(struct hsk_doc *doc, GError **error)
+static bool adopt(struct hsk_doc *doc, struct hsk_carrier *base, struct hsk_root *root, const uint8_t hash[HSK_HASH_BYTES], GError **error)
 {
-    struct hsk_carrier *base;
-    struct hsk_root *root;
-    if (!hsk_doc_load_base(doc->fd, doc->path, &base, &root, doc->base_hash, error))
-        return false;
     hsk_content_set_base(doc->content, base);
     hsk_carrier_free(doc->base);
     doc->base = base;
     hsk_root_free(doc->base_root);
     doc->base_root = root;
+    memcpy(doc->base_hash, hash, HSK_HASH_BYTES);
     if (!hsk_instance_expect(doc, NULL, error))
         return false;
     hsk_instance_clean(doc);
     return true;
+}
+
+/* Looks at the .hva again: is it still the one that was opened, or the one that a publish wrote? */
+static bool reload(struct hsk_doc *doc, GError **error)
+{
+    HSK_AUTO(hsk_carrier, base) = NULL;
+    HSK_AUTO(hsk_root, root) = NULL;
+    uint8_t hash[HSK_HASH_BYTES];
+    struct stat st;
+    if (fstat(doc->fd, &st) < 0)
+        return hsk_io_error(error, errno, "read %s", doc->path);
+    if (st.st_nlink == 0) {
+        g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED, "%s was deleted or replaced while it was open; what changed is kept on this computer only",
+                    doc->path);
+        return false;
+    }
+    if (!hsk_doc_load_base(doc->fd, doc->path, &base, &root, hash, error))
+        return false;
+    if (memcmp(hash, doc->base_hash, sizeof(hash)) == 0)
+        return true;
+    if (memcmp(hash, doc->next_hash, sizeof(hash)) == 0)
+        return adopt(doc, g_steal_pointer(&base), g_steal_pointer(&root), hash, error);
+    g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED, "%s was changed by another program; what changed here is kept on this computer only", doc->path);
+    return false;
+}
+
+static bool append(struct hsk_doc *doc, const struct hsk_root *root, const char *text, GError **error)
+{
+    struct hsk_tar_sink sink;
+    bool committed = false;
+    if (!hsk_tar_sink_init_append(&sink, doc->io, doc->fd, hsk_carrier_tar_end(doc->base), doc->path, error))
+        return false;
+    if (copy_members(doc, root, &sink.sink, error) && hsk_tar_sink_commit(&sink, text, root->generation, &committed, error))
+        return true;
+    if (!committed)
+        hsk_tar_sink_abort(&sink);
+    return false;
 }
 
 bool hsk_doc_publish(struct hsk_doc *doc, GError **error)
@@ -78,23 +115,12 @@ bool hsk_doc_publish(struct hsk_doc *doc, GError **error)
         g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED, "%s cannot be written to; what changed is kept on this computer only", doc->path);
         return false;
     }
-    if (!make_root(doc, &root, error))
+    if (!reload(doc, error) || !make_root(doc, &root, error))
         return false;
     if (root == NULL)
         return true;
     g_autofree char *text = hsk_root_format(root);
-    uint8_t hash[HSK_HASH_BYTES];
-    hsk_hash(text, strlen(text), hash);
-    if (!hsk_trust_mark(hash, error) || !hsk_instance_expect(doc, hash, error))
-        return false;
-    struct hsk_tar_sink sink;
-    if (!hsk_tar_sink_init_append(&sink, doc->io, doc->fd, hsk_carrier_tar_end(doc->base), doc->path, error))
-        return false;
-    bool committed = false;
-    if (!copy_members(doc, root, &sink.sink, error) || !hsk_tar_sink_commit(&sink, text, root->generation, &committed, error)) {
-        if (!committed)
-            hsk_tar_sink_abort(&sink);
-        return false;
-    }
-    return adopt(doc, error);
+    hsk_hash(text, strlen(text), doc->next_hash);
+    return hsk_trust_mark(doc->next_hash, error) && hsk_instance_expect(doc, doc->next_hash, error) && append(doc, root, text, error) &&
+           reload(doc, error);
 }

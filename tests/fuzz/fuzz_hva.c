@@ -96,10 +96,10 @@ static void root_text(const uint8_t *data, size_t size)
 /* The frame table's entries get the hashes of what they point at, then the table gets its own. */
 static void segment_file(const uint8_t *data, size_t size)
 {
-    if (size < 4)
+    if (size < 5)
         return;
     struct hsk_segment_id id = {.number = 1, .nframes = hsk_get16(data)};
-    g_autofree uint8_t *file = g_memdup2(data + 4, size - 4 + 1);
+    g_autofree uint8_t *file = g_memdup2(data + 4, size - 4);
     uint64_t bytes = size - 4, seek = 8 + 8ull * id.nframes + 9, table = 8 + 16 + 64ull * id.nframes;
     if (seek + table > bytes)
         return;

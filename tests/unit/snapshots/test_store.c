@@ -284,6 +284,104 @@ static void versions_are_found_by_id_prefix_title_or_as_the_newest(void **state)
     hsk_doc_close(doc);
 }
 
+/* ---- a disk thread beside commits ---- */
+
+struct writer {
+    struct hsk_doc *doc;
+    uint8_t *model;          /* of the disk */
+    int stop;
+};
+
+static gpointer work_on_disk(gpointer p)
+{
+    struct writer *w = p;
+    struct hsk_disk *d = hsk_doc_disk(w->doc, 0);
+    g_autofree uint8_t *buf = g_malloc(40000);
+    uint32_t x = 4711;
+    while (!g_atomic_int_get(&w->stop)) {
+        x = x * 1664525 + 1013904223;
+        uint64_t off = (x >> 4) % (DISK_BYTES - 40000);
+        size_t len = 1 + x % 30000;
+        if (x >> 30 == 3) {
+            if (hsk_disk_read(d, off, buf, len) != 0 || memcmp(buf, w->model + off, len) != 0)
+                return GINT_TO_POINTER(1);
+            continue;
+        }
+        memset(buf, (int)(x >> 16), len);
+        memcpy(w->model + off, buf, len);
+        if (hsk_disk_write(d, off, buf, len) != 0)
+            return GINT_TO_POINTER(2);
+    }
+    return NULL;
+}
+
+static void disks_work_while_versions_are_committed(void **state)
+{
+    struct scratch *s = *state;
+    g_autofree uint8_t *ram = make_ram(1);
+    g_autofree uint8_t *model = g_malloc(DISK_BYTES);
+    g_autofree uint8_t *got = g_malloc(DISK_BYTES);
+    char ids[6][33];
+    uint8_t *frozen[6];
+    assert_ok(make_document(s, NULL, &error));
+    struct hsk_doc *doc = open_doc(s);
+    assert_int_equal(hsk_disk_read(hsk_doc_disk(doc, 0), 0, model, DISK_BYTES), 0);
+    for (unsigned i = 0; i < 6; i++) {
+        /* the disk is quiet at the moment of the take, and busy while it is committed */
+        struct writer w = {doc, model, 0};
+        struct hsk_take_point *p = hsk_take_begin(doc);
+        struct hsk_version_object o = {.name = "ram", .size_bytes = RAM_BYTES, .pages = ram};
+        struct hsk_take t = {.title = "t", .kind = i % 2 == 0 ? HSK_VERSION_USER : HSK_VERSION_AUTO, .objects = &o, .nobjects = 1};
+        frozen[i] = g_memdup2(model, DISK_BYTES);
+        GThread *thread = g_thread_new("disk", work_on_disk, &w);
+        g_usleep(20000);
+        assert_ok(hsk_version_commit(doc, p, &t, ids[i], NULL, &error));
+        g_usleep(20000);
+        g_atomic_int_set(&w.stop, 1);
+        assert_null(g_thread_join(thread));
+    }
+    for (unsigned i = 0; i < 6; i++) {
+        struct hsk_version *v;
+        assert_ok((v = hsk_version_open(doc, ids[i], &error)) != NULL);
+        assert_ok(hsk_version_read(v, "disk.root", 0, DISK_BYTES / HSK_PAGE_SIZE, got, &error));
+        assert_memory_equal(got, frozen[i], DISK_BYTES);
+        hsk_version_free(v);
+        g_clear_pointer(&frozen[i], g_free);
+    }
+    hsk_doc_close(doc);
+    doc = open_doc(s);
+    assert_int_equal(hsk_disk_read(hsk_doc_disk(doc, 0), 0, got, DISK_BYTES), 0);
+    assert_memory_equal(got, model, DISK_BYTES);
+    hsk_doc_close(doc);
+}
+
+static void takes_are_committed_in_order_or_not_at_all(void **state)
+{
+    struct scratch *s = *state;
+    struct hsk_take t = {.title = "t"};
+    assert_ok(make_document(s, NULL, &error));
+    struct hsk_doc *doc = open_doc(s);
+    struct hsk_take_point *first = hsk_take_begin(doc);
+    assert_int_equal(write_disk_page(doc, 5, 1), 0);
+    struct hsk_take_point *second = hsk_take_begin(doc);
+    assert_int_equal(write_disk_page(doc, 5, 2), 0);
+    assert_ok(hsk_version_commit(doc, second, &t, NULL, NULL, &error));
+    assert_refused(hsk_version_commit(doc, first, &t, NULL, NULL, &error), "later version");
+    assert_disk_page(doc, 5, 2);
+    hsk_doc_close(doc);
+}
+
+static void a_document_replaced_while_open_is_not_written_to(void **state)
+{
+    struct scratch *s = *state;
+    assert_ok(make_document(s, NULL, &error));
+    struct hsk_doc *doc = open_doc(s);
+    assert_ok(take(doc, "t", HSK_VERSION_USER, NULL, NULL, &error));
+    unlink(s->doc);
+    assert_refused(hsk_doc_publish(doc, &error), "deleted or replaced");
+    hsk_doc_close(doc);
+}
+
 int main(void)
 {
     g_autofree char *data = scratch_data_home();
@@ -298,6 +396,9 @@ int main(void)
         T(only_the_newest_saved_state_is_kept),
         T(dropping_versions_frees_their_files_and_keeps_the_others),
         T(versions_are_found_by_id_prefix_title_or_as_the_newest),
+        T(disks_work_while_versions_are_committed),
+        T(takes_are_committed_in_order_or_not_at_all),
+        T(a_document_replaced_while_open_is_not_written_to),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     remove_tree(data);
