@@ -13,6 +13,7 @@
 #include <sodium.h>
 
 struct hsk_segment {
+    gint refs;                 /* atomic */
     struct hsk_member m;
     uint32_t number, nframes;
     char *label;
@@ -55,6 +56,7 @@ static bool parse_entries(struct hsk_segment *s, const uint8_t *entries, uint64_
 struct hsk_segment *hsk_segment_open(struct hsk_member *m, const struct hsk_segment_id *id, const char *label, GError **error)
 {
     HSK_AUTO(hsk_segment, s) = g_new0(struct hsk_segment, 1);
+    s->refs = 1;
     s->m = *m;
     m->fd = -1;
     s->number = id->number;
@@ -83,9 +85,15 @@ struct hsk_segment *hsk_segment_open(struct hsk_member *m, const struct hsk_segm
     return g_steal_pointer(&s);
 }
 
+struct hsk_segment *hsk_segment_ref(struct hsk_segment *s)
+{
+    g_atomic_int_inc(&s->refs);
+    return s;
+}
+
 void hsk_segment_free(struct hsk_segment *s)
 {
-    if (s == NULL)
+    if (s == NULL || !g_atomic_int_dec_and_test(&s->refs))
         return;
     hsk_member_close(&s->m);
     g_free(s->frames);

@@ -5,6 +5,7 @@
 #include "content.h"
 
 #define CACHE_BYTES (64u << 20)
+#define MAX_OPEN 128u                 /* of segments, and of map members */
 
 struct segment_slot {
     char *name;
@@ -22,6 +23,7 @@ struct hsk_content {
     GMutex lock;                      /* guards all below */
     const struct hsk_carrier *dir, *base;
     GHashTable *segments;             /* number -> struct segment_slot */
+    unsigned open_segments;
     GHashTable *maps;                 /* number -> struct hsk_member */
     GHashTable *cache;                /* key -> GList in lru */
     GQueue lru;                       /* struct cached, the newest first */
@@ -102,7 +104,18 @@ static bool open_member(struct hsk_content *c, const char *name, struct hsk_memb
     return hsk_carrier_member(c->base, name, m, error);
 }
 
-const struct hsk_segment *hsk_content_segment(struct hsk_content *c, uint32_t number, GError **error)
+/* A session may see many thousand versions: descriptors are not kept for all of them. */
+static void close_segments(struct hsk_content *c)
+{
+    GHashTableIter it;
+    gpointer slot;
+    g_hash_table_iter_init(&it, c->segments);
+    while (g_hash_table_iter_next(&it, NULL, &slot))
+        g_clear_pointer(&((struct segment_slot *)slot)->segment, hsk_segment_free);
+    c->open_segments = 0;
+}
+
+struct hsk_segment *hsk_content_segment(struct hsk_content *c, uint32_t number, GError **error)
 {
     G_GNUC_UNUSED g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&c->lock);
     struct segment_slot *s = g_hash_table_lookup(c->segments, GUINT_TO_POINTER(number));
@@ -111,11 +124,14 @@ const struct hsk_segment *hsk_content_segment(struct hsk_content *c, uint32_t nu
         return NULL;
     }
     struct hsk_member m;
+    if (s->segment == NULL && c->open_segments >= MAX_OPEN)
+        close_segments(c);
     if (s->segment == NULL && open_member(c, s->name, &m, error)) {
         s->segment = hsk_segment_open(&m, &s->id, c->label, error);
         hsk_member_close(&m);
+        c->open_segments += s->segment != NULL;
     }
-    return s->segment;
+    return s->segment == NULL ? NULL : hsk_segment_ref(s->segment);
 }
 
 static GBytes *cache_get(struct hsk_content *c, uint64_t key)
@@ -154,7 +170,7 @@ static GBytes *get_frame(struct hsk_content *c, uint64_t entry, GError **error)
     GBytes *bytes = cache_get(c, key);
     if (bytes != NULL)
         return bytes;
-    const struct hsk_segment *s = hsk_content_segment(c, hsk_entry_segment(entry), error);
+    HSK_AUTO(hsk_segment, s) = hsk_content_segment(c, hsk_entry_segment(entry), error);
     if (s == NULL)
         return NULL;
     bytes = hsk_segment_decode(s, hsk_entry_frame(entry), error);
@@ -179,21 +195,21 @@ bool hsk_content_page(struct hsk_content *c, uint64_t entry, void *dst, GError *
     return true;
 }
 
+/* Reads under the lock: nodes are small, and no descriptor can be closed under a reader. */
 static bool load_map(void *opaque, uint32_t number, uint32_t offset, void *buf, size_t len, GError **error)
 {
     struct hsk_content *c = opaque;
-    struct hsk_member *m;
-    {
-        G_GNUC_UNUSED g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&c->lock);
-        m = g_hash_table_lookup(c->maps, GUINT_TO_POINTER(number));
-        if (m == NULL) {
-            g_autofree char *name = g_strdup_printf("map/%06u", number);
-            struct hsk_member found;
-            if (!open_member(c, name, &found, error))
-                return false;
-            m = g_memdup2(&found, sizeof(found));
-            g_hash_table_insert(c->maps, GUINT_TO_POINTER(number), m);
-        }
+    G_GNUC_UNUSED g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&c->lock);
+    struct hsk_member *m = g_hash_table_lookup(c->maps, GUINT_TO_POINTER(number));
+    if (m == NULL) {
+        g_autofree char *name = g_strdup_printf("map/%06u", number);
+        struct hsk_member found;
+        if (!open_member(c, name, &found, error))
+            return false;
+        if (g_hash_table_size(c->maps) >= MAX_OPEN)
+            g_hash_table_remove_all(c->maps);
+        m = g_memdup2(&found, sizeof(found));
+        g_hash_table_insert(c->maps, GUINT_TO_POINTER(number), m);
     }
     int r = hsk_member_read(m, offset, buf, len);
     return r == 0 || hsk_io_error(error, r, "read map/%06u of %s", number, c->label);
@@ -219,7 +235,7 @@ GBytes *hsk_content_blob(struct hsk_content *c, const struct hsk_blob *b, GError
     g_autoptr(GByteArray) out = g_byte_array_new();
     for (guint i = 0; i < b->frames->len; i++) {
         uint64_t entry = g_array_index(b->frames, uint64_t, i);
-        const struct hsk_segment *s = hsk_content_segment(c, hsk_entry_segment(entry), error);
+        HSK_AUTO(hsk_segment, s) = hsk_content_segment(c, hsk_entry_segment(entry), error);
         g_autoptr(GBytes) raw = s == NULL ? NULL : hsk_segment_decode(s, hsk_entry_frame(entry), error);
         if (raw == NULL)
             return NULL;

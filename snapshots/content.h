@@ -3,7 +3,7 @@
  * Content by location: the segments and map members of a document, wherever they are (its instance or the .hva), and the
  * cache of decoded frames.
  *
- * Threads: any; the lock is held for look-ups only, never while reading or decoding.
+ * Threads: any; the lock is held for look-ups and page map nodes, never while frames are read or decoded.
  */
 #pragma once
 
@@ -18,8 +18,8 @@ HSK_DEFINE_AUTO(hsk_content, hsk_content_free)
 void hsk_content_set_base(struct hsk_content *c, const struct hsk_carrier *base);
 /* Makes a segment of ROOT known; other entries are ignored. */
 void hsk_content_add(struct hsk_content *c, const struct hsk_root_entry *e);
-/* Borrowed, lives as long as the content. */
-const struct hsk_segment *hsk_content_segment(struct hsk_content *c, uint32_t number, GError **error);
+/* A reference to give back with hsk_segment_free. */
+struct hsk_segment *hsk_content_segment(struct hsk_content *c, uint32_t number, GError **error);
 /* One page of a frame; entry 0 gives zeros. */
 bool hsk_content_page(struct hsk_content *c, uint64_t entry, void *dst, GError **error);
 struct hsk_map_source hsk_content_maps(struct hsk_content *c);

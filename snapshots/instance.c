@@ -219,6 +219,7 @@ static bool make_instance(struct hsk_doc *doc, const char *instances, GError **e
     g_autofree char *folder = g_build_filename(instances, id, NULL);
     if (mkdir(folder, 0700) < 0)
         return hsk_io_error(error, errno, "make the folder %s", folder);
+    doc->instance = g_strdup(id);
     bool busy;
     doc->dirfd = open_instance(folder, &busy);
     if (doc->dirfd < 0)
@@ -227,7 +228,6 @@ static bool make_instance(struct hsk_doc *doc, const char *instances, GError **e
         if (mkdirat(doc->dirfd, folders[i], 0700) < 0)
             return hsk_io_error(error, errno, "make the folder %s/%s", folder, folders[i]);
     }
-    doc->instance = g_strdup(id);
     doc->root = hsk_root_copy(doc->base_root);
     doc->root->log_number = 1;
     doc->root->log_seq = 1;
@@ -281,8 +281,13 @@ bool hsk_instance_attach(struct hsk_doc *doc, char **orphan, GError **error)
         return hsk_io_error(error, errno, "make the folder %s", instances);
     if (!find_instance(doc, instances, &id, orphan, error))
         return false;
-    if (id == NULL && !make_instance(doc, instances, error))
+    if (id == NULL && !make_instance(doc, instances, error)) {
+        if (doc->instance != NULL) {
+            g_autofree char *half = g_build_filename(instances, doc->instance, NULL);
+            remove_instance(half);
+        }
         return false;
+    }
     if (id == NULL) {
         g_autofree char *folder = g_build_filename(instances, doc->instance, NULL);
         doc->dir = hsk_carrier_open_dir(doc->dirfd, folder);

@@ -57,6 +57,11 @@ void hsk_index_free(struct hsk_index *x)
     g_free(x);
 }
 
+size_t hsk_index_used(const struct hsk_index *x)
+{
+    return x->used;
+}
+
 /* The slot that holds key, or the free one where it belongs. */
 static struct slot *find(const struct hsk_index *x, XXH128_hash_t key)
 {

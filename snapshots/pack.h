@@ -13,6 +13,7 @@
 struct hsk_index;
 struct hsk_index *hsk_index_new(void);
 void hsk_index_free(struct hsk_index *index);
+size_t hsk_index_used(const struct hsk_index *index); /* pages it knows */
 HSK_DEFINE_AUTO(hsk_index, hsk_index_free)
 
 struct hsk_pack;

@@ -11,6 +11,20 @@
 #include <errno.h>
 #include <sys/stat.h>
 
+/* The timeline stays here: the nearest ancestor that goes along is the current version there. */
+static void find_current(struct hsk_doc *doc, struct hsk_root *root)
+{
+    const struct hsk_record *now = hsk_doc_find(doc, root->current);
+    if (now == NULL || now->info.kind != HSK_VERSION_AUTO)
+        return;
+    root->current[0] = '\0';
+    for (guint i = 0; i < now->ancestors->len && root->current[0] == '\0'; i++) {
+        const struct hsk_record *r = hsk_doc_find(doc, g_ptr_array_index(now->ancestors, i));
+        if (r != NULL && r->info.kind != HSK_VERSION_AUTO)
+            g_strlcpy(root->current, r->info.id, sizeof(root->current));
+    }
+}
+
 /* What the .hva's ROOT shall be; NULL in *root: it says so already. */
 static bool make_root(struct hsk_doc *doc, struct hsk_root **out, GError **error)
 {
@@ -21,6 +35,7 @@ static bool make_root(struct hsk_doc *doc, struct hsk_root **out, GError **error
         if (r->info.kind == HSK_VERSION_AUTO)
             hsk_root_remove(root, name);
     }
+    find_current(doc, root);
     if (!hsk_doc_sweep(doc, root, doc->versions, error))
         return false;
     root->log_number = 0;

@@ -10,6 +10,8 @@
 #include <sodium.h>
 #include <stdio.h>
 
+#define MAX_INDEXED_PAGES (1u << 20) /* about 80 MiB of memory for 4 GiB of pages; then it begins anew */
+
 struct commit {
     struct hsk_doc *doc;
     const struct hsk_take_point *point;
@@ -266,6 +268,8 @@ bool hsk_version_commit(struct hsk_doc *doc, struct hsk_take_point *p, const str
     }
     struct commit c = {.doc = doc, .point = point, .take = t, .root = hsk_root_copy(doc->root), .record = hsk_record_new(),
                        .maps = g_ptr_array_new_with_free_func((GDestroyNotify)hsk_pagemap_free)};
+    if (doc->index != NULL && hsk_index_used(doc->index) > MAX_INDEXED_PAGES)
+        g_clear_pointer(&doc->index, hsk_index_free);
     if (doc->index == NULL)
         doc->index = hsk_index_new();
     hsk_dir_sink_init(&c.sink, doc->io, doc->dirfd, doc->path);

@@ -31,7 +31,7 @@ static bool check_member(struct check *c, const struct hsk_root_entry *e, GError
         return hsk_damaged(error, c->doc->path, "%s is not the one that was written", e->name);
     c->done += m.size;
     if (e->is_segment) {
-        const struct hsk_segment *s = hsk_content_segment(c->doc->content, e->segment.number, error);
+        HSK_AUTO(hsk_segment, s) = hsk_content_segment(c->doc->content, e->segment.number, error);
         if (s == NULL || !hsk_segment_check(s, error))
             return false;
     }
@@ -41,7 +41,7 @@ static bool check_member(struct check *c, const struct hsk_root_entry *e, GError
 static bool check_page(void *opaque, uint64_t page, uint64_t entry, GError **error)
 {
     struct hsk_doc *doc = ((struct check *)opaque)->doc;
-    const struct hsk_segment *s = hsk_content_segment(doc->content, hsk_entry_segment(entry), error);
+    HSK_AUTO(hsk_segment, s) = hsk_content_segment(doc->content, hsk_entry_segment(entry), error);
     if (s == NULL)
         return false;
     const struct hsk_frame *f = hsk_segment_frame(s, hsk_entry_frame(entry));

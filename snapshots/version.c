@@ -230,7 +230,7 @@ static gint by_entry(gconstpointer a, gconstpointer b)
 /* The pages p[0..n) all come from one frame: straight into place if they are the frame in order, else through a buffer. */
 static bool fill_frame(struct hsk_version *v, const struct placed *p, size_t n, uint8_t *host, uint8_t *buf, GError **error)
 {
-    const struct hsk_segment *s = hsk_content_segment(v->doc->content, hsk_entry_segment(p[0].entry), error);
+    HSK_AUTO(hsk_segment, s) = hsk_content_segment(v->doc->content, hsk_entry_segment(p[0].entry), error);
     if (s == NULL)
         return false;
     const struct hsk_frame *f = hsk_segment_frame(s, hsk_entry_frame(p[0].entry));
@@ -249,6 +249,57 @@ static bool fill_frame(struct hsk_version *v, const struct placed *p, size_t n, 
     return true;
 }
 
+/* A share of the frames for one thread. */
+struct filler {
+    struct hsk_version *v;
+    const struct placed *pages;
+    size_t n;
+    uint8_t *host;
+    GError *error;
+};
+
+static gpointer fill_frames(gpointer opaque)
+{
+    struct filler *f = opaque;
+    g_autofree uint8_t *buf = g_malloc(HSK_FRAME_MAX_BYTES);
+    for (size_t i = 0, n; i < f->n && f->error == NULL; i += n) {
+        for (n = 1; i + n < f->n && f->pages[i + n].entry >> 8 == f->pages[i].entry >> 8; n++)
+            ;
+        fill_frame(f->v, f->pages + i, n, f->host, buf, &f->error);
+    }
+    return NULL;
+}
+
+/* Shares the sorted pages out, never splitting a frame. */
+static bool fill_pages(struct hsk_version *v, const struct placed *pages, size_t n, uint8_t *host, GError **error)
+{
+    enum { MAX_THREADS = 8 };
+    struct filler fillers[MAX_THREADS];
+    GThread *threads[MAX_THREADS];
+    unsigned count = MIN(g_get_num_processors(), MAX_THREADS);
+    size_t from = 0;
+    for (unsigned i = 0; i < count; i++) {
+        size_t to = i + 1 == count ? n : MAX(from, n / count * (i + 1));
+        while (to > from && to < n && pages[to].entry >> 8 == pages[to - 1].entry >> 8)
+            to++;
+        fillers[i] = (struct filler){.v = v, .pages = pages + from, .n = to - from, .host = host};
+        threads[i] = g_thread_new("fill", fill_frames, &fillers[i]);
+        from = to;
+    }
+    bool ok = true;
+    for (unsigned i = 0; i < count; i++) {
+        g_thread_join(threads[i]);
+        if (fillers[i].error == NULL)
+            continue;
+        if (ok)
+            g_propagate_error(error, fillers[i].error);
+        else
+            g_error_free(fillers[i].error);
+        ok = false;
+    }
+    return ok;
+}
+
 bool hsk_version_fill(struct hsk_version *v, const char *object, void *host, uint64_t size_bytes, GError **error)
 {
     const struct hsk_object *o = need_object(v, object, error);
@@ -264,15 +315,7 @@ bool hsk_version_fill(struct hsk_version *v, const char *object, void *host, uin
     if (!hsk_pagemap_walk(&source, &o->root, o->size_bytes / HSK_PAGE_SIZE, &visitor, error))
         return false;
     g_array_sort(pages, by_entry);
-    g_autofree uint8_t *buf = g_malloc(HSK_FRAME_MAX_BYTES);
-    const struct placed *p = (const struct placed *)(void *)pages->data;
-    for (size_t i = 0, n; i < pages->len; i += n) {
-        for (n = 1; i + n < pages->len && p[i + n].entry >> 8 == p[i].entry >> 8; n++)
-            ;
-        if (!fill_frame(v, p + i, n, host, buf, error))
-            return false;
-    }
-    return true;
+    return fill_pages(v, (const struct placed *)(void *)pages->data, pages->len, host, error);
 }
 
 /* ---- going on from a version ---- */

@@ -32,6 +32,8 @@ struct hsk_segment_id {
 struct hsk_segment;
 /* Takes m (also on failure). Reads and checks the frame table. */
 struct hsk_segment *hsk_segment_open(struct hsk_member *m, const struct hsk_segment_id *id, const char *label, GError **error);
+struct hsk_segment *hsk_segment_ref(struct hsk_segment *s);
+/* Gives one reference back; with the last one the member is closed. */
 void hsk_segment_free(struct hsk_segment *s);
 HSK_DEFINE_AUTO(hsk_segment, hsk_segment_free)
 uint32_t hsk_segment_nframes(const struct hsk_segment *s);
