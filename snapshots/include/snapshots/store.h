@@ -95,6 +95,10 @@ void hsk_take_abandon(struct hsk_take_point *p);
    committed or reverted-to version (hsk_doc_current), which becomes this one (not for BEFORE_REVERT and AUTO). id_out[33], bytes_added may be NULL. Takes p. */
 bool hsk_version_commit(struct hsk_doc *doc, struct hsk_take_point *p, const struct hsk_take *t, char *id_out,
                         uint64_t *bytes_added, GError **error);
+/* The log of disk writes grows until a version is committed. If it is larger than limit_bytes, moves its content to where a
+   version's would go, without making one; durable when it returns true. Threads as hsk_version_commit; the disks and the
+   machine go on meanwhile. Call it now and then, with 1 GiB or so. */
+bool hsk_doc_fold(struct hsk_doc *doc, uint64_t limit_bytes, GError **error);
 
 /* ---- going back ---- */
 
