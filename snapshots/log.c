@@ -26,6 +26,7 @@ struct log_file {
     uint32_t number;
     int fd;
     bool synced;
+    uint64_t bytes;
 };
 
 struct hsk_log {
@@ -82,9 +83,9 @@ static void seal(uint8_t head[HEADER_BYTES], const void *data, size_t bytes, uin
     memcpy(out, c.digest, 16);
 }
 
-static void add_file(struct hsk_log *log, uint32_t number, int fd)
+static void add_file(struct hsk_log *log, uint32_t number, int fd, uint64_t bytes)
 {
-    struct log_file f = {.number = number, .fd = fd};
+    struct log_file f = {.number = number, .fd = fd, .bytes = bytes};
     G_GNUC_UNUSED g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&log->lock);
     g_array_append_val(log->files, f);
 }
@@ -113,7 +114,7 @@ static int open_new(struct hsk_log *log)
     log->fd = fd;
     log->end = HEADER_BYTES;
     log->names_synced = false;
-    add_file(log, log->next_number++, hsk_steal_fd(&fd));
+    add_file(log, log->next_number++, hsk_steal_fd(&fd), HEADER_BYTES);
     return 0;
 }
 
@@ -150,6 +151,7 @@ int hsk_log_append(struct hsk_log *log, uint32_t disk, uint64_t page, uint32_t n
     f->synced = false;
     *loc = data == NULL ? HSK_LOC_HOLE : make_loc(f->number, log->end + HEADER_BYTES);
     log->end += HEADER_BYTES + bytes;
+    f->bytes = log->end;
     log->next_seq++;
     return 0;
 }
@@ -184,6 +186,14 @@ int hsk_log_flush(struct hsk_log *log)
         log->names_synced = log->sync_error == 0;
     }
     return log->sync_error;
+}
+
+uint64_t hsk_log_bytes(struct hsk_log *log)
+{
+    uint64_t bytes = 0;
+    for (guint i = 0; i < log->files->len; i++)
+        bytes += g_array_index(log->files, struct log_file, i).bytes;
+    return bytes;
 }
 
 void hsk_log_fail(struct hsk_log *log, int err)
@@ -252,12 +262,12 @@ static int64_t replay_record(struct replay *rp, int fd, uint32_t number, uint64_
     return (int64_t)(HEADER_BYTES + bytes);
 }
 
-/* Replays one file and cuts off what is not whole. *follows: it continues the files before it. */
-static int replay_file(struct replay *rp, int fd, uint32_t number, bool *follows)
+/* Replays one file and cuts off what is not whole. *bytes: what is left, 0 if it does not continue the files before it. */
+static int replay_file(struct replay *rp, int fd, uint32_t number, uint64_t *bytes)
 {
     uint8_t head[HEADER_BYTES], want[16];
     struct stat st;
-    *follows = false;
+    *bytes = 0;
     if (fstat(fd, &st) < 0)
         return -errno;
     uint64_t size = (uint64_t)st.st_size;
@@ -270,7 +280,6 @@ static int replay_file(struct replay *rp, int fd, uint32_t number, bool *follows
     if (memcmp(head, "HVALOG1", 8) != 0 || hsk_get32(head + 8) != number || memcmp(want, head + 48, 16) != 0 ||
         hsk_get64(head + 24) != rp->log->next_seq)
         return 0;
-    *follows = true;
     uint64_t off = HEADER_BYTES;
     for (;;) {
         int64_t n = replay_record(rp, fd, number, hsk_get64(head + 16), off, size);
@@ -280,6 +289,7 @@ static int replay_file(struct replay *rp, int fd, uint32_t number, bool *follows
             break;
         off += (uint64_t)n;
     }
+    *bytes = off;
     return ftruncate(fd, (off_t)off) < 0 ? -errno : 0;
 }
 
@@ -322,12 +332,12 @@ bool hsk_log_recover(struct hsk_log *log, hsk_log_apply_fn apply, void *opaque, 
             continue;
         }
         HSK_AUTOFD fd = openat(log->dirfd, name, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
-        bool follows = false;
-        int r = fd < 0 ? -errno : replay_file(&rp, fd, number, &follows);
+        uint64_t bytes = 0;
+        int r = fd < 0 ? -errno : replay_file(&rp, fd, number, &bytes);
         if (r < 0)
             return hsk_io_error(error, r, "read %s of %s", name, log->label);
-        if (follows) {
-            add_file(log, number, hsk_steal_fd(&fd));
+        if (bytes > 0) {
+            add_file(log, number, hsk_steal_fd(&fd), bytes);
         } else {
             stop = true;
             unlinkat(log->dirfd, name, 0);

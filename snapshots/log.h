@@ -30,5 +30,6 @@ G_GNUC_WARN_UNUSED_RESULT int hsk_log_flush(struct hsk_log *log);
 void hsk_log_rotate(struct hsk_log *log, uint32_t *number, uint64_t *seq);
 /* Removes the files before number. */
 void hsk_log_drop_before(struct hsk_log *log, uint32_t number);
+uint64_t hsk_log_bytes(struct hsk_log *log);
 /* Nothing can be appended any more: every call fails with err. */
 void hsk_log_fail(struct hsk_log *log, int err);

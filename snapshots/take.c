@@ -18,6 +18,7 @@ struct commit {
     const struct hsk_take *take;
     struct hsk_root *root;               /* the new one */
     struct hsk_record *record;
+    bool fold;                           /* the disks only, and no version comes of it */
     struct hsk_dir_sink sink;
     struct hsk_segment_writer *writer;
     struct hsk_pack *pack;
@@ -207,9 +208,11 @@ static bool add_record(struct commit *c, GError **error)
     return true;
 }
 
-/* One saved state is kept: the older ones go with the commit of a newer one. */
-static bool drop_older_saved(struct commit *c, GError **error)
+/* One saved state is kept: the older ones go with the commit of a newer one. Folding leaves what was folded before behind. */
+static bool drop_unneeded(struct commit *c, GError **error)
 {
+    if (c->fold)
+        return hsk_doc_sweep(c->doc, c->root, c->doc->versions, error);
     if (c->take->kind != HSK_VERSION_SAVED)
         return true;
     g_autoptr(GPtrArray) records = g_ptr_array_new();
@@ -234,7 +237,8 @@ static void adopt(struct commit *c)
     struct hsk_doc *doc = c->doc;
     for (guint i = 0; i < doc->root->entries->len; i++)
         hsk_content_add(doc->content, g_ptr_array_index(doc->root->entries, i));
-    g_ptr_array_add(doc->versions, g_steal_pointer(&c->record));
+    if (!c->fold)
+        g_ptr_array_add(doc->versions, g_steal_pointer(&c->record));
     for (guint i = doc->versions->len; i-- > 0;) {
         const struct hsk_record *r = g_ptr_array_index(doc->versions, i);
         g_autofree char *name = hsk_version_member(r->info.id);
@@ -243,7 +247,7 @@ static void adopt(struct commit *c)
     }
     hsk_doc_find_saved(doc);
     hsk_disks_rebase(doc, doc->root, c->point->layer);
-    if (c->take->kind == HSK_VERSION_SAVED) {
+    if (c->fold || c->take->kind == HSK_VERSION_SAVED) {
         g_clear_pointer(&doc->index, hsk_index_free); /* it may know pages of members that are gone */
         hsk_instance_clean(doc);
     }
@@ -254,19 +258,19 @@ static bool do_commit(struct commit *c, GError **error)
     c->root->log_number = c->point->log_number;
     c->root->log_seq = c->point->log_seq;
     begin_record(c);
-    return add_content(c, error) && add_maps(c, error) && add_record(c, error) && drop_older_saved(c, error) &&
+    return add_content(c, error) && add_maps(c, error) && (c->fold || add_record(c, error)) && drop_unneeded(c, error) &&
            hsk_dir_sink_sync(&c->sink, error) && hsk_doc_commit_root(c->doc, c->root, error);
 }
 
-bool hsk_version_commit(struct hsk_doc *doc, struct hsk_take_point *p, const struct hsk_take *t, char *id_out, uint64_t *bytes_added,
-                        GError **error)
+static bool run_commit(struct hsk_doc *doc, struct hsk_take_point *p, const struct hsk_take *t, bool fold, char *id_out, uint64_t *bytes_added,
+                       GError **error)
 {
     g_autofree struct hsk_take_point *point = p;
     if (!hsk_layer_is_live(doc, p->layer)) {
         g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED, "%s: a later version was saved before this one", doc->path);
         return false;
     }
-    struct commit c = {.doc = doc, .point = point, .take = t, .root = hsk_root_copy(doc->root), .record = hsk_record_new(),
+    struct commit c = {.doc = doc, .point = point, .take = t, .fold = fold, .root = hsk_root_copy(doc->root), .record = hsk_record_new(),
                        .maps = g_ptr_array_new_with_free_func((GDestroyNotify)hsk_pagemap_free)};
     if (doc->index != NULL && hsk_index_used(doc->index) > MAX_INDEXED_PAGES)
         g_clear_pointer(&doc->index, hsk_index_free);
@@ -296,6 +300,21 @@ bool hsk_version_commit(struct hsk_doc *doc, struct hsk_take_point *p, const str
     g_ptr_array_unref(c.maps);
     hsk_record_free(c.record);
     return ok;
+}
+
+bool hsk_version_commit(struct hsk_doc *doc, struct hsk_take_point *p, const struct hsk_take *t, char *id_out, uint64_t *bytes_added,
+                        GError **error)
+{
+    return run_commit(doc, p, t, false, id_out, bytes_added, error);
+}
+
+bool hsk_doc_fold(struct hsk_doc *doc, uint64_t limit_bytes, GError **error)
+{
+    const struct hsk_take disks_only = {.kind = HSK_VERSION_AUTO};
+    g_mutex_lock(&doc->disk_lock);
+    bool needed = hsk_log_bytes(doc->log) > limit_bytes;
+    g_mutex_unlock(&doc->disk_lock);
+    return !needed || run_commit(doc, hsk_take_begin(doc), &disks_only, true, NULL, NULL, error);
 }
 
 bool hsk_doc_drop(struct hsk_doc *doc, const char *id, GError **error)

@@ -284,6 +284,53 @@ static void versions_are_found_by_id_prefix_title_or_as_the_newest(void **state)
     hsk_doc_close(doc);
 }
 
+static void folding_the_log_changes_nothing_but_its_size(void **state)
+{
+    struct scratch *s = *state;
+    char id[33], automatic[33];
+    assert_ok(make_document(s, NULL, &error));
+    struct hsk_doc *doc = open_doc(s);
+    assert_ok(take(doc, "first", HSK_VERSION_USER, NULL, id, &error));
+    assert_false(hsk_doc_live_changed(doc));
+    for (unsigned i = 0; i < 500; i++)
+        assert_int_equal(write_disk_page(doc, 5 + i % 3, i), 0);
+    uint64_t before = hsk_log_bytes(doc->log);
+    assert_ok(hsk_doc_fold(doc, 1 << 30, &error));
+    assert_int_equal(hsk_log_bytes(doc->log), before);
+    assert_ok(hsk_doc_fold(doc, 1 << 20, &error));
+    assert_int_equal(hsk_log_bytes(doc->log), 0);
+    assert_true(hsk_doc_live_changed(doc));
+    guint members = doc->root->entries->len;
+    for (unsigned i = 0; i < 500; i++)
+        assert_int_equal(write_disk_page(doc, 5 + i % 3, i + 3), 0);
+    assert_ok(hsk_doc_fold(doc, 1 << 20, &error));
+    assert_int_equal(doc->root->entries->len, members); /* what was folded first is gone */
+    for (unsigned i = 0; i < 500; i++)
+        assert_int_equal(write_disk_page(doc, 5 + i % 3, i), 0);
+    assert_ok(hsk_doc_fold(doc, 1 << 20, &error));
+    assert_int_equal(doc->versions->len, 1);
+    assert_string_equal(hsk_doc_current(doc), id);
+    hsk_doc_close(doc);
+    doc = open_doc(s);
+    assert_true(hsk_doc_live_changed(doc));
+    assert_disk_page(doc, 5, 498);
+    assert_disk_page(doc, 6, 499);
+    assert_disk_page(doc, 7, 497);
+    assert_ok(take(doc, "timeline", HSK_VERSION_AUTO, NULL, automatic, &error));
+    struct hsk_version *v;
+    assert_ok((v = hsk_version_open(doc, automatic, &error)) != NULL);
+    assert_ok(hsk_version_make_current(doc, v, &error));
+    hsk_version_free(v);
+    /* the timeline stays here: the document goes on from its own last version */
+    assert_ok(hsk_doc_publish(doc, &error));
+    assert_string_equal(hsk_doc_current(doc), automatic);
+    assert_string_equal(doc->base_root->current, id);
+    hsk_doc_close(doc);
+    assert_ok(hsk_doc_verify(s->doc, NULL, NULL, &error));
+    assert_ok((doc = hsk_doc_open(s->doc, true, NULL, &error)) != NULL);
+    hsk_doc_close(doc);
+}
+
 /* ---- a disk thread beside commits ---- */
 
 struct writer {
@@ -396,6 +443,7 @@ int main(void)
         T(only_the_newest_saved_state_is_kept),
         T(dropping_versions_frees_their_files_and_keeps_the_others),
         T(versions_are_found_by_id_prefix_title_or_as_the_newest),
+        T(folding_the_log_changes_nothing_but_its_size),
         T(disks_work_while_versions_are_committed),
         T(takes_are_committed_in_order_or_not_at_all),
         T(a_document_replaced_while_open_is_not_written_to),
