@@ -6,7 +6,7 @@ import subprocess
 import time
 
 import harness
-from harness import BIN, KERNEL
+from harness import KERNEL
 
 
 class Ends(harness.Case):
@@ -64,7 +64,7 @@ class Ends(harness.Case):
         self.fail('the machine process lives on')
 
     def start(self, append):
-        p = subprocess.Popen([BIN + '/hva', 'boot', '--engine', 'soft', '--no-window', '--kernel', KERNEL, '--append', append],
+        p = subprocess.Popen([harness.BIN + '/hva', 'boot', '--engine', 'soft', '--no-window', '--kernel', KERNEL, '--append', append],
                              stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=self.env)
         self.assertEqual(p.stdout.readline(), 'hello\n')
         return p
@@ -141,7 +141,7 @@ class Refusals(harness.Case):
     def test_disk_in_use(self):
         with open(self.path('disk'), 'wb') as f:
             f.truncate(1 << 20)
-        p = subprocess.Popen([BIN + '/hva', 'boot', '--engine', 'soft', '--no-window', '--kernel', KERNEL, '--append', 'hang',
+        p = subprocess.Popen([harness.BIN + '/hva', 'boot', '--engine', 'soft', '--no-window', '--kernel', KERNEL, '--append', 'hang',
                               '--disk', self.path('disk')], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, env=self.env)
         p.stdout.readline()
         try:

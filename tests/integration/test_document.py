@@ -9,7 +9,7 @@ import subprocess
 import time
 
 import harness
-from harness import BIN, KERNEL, Running
+from harness import KERNEL, Running
 
 LOOPS = 50 if os.environ.get('HVA_LONG') else 8
 
@@ -291,7 +291,7 @@ class BadInput(Document):
 
     def test_without_display_it_says_so(self):
         doc = self.create(append='poweroff')
-        p = subprocess.run([BIN + '/hva', 'run', doc], stdin=subprocess.DEVNULL, capture_output=True, text=True, env=self.env, timeout=60)
+        p = subprocess.run([harness.BIN + '/hva', 'run', doc], stdin=subprocess.DEVNULL, capture_output=True, text=True, env=self.env, timeout=60)
         self.assertEqual((p.returncode, p.stdout), (0, 'hello\n'))
         self.assertIn('no display', p.stderr)
 
