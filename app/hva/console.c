@@ -82,7 +82,7 @@ int hsk_cmd_console(int argc, char **argv)
 {
     const GOptionEntry entries[] = {{NULL}};
     g_autoptr(GError) error = NULL;
-    struct termios saved;
+    struct termios saved = {0};
     int status = 0;
 
     if (!hsk_parse_options(&argc, &argv, "MACHINE - the serial line of a running machine", entries, &status))

@@ -213,14 +213,14 @@ static void tidy_job(struct hsk_op *op)
 static void tidied(struct hsk_op *op)
 {
     struct hsk_document *d = op->d;
+    g_autofree char *text = NULL;
 
     if (op->error) {
-        g_autofree char *text =
-            g_strdup_printf("everything is saved in this computer's own store, but not yet in the document: %s", op->error->message);
+        text = g_strdup_printf("everything is saved in this computer's own store, but not in the document: %s", op->error->message);
         hsk_complain(text);
     }
     g_clear_error(&op->error);
-    hsk_control_broadcast(d->control, json_pack("{s:s}", "event", "closing"));
+    hsk_control_broadcast(d->control, json_pack("{s:s, s:s?}", "event", "closing", "text", text));
     /* No next operation: the end comes first. */
     d->ending = true;
     hsk_op_finish(op, NULL);
