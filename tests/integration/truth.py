@@ -62,7 +62,7 @@ class Truth(harness.Case):
         return out
 
     def count(self, c):
-        return int(self.shell(c, 'cat /mem/c')
+        return int(self.shell(c, 'cat /mem/c'))
 
     def goes_on(self, c, since):
         """The count is that of the same process, a little later."""
