@@ -8,7 +8,9 @@
 #include <display/keymap.h>
 #include <unistd.h>
 
-#define MAX_TYPED 4096
+#define MAX_TYPED   4096
+#define MAX_STROKES 16384
+#define STROKE_MS   5
 
 /* Who waits for a screenshot; the machine answers in the order it was asked. */
 struct hsk_screenshot {
@@ -180,9 +182,72 @@ static void cmd_screenshot(struct hsk_document *d, struct hsk_conn *c, const jso
         hsk_screenshots_refuse(d, "the machine process does not answer");
 }
 
+/* ---- typing: a keyboard sends one key after the other, and no guest takes a page of them at once ---- */
+
+struct hsk_stroke {
+    uint16_t code;
+    bool down;
+    struct hsk_conn *conn;    /* not a key but the end of a request: answer it */
+    json_t *id;
+};
+
+static void stroke_free(struct hsk_stroke *k)
+{
+    hsk_conn_unref(k->conn);
+    json_decref(k->id);
+    g_free(k);
+}
+
+static gboolean next_stroke(gpointer opaque)
+{
+    struct hsk_document *d = opaque;
+    struct hsk_stroke *k = g_queue_pop_head(&d->strokes);
+
+    if (!k) {
+        d->strokes_source = 0;
+        return G_SOURCE_REMOVE;
+    }
+    if (k->conn)
+        hsk_conn_reply(k->conn, k->id, NULL);
+    else
+        hsk_child_send(d->now.child, json_pack("{s:s, s:i, s:b}", "cmd", "key", "code", (int)k->code, "down", k->down), -1);
+    stroke_free(k);
+    return G_SOURCE_CONTINUE;
+}
+
+void hsk_strokes_clear(struct hsk_document *d)
+{
+    g_clear_handle_id(&d->strokes_source, g_source_remove);
+    g_queue_clear_full(&d->strokes, (GDestroyNotify)stroke_free);
+}
+
+static void push_stroke(struct hsk_document *d, struct hsk_stroke stroke)
+{
+    struct hsk_stroke *k = g_new(struct hsk_stroke, 1);
+
+    *k = stroke;
+    g_queue_push_tail(&d->strokes, k);
+    if (!d->strokes_source)
+        d->strokes_source = g_timeout_add(STROKE_MS, next_stroke, d);
+}
+
 static void send_key(struct hsk_document *d, uint16_t code, bool down)
 {
-    hsk_child_send(d->now.child, json_pack("{s:s, s:i, s:b}", "cmd", "key", "code", (int)code, "down", down), -1);
+    push_stroke(d, (struct hsk_stroke){.code = code, .down = down});
+}
+
+/* Answers when all keys before it are sent. */
+static void ok_when_typed(struct hsk_document *d, struct hsk_conn *c, const json_t *q)
+{
+    push_stroke(d, (struct hsk_stroke){.conn = hsk_conn_ref(c), .id = json_deep_copy(json_object_get(q, "id"))});
+}
+
+static bool keyboard_busy(struct hsk_document *d, struct hsk_conn *c, const json_t *q)
+{
+    if (g_queue_get_length(&d->strokes) < MAX_STROKES)
+        return false;
+    refuse(c, json_object_get(q, "id"), HSK_ERROR_BUSY, "too much is still being typed; try again in a moment");
+    return true;
 }
 
 static void cmd_key(struct hsk_document *d, struct hsk_conn *c, const json_t *q)
@@ -190,6 +255,8 @@ static void cmd_key(struct hsk_document *d, struct hsk_conn *c, const json_t *q)
     const json_t *list = json_object_get(q, "keys"), *v;
     size_t i;
 
+    if (keyboard_busy(d, c, q))
+        return;
     json_array_foreach(list, i, v) {
         uint16_t codes[8];
         const char *name = json_string_value(v);
@@ -205,44 +272,45 @@ static void cmd_key(struct hsk_document *d, struct hsk_conn *c, const json_t *q)
         for (unsigned k = n; k > 0; k--)
             send_key(d, codes[k - 1], false);
     }
-    ok(c, q);
+    ok_when_typed(d, c, q);
 }
 
-static bool type_char(struct hsk_document *d, gunichar ch)
+static void type_char(struct hsk_document *d, const struct hsk_keystroke *k)
 {
     const uint16_t shift = hsk_key_from_name("shift");
-    struct hsk_keystroke k;
 
-    if (!hsk_key_from_char(ch, &k))
-        return false;
-    if (k.shift)
+    if (k->shift)
         send_key(d, shift, true);
-    send_key(d, k.code, true);
-    send_key(d, k.code, false);
-    if (k.shift)
+    send_key(d, k->code, true);
+    send_key(d, k->code, false);
+    if (k->shift)
         send_key(d, shift, false);
-    return true;
 }
 
 static void cmd_type(struct hsk_document *d, struct hsk_conn *c, const json_t *q)
 {
     const char *text = hsk_json_str(q, "text", "");
+    struct hsk_keystroke k;
 
+    if (keyboard_busy(d, c, q))
+        return;
     if (strlen(text) > MAX_TYPED) {
         refuse(c, json_object_get(q, "id"), HSK_ERROR_USAGE, "that is too long to be typed at once");
         return;
     }
     for (const char *p = text; *p; p = g_utf8_next_char(p)) {
-        struct hsk_keystroke k;
         if (!hsk_key_from_char(g_utf8_get_char(p), &k)) {
-            g_autofree char *why = g_strdup_printf("the US keyboard has no key for \"%.*s\", so nothing was typed", (int)(g_utf8_next_char(p) - p), p);
+            g_autofree char *why = g_strdup_printf("the US keyboard has no key for \"%.*s\", so nothing was typed",
+                                                   (int)(g_utf8_next_char(p) - p), p);
             refuse(c, json_object_get(q, "id"), HSK_ERROR_USAGE, why);
             return;
         }
     }
-    for (const char *p = text; *p; p = g_utf8_next_char(p))
-        type_char(d, g_utf8_get_char(p));
-    ok(c, q);
+    for (const char *p = text; *p; p = g_utf8_next_char(p)) {
+        if (hsk_key_from_char(g_utf8_get_char(p), &k))
+            type_char(d, &k);
+    }
+    ok_when_typed(d, c, q);
 }
 
 static void cmd_mouse(struct hsk_document *d, struct hsk_conn *c, const json_t *q)

@@ -208,6 +208,7 @@ static bool open_all(struct hsk_document *d, GError **error)
 static void close_all(struct hsk_document *d)
 {
     hsk_screenshots_refuse(d, "the machine is closing");
+    hsk_strokes_clear(d);
     hsk_running_clear(&d->now);
     /* Nobody waits any more: unanswered requests end with their connections. */
     if (d->op)
@@ -241,6 +242,7 @@ int hsk_keeper_run(const json_t *options)
     d.foreign = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
     g_queue_init(&d.ops);
     g_queue_init(&d.screenshots);
+    g_queue_init(&d.strokes);
     for (unsigned i = 0; i < G_N_ELEMENTS(signals); i++)
         g_unix_signal_add(signals[i], on_signal, &d);
     bool good = open_all(&d, &error);

@@ -82,6 +82,8 @@ struct hsk_document {
     int status;
     GHashTable *foreign;           /* ids of versions that somebody else made */
     GQueue screenshots;            /* of struct hsk_screenshot (commands.c): who waits for one */
+    GQueue strokes;                /* of struct hsk_stroke (commands.c): keys still to be pressed */
+    guint strokes_source;
 };
 
 /* ---- machine.c ---- */
@@ -136,4 +138,5 @@ void hsk_revert_message(struct hsk_op *op, const char *event, const json_t *body
 
 extern const struct hsk_control_ops hsk_document_control_ops;
 void hsk_screenshot_message(struct hsk_document *d, const json_t *body, int fd);
+void hsk_strokes_clear(struct hsk_document *d);
 void hsk_screenshots_refuse(struct hsk_document *d, const char *why);
