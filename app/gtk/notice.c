@@ -35,9 +35,12 @@ static void on_done(GtkWidget *widget, GtkWidget *bar)
     g_idle_add_full(G_PRIORITY_DEFAULT, destroy_later, g_object_ref(bar), g_object_unref);
 }
 
-static void on_response(GtkInfoBar *bar, gint response, gpointer opaque)
+static void add_button(GtkInfoBar *bar, GtkWidget *button)
 {
-    on_done(NULL, GTK_WIDGET(bar));
+    gtk_widget_set_focus_on_click(button, FALSE);
+    /* After the action that the click stands for. */
+    g_signal_connect_after(button, "clicked", G_CALLBACK(on_done), bar);
+    gtk_container_add(GTK_CONTAINER(gtk_info_bar_get_action_area(bar)), button);
 }
 
 void hsk_notice_show(GtkBox *box, const char *id, GtkMessageType type, const char *text,
@@ -45,13 +48,11 @@ void hsk_notice_show(GtkBox *box, const char *id, GtkMessageType type, const cha
 {
     g_autofree char *words = sentence(text);
     GtkWidget *bar = gtk_info_bar_new();
-    GtkWidget *label = gtk_label_new(words);
+    GtkWidget *label = gtk_label_new(words), *dismiss;
 
     hsk_notice_clear(box, id);
     g_object_set_data_full(G_OBJECT(bar), ID_KEY, g_strdup(id), g_free);
     gtk_info_bar_set_message_type(GTK_INFO_BAR(bar), type);
-    gtk_info_bar_set_show_close_button(GTK_INFO_BAR(bar), TRUE);
-    g_signal_connect(bar, "response", G_CALLBACK(on_response), NULL);
     gtk_label_set_line_wrap(GTK_LABEL(label), TRUE);
     gtk_label_set_xalign(GTK_LABEL(label), 0);
     gtk_label_set_selectable(GTK_LABEL(label), type == GTK_MESSAGE_ERROR);
@@ -63,10 +64,14 @@ void hsk_notice_show(GtkBox *box, const char *id, GtkMessageType type, const cha
         if (buttons[i].target)
             gtk_actionable_set_action_target(GTK_ACTIONABLE(button), "s", buttons[i].target);
         gtk_actionable_set_action_name(GTK_ACTIONABLE(button), buttons[i].action);
-        gtk_widget_set_focus_on_click(button, FALSE);
-        g_signal_connect_after(button, "clicked", G_CALLBACK(on_done), bar);
-        gtk_container_add(GTK_CONTAINER(gtk_info_bar_get_action_area(GTK_INFO_BAR(bar))), button);
+        add_button(GTK_INFO_BAR(bar), button);
     }
+    /* GTK's own close button has the name of the window's. */
+    dismiss = gtk_button_new_from_icon_name("window-close-symbolic", GTK_ICON_SIZE_BUTTON);
+    gtk_button_set_relief(GTK_BUTTON(dismiss), GTK_RELIEF_NONE);
+    atk_object_set_name(gtk_widget_get_accessible(dismiss), "Dismiss");
+    gtk_widget_set_tooltip_text(dismiss, "Dismiss");
+    add_button(GTK_INFO_BAR(bar), dismiss);
     gtk_widget_show_all(bar);
     gtk_box_pack_start(box, bar, FALSE, FALSE, 0);
 }

@@ -1,7 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
 # desktop.sh DRIVER HAVERSACK STANDIN: a private home, X server, D-Bus and window manager, then DRIVER (python) with the
-# folder of it all: bin/haversack, and bin/hva which is the stand-in machine. Exit 77: a tool is missing.
+# folder of it all: bin/haversack, and bin/hva which is the stand-in machine (STANDIN "real": hva and its helpers from
+# beside HAVERSACK). Exit 77: something is missing.
 # With HSK_UI_KEEP=DIR the screenshots of every step stay in DIR.
 set -eu
 driver=$1 haversack=$2 standin=$3
@@ -19,7 +20,13 @@ trap 'exit 1' INT TERM
 mkdir -p "$work/bin" "$work/config/gtk-3.0" "$work/run" "$work/shots"
 chmod 700 "$work/run"
 cp "$haversack" "$work/bin/haversack"
-for program in hva hva-keeper hva-machine; do cp "$standin" "$work/bin/$program"; done
+for program in hva hva-keeper hva-machine; do
+    if [ "$standin" = real ]; then
+        cp "$(dirname "$haversack")/$program" "$work/bin/$program"
+    else
+        cp "$standin" "$work/bin/$program"
+    fi
+done
 cat >"$work/config/gtk-3.0/settings.ini" <<'INI'
 [Settings]
 gtk-enable-animations=0
@@ -28,17 +35,18 @@ gtk-font-name=DejaVu Sans 10
 gtk-xft-rgba=none
 gtk-xft-hinting=0
 INI
-export HOME="$work" XDG_RUNTIME_DIR="$work/run" XDG_CONFIG_HOME="$work/config" XDG_DATA_HOME="$work/data" \
+HSK_PACKAGES=${HSK_PACKAGES:-${XDG_CACHE_HOME:-$HOME/.cache}/haversack/packages}
+export HSK_PACKAGES HOME="$work" XDG_RUNTIME_DIR="$work/run" XDG_CONFIG_HOME="$work/config" XDG_DATA_HOME="$work/data" \
     LC_ALL=C.UTF-8 GDK_BACKEND=x11 GTK_THEME=Adwaita GSETTINGS_BACKEND=memory XDG_CURRENT_DESKTOP=GNOME
 unset NO_AT_BRIDGE WAYLAND_DISPLAY DBUS_SESSION_BUS_ADDRESS DISPLAY
 
-Xvfb -displayfd 3 -screen 0 1280x800x24 -nolisten tcp 3>"$work/display" 2>"$work/xvfb.log" &
+Xvfb -displayfd 3 -screen 0 1280x1024x24 -nolisten tcp 3>"$work/display" 2>"$work/xvfb.log" &
 xvfb=$!
 for _ in $(seq 100); do test -s "$work/display" && break; sleep 0.1; done
 DISPLAY=:$(cat "$work/display")
 export DISPLAY
 status=0
-timeout 150 dbus-run-session -- sh -c '
+timeout 170 dbus-run-session -- sh -c '
     openbox 2>/dev/null & wm=$!
     /usr/bin/python3 -W ignore::DeprecationWarning "$0" "$1"; status=$?
     kill $wm

@@ -1,118 +1,21 @@
 # SPDX-License-Identifier: MIT
-"""Drives the haversack window like a user: by accessible names (AT-SPI) and by keys and the pointer (xdotool).
+"""The whole window against the stand-in machine.
 
-usage: window.py WORKDIR   with WORKDIR/bin/{haversack,hva}, hva being the stand-in machine
+usage: window.py WORKDIR   with WORKDIR/bin/{haversack,hva}, hva being the stand-in
 """
 import json
 import os
 import signal
 import socket
-import subprocess
-import sys
 import time
 
-import gi
-
-gi.require_version("Atspi", "2.0")
-gi.require_version("GdkPixbuf", "2.0")
-from gi.repository import Atspi, GdkPixbuf  # noqa: E402
-
-WORK = sys.argv[1]
-LOG = os.path.join(WORK, "standin.log")
-SHOTS = os.path.join(WORK, "shots")
-os.environ["STANDIN_LOG"] = LOG
-processes = []
-
-
-def wait_for(what, fn, seconds=10):
-    end = time.time() + seconds
-    while time.time() < end:
-        try:
-            value = fn()
-        except Exception:  # the tree changes under our hands
-            value = None
-        if value:
-            return value
-        time.sleep(0.05)
-    shoot("failure")
-    sys.exit("FAILED: waited in vain for " + what + "\n" + log() + "\n" + tree())
-
-
-def log():
-    return open(LOG).read() if os.path.exists(LOG) else ""
-
-
-def walk(node, depth=0):
-    yield node, depth
-    for i in range(node.get_child_count()):
-        child = node.get_child_at_index(i)
-        if child:
-            yield from walk(child, depth + 1)
-
-
-def app_nodes():
-    desktop = Atspi.get_desktop(0)
-    for i in range(desktop.get_child_count()):
-        app = desktop.get_child_at_index(i)
-        if app and app.get_name() in ("haversack", "Haversack"):
-            yield from walk(app)
-
-
-def tree():
-    return "\n".join("  " * d + n.get_role_name() + " " + repr(n.get_name()) for n, d in app_nodes())
-
-
-def showing(node):
-    return node.get_state_set().contains(Atspi.StateType.SHOWING)
-
-
-def find(name, role=None):
-    for node, _ in app_nodes():
-        if node.get_name() == name and (role is None or node.get_role_name() == role) and showing(node):
-            return node
-    return None
-
-
-def find_text(part):
-    for node, _ in app_nodes():
-        if part in (node.get_name() or "") and showing(node):
-            return node
-    return None
-
-
-def sensitive(node):
-    return node.get_state_set().contains(Atspi.StateType.SENSITIVE)
-
-
-def click(name):
-    node = wait_for("button " + name, lambda: next(
-        (n for n, _ in app_nodes() if n.get_name() == name and showing(n) and sensitive(n)
-         and n.get_action_iface() and n.get_role_name() != "label"), None))
-    node.get_action_iface().do_action(0)
-
-
-def xdotool(*args):
-    return subprocess.run(["xdotool", *map(str, args)], check=True, stdout=subprocess.PIPE, text=True).stdout
-
-
-def shoot(name):
-    path = os.path.join(SHOTS, name + ".png")
-    subprocess.run(["import", "-window", "root", path], check=True)
-    return GdkPixbuf.Pixbuf.new_from_file(path)
-
-
-def screen_box():
-    # The guest's 640x400 picture at whole-number zoom in the middle of the widget.
-    node = wait_for("the guest screen", lambda: find("Guest screen"))
-    box = node.get_component_iface().get_extents(Atspi.CoordType.SCREEN)
-    zoom = min(box.width / 640, box.height / 400)
-    zoom = int(zoom) if zoom >= 1 else zoom
-    return box.x + int((box.width - 640 * zoom) // 2), box.y + int((box.height - 400 * zoom) // 2), zoom
+from desk import (HOST_KEY, WORK, app_nodes, click, find, find_text, log, screen_box, screen_extents, shoot, showing, start, step,
+                  wait_for, xdotool)
 
 
 def pixel(x, y, name="pixel"):
     """Colour at a place of the guest's picture, as it is on the X screen."""
-    left, top, zoom = screen_box()
+    left, top, zoom = screen_box(640, 400)
     image = shoot(name)
     at = int(top + (y + 0.5) * zoom) * image.get_rowstride() + int(left + (x + 0.5) * zoom) * image.get_n_channels()
     return tuple(image.get_pixels()[at:at + 3])
@@ -120,13 +23,6 @@ def pixel(x, y, name="pixel"):
 
 def expect_pixel(x, y, colour, why):
     wait_for(f"{why}: {colour} at {x},{y}", lambda: pixel(x, y) == colour)
-
-
-def start(file):
-    with open(os.path.join(WORK, "haversack.log"), "a") as out:
-        p = subprocess.Popen([os.path.join(WORK, "bin", "haversack"), file], stdout=out, stderr=out)
-    processes.append(p)
-    return p
 
 
 def control(cmd, **args):
@@ -144,12 +40,6 @@ def document(name):
     return path
 
 
-def step(text):
-    print(f"{time.time() - began:6.2f} {text}", flush=True)
-
-
-began = time.time()
-HOST_KEY = 105  # by number: for the name xdotool presses the left Ctrl as well
 BLACK, FIRST = (0, 0, 0), (0x40, 0x20, 0x10)
 
 step("a double click's command line opens the window and starts the machine")
@@ -176,7 +66,7 @@ for code in (15, 68, 56, 45):
     wait_for(f"key {code}", lambda: f"key {code} down" in log() and f"key {code} up" in log())
 
 step("the pointer is absolute and exact in the corners")
-left, top, zoom = screen_box()
+left, top, zoom = screen_box(640, 400)
 xdotool("mousemove", left, top)
 wait_for("top left", lambda: "pointer 0 0 0" in log())
 xdotool("mousemove", int(left + 640 * zoom) - 1, int(top + 400 * zoom) - 1)
@@ -230,18 +120,16 @@ wait_for("the sub-line", lambda: find_text("Paused"))
 click("Pause")
 wait_for("the sub-line", lambda: find_text("Running"))
 
-step("full screen and back by the host key; the picture fills the height")
+step("full screen and back by the host key; the picture fills the screen")
 xdotool("keydown", HOST_KEY, "key", "f", "keyup", HOST_KEY)
-wait_for("all of the screen", lambda: (lambda e: (e.width, e.height) == (1280, 800))(
-    find("Guest screen").get_component_iface().get_extents(Atspi.CoordType.SCREEN)))
+wait_for("all of the screen", lambda: (screen_extents().width, screen_extents().height) == (1280, 1024))
 wait_for("the hint", lambda: find_text("leaves full screen"))
 xdotool("mousemove", 640, 0)
 wait_for("the bar at the top edge", lambda: find("Revert"))
 shoot("fullscreen")
 xdotool("mousemove", 640, 600, "click", 1)
 xdotool("keydown", HOST_KEY, "key", "f", "keyup", HOST_KEY)
-wait_for("the window again", lambda: find("Guest screen").get_component_iface()
-         .get_extents(Atspi.CoordType.SCREEN).height < 790)
+wait_for("the window again", lambda: screen_extents().height < 1000)
 
 step("an older version from the list")
 click("Revert to…")
