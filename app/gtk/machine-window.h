@@ -29,7 +29,7 @@ struct machine_window {
     bool close_wanted;    /* closed while opening */
     bool died;            /* the machine process, not the keeper */
     char *parting_words;  /* what the keeper said when it closed, or NULL: something that the user must read */
-    bool fullscreen;
+    bool fullscreen, roomy;
     bool shaped;          /* the window once took the picture's size */
     char *state;          /* "running", "paused", "off", ... as the keeper says */
     char *busy;           /* what goes on right now: "Taking a snapshot", or NULL */

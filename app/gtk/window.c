@@ -52,10 +52,8 @@ void hsk_window_update(struct machine_window *w)
     g_autofree char *state = state_text(w);
     g_autoptr(GString) line = g_string_new(state);
     bool in_guest = gtk_widget_has_focus(GTK_WIDGET(w->screen));
-    /* The line stands between the buttons: in a small window the keyboard's whereabouts matter more. */
-    bool roomy = gtk_widget_get_allocated_width(w->window) >= ROOMY_PX;
 
-    if (w->phase == PHASE_LIVE && w->last_snapshot && (roomy || !in_guest)) {
+    if (w->phase == PHASE_LIVE && w->last_snapshot && (w->roomy || !in_guest)) {
         g_autofree char *age = age_of(w->last_snapshot);
 
         g_string_append_printf(line, " · %s", age);
@@ -167,6 +165,18 @@ static gboolean on_screen_motion(GtkWidget *screen, GdkEventMotion *event, struc
         show_full_header(w, false);
     else if (!w->reveal_timer)
         w->reveal_timer = g_timeout_add(REVEAL_REST_MS, on_rested, w);
+    return FALSE;
+}
+
+/* The sub-line stands between the buttons: in a small window the keyboard's whereabouts matter more than the age. */
+static gboolean on_configure(GtkWidget *window, GdkEventConfigure *event, struct machine_window *w)
+{
+    bool roomy = event->width >= ROOMY_PX;
+
+    if (roomy != w->roomy) {
+        w->roomy = roomy;
+        hsk_window_update(w);
+    }
     return FALSE;
 }
 
@@ -307,6 +317,7 @@ static void build(struct machine_window *w)
     g_signal_connect_after(w->screen, "focus-in-event", G_CALLBACK(on_screen_focus), w);
     g_signal_connect_after(w->screen, "focus-out-event", G_CALLBACK(on_screen_focus), w);
     g_signal_connect(w->window, "window-state-event", G_CALLBACK(on_window_state), w);
+    g_signal_connect(w->window, "configure-event", G_CALLBACK(on_configure), w);
     g_signal_connect(w->window, "delete-event", G_CALLBACK(on_delete), w);
     g_signal_connect(w->window, "destroy", G_CALLBACK(on_destroy), w);
 }

@@ -107,6 +107,7 @@ wait_for("running", lambda: find_text("Running"), 30)
 wait_for_picture("the picture of the closed machine", lambda p: difference(p, gone) <= CURSOR)
 enter("echo still here")
 wait_for_picture("an answer", lambda p: difference(p, gone) > 100)
+wait_for("the snapshot's age", lambda: find_text("snapshot just now") or find_text("min ago"))
 shoot("again")
 
 step("the guest switches itself off, and its window goes")
