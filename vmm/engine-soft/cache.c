@@ -14,9 +14,9 @@
 
 static uint64_t block_hash(uint64_t gpa, uint64_t pc, uint32_t mode)
 {
-    uint64_t h = (gpa ^ (pc >> 12) * 0x9e3779b97f4a7c15ull) + mode * 0x2545f491u;
+    uint64_t h = (gpa + mode * 0x2545f491ull) * 0x9e3779b97f4a7c15ull + (pc >> 12) * 0xd6e8feb86659fd93ull;
 
-    return (h ^ h >> 17) % SOFT_HASH_SIZE;
+    return (h >> 40) % SOFT_HASH_SIZE;
 }
 
 static uint8_t *tramp(struct soft_code *c, struct emit *e, void (*fn)(void))
@@ -275,7 +275,7 @@ static void remove_from_list(struct soft_code *c, struct soft_block *b, uint64_t
 
 static unsigned jump_slot(uint64_t pc)
 {
-    return (unsigned)((pc & 0x7ff) | (pc >> 46 & 3) << 11);
+    return (unsigned)((pc & ((1u << SOFT_JUMP_BITS) - 1)) | (pc >> 46 & 3) << SOFT_JUMP_BITS);
 }
 
 static unsigned jump_table(uint32_t mode)

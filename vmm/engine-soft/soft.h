@@ -92,14 +92,15 @@ enum soft_next {
 
 struct soft_code;        /* code cache and blocks of one vCPU: xlate.h */
 
-/* Jump cache of indirect branches, one per MMU index and code size (64-bit or not). Index: low 11 bits of the target
+/* Jump cache of indirect branches, one per MMU index and code size (64-bit or not). Index: low 14 bits of the target
    and bits 46 and 47, so that user and kernel do not collide and index 0 is (nearly) never used. */
 struct soft_jump {
     uint64_t not_pc;     /* ~target, or 0 = empty */
     uint64_t host;
 };
-#define SOFT_JUMP_MASK 0x0000c000000007ffull
-#define SOFT_JUMP_SIZE 8192u
+#define SOFT_JUMP_BITS 14
+#define SOFT_JUMP_MASK (0x0000c00000000000ull | ((1u << SOFT_JUMP_BITS) - 1))
+#define SOFT_JUMP_SIZE (4u << SOFT_JUMP_BITS)
 
 struct soft_vcpu {
     /* --- offsets are baked into translated code (emit.h) --- */

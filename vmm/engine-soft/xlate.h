@@ -73,6 +73,7 @@ struct soft_point {
 };
 
 struct soft_block {
+    struct soft_block *hash_next; /* this line and the next ones up to mode are what a lookup reads */
     uint64_t pc, gpa;
     uint64_t gpa2;             /* second page of a straddling instruction, or SOFT_NO_GPA */
     uint32_t mode;
@@ -80,7 +81,7 @@ struct soft_block {
     uint8_t *host;
     uint64_t granules, granules2; /* 64-byte pieces of the pages that it was made from */
     bool valid, global;        /* global: on a global page, so edges to other such pages outlive CR3 writes */
-    struct soft_block *hash_next, *page_next, *page_next2;
+    struct soft_block *page_next, *page_next2;
     struct soft_link *in;
     struct soft_link link[2];
     const struct soft_point *points;
@@ -107,10 +108,10 @@ struct soft_itlb {
 #define SOFT_COLD_START (SOFT_CODE_SIZE / 2)
 #define SOFT_ARENA_SIZE (256u << 20)
 #define SOFT_BLOCK_ROOM (96u << 10) /* more than one block ever needs in either half, or of the arena */
-#define SOFT_HASH_SIZE (1u << 16)
+#define SOFT_HASH_SIZE (1u << 18)
 #define SOFT_PAGE_HASH (1u << 12)
 #define SOFT_ITLB_SIZE 512u
-#define SOFT_FILLS 512u
+#define SOFT_FILLS 16384u
 
 enum { SOFT_TRAMP_LINK, SOFT_TRAMP_LOOKUP, SOFT_TRAMP_ACCESS, SOFT_TRAMP_WRITEBACK, SOFT_TRAMP_CALL, SOFT_NTRAMP };
 
