@@ -283,11 +283,20 @@ static unsigned jump_table(uint32_t mode)
     return (mode & SOFT_MODE_MMU) * 2 + !!(mode & SOFT_MODE_CODE32);
 }
 
+/* A block that floats may be in the table at several addresses; they agree in the offset in the page. */
+static void drop_jumps(struct soft_vcpu *v, const struct soft_block *b)
+{
+    struct soft_jump *table = v->jump[jump_table(b->mode)];
+
+    for (unsigned slot = (unsigned)(b->gpa & 0xfff); slot < SOFT_JUMP_SIZE; slot += 4096)
+        if (table[slot].host == (uint64_t)(uintptr_t)b->host)
+            table[slot].not_pc = 0;
+}
+
 static void drop_block(struct soft_vcpu *v, struct soft_block *b)
 {
     struct soft_code *c = v->code;
     struct soft_block **at = &c->hash[block_hash(b->gpa, b->pc, b->mode)];
-    struct soft_jump *j = &v->jump[jump_table(b->mode)][jump_slot(b->pc)];
 
     while (*at && *at != b)
         at = &(*at)->hash_next;
@@ -298,8 +307,7 @@ static void drop_block(struct soft_vcpu *v, struct soft_block *b)
     for (unsigned i = 0; i < 2; i++)
         if (b->link[i].to)
             unchain(c, &b->link[i]);
-    if (j->host == (uint64_t)(uintptr_t)b->host)
-        j->not_pc = 0;
+    drop_jumps(v, b);
     b->valid = false;
     v->engine->invalidations++;
 }
@@ -401,9 +409,9 @@ void soft_code_collect_written(struct soft_vcpu *v)
         soft_code_invalidate(v, pages[i], 4096);
 }
 
-void soft_jump_fill(struct soft_vcpu *v, const struct soft_block *b)
+void soft_jump_fill(struct soft_vcpu *v, uint64_t pc, const struct soft_block *b)
 {
-    unsigned t = jump_table(b->mode), s = jump_slot(b->pc);
+    unsigned t = jump_table(b->mode), s = jump_slot(pc);
     struct soft_fills *f = &v->code->jump_fills[t];
     struct soft_jump *j = &v->jump[t][s];
 
@@ -414,8 +422,9 @@ void soft_jump_fill(struct soft_vcpu *v, const struct soft_block *b)
     }
     if (!b->global)
         v->code->jump_local[t] = true;
-    j->not_pc = ~b->pc;
+    j->not_pc = ~pc;
     j->host = (uint64_t)(uintptr_t)b->host;
+    j->page_va = v->page_va;
 }
 
 static void flush_jump_table(struct soft_vcpu *v, unsigned t)

@@ -20,6 +20,7 @@ CHECK_OFFSET(scratch, SOFT_OFF_SCRATCH);
 CHECK_OFFSET(self, SOFT_OFF_SELF);
 CHECK_OFFSET(host_rsp, SOFT_OFF_HOST_RSP);
 CHECK_OFFSET(exit_arg, SOFT_OFF_EXIT_ARG);
+CHECK_OFFSET(page_va, SOFT_OFF_PAGE_VA);
 CHECK_OFFSET(landing, SOFT_OFF_LANDING);
 _Static_assert(sizeof(struct soft_access) == 16, "enter.S steps over it");
 

@@ -152,6 +152,7 @@ FUNCTION soft_thunk_call
     movq %gs:SOFT_OFF_SELF, %rdi
     popq %rbx
     movq 8(%rbx), %rax
+    addq %gs:SOFT_OFF_PAGE_VA, %rax
     movq %rax, %gs:SOFT_OFF_RIP
     movq 16(%rbx), %rsi
     movq %rsp, %rbp

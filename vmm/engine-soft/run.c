@@ -161,13 +161,13 @@ static uint32_t mode_of(struct soft_vcpu *v)
 static struct soft_block *find_block(struct soft_vcpu *v, uint32_t mode)
 {
     struct soft_code *c = v->code;
-    uint64_t pc = v->rip;
+    uint64_t pc = v->rip, key = soft_mode_floats(mode) ? pc & 0xfff : pc;
     const struct soft_itlb *page = soft_fetch_page(v, pc, mode & SOFT_MODE_MMU);
     struct soft_block *b;
 
     if (!page)
         soft_longjmp(v, LAND_FAULT);
-    b = soft_block_find(c, page->gpa | (pc & 0xfff), pc, mode);
+    b = soft_block_find(c, page->gpa | (pc & 0xfff), key, mode);
     if (b && b->gpa2 != SOFT_NO_GPA) {
         const struct soft_itlb *second = soft_fetch_page(v, (pc | 0xfff) + 1, mode & SOFT_MODE_MMU);
 
@@ -264,10 +264,11 @@ static bool step(struct soft_vcpu *v)
     }
     mode = mode_of(v);
     b = find_block(v, mode);
+    v->page_va = soft_mode_floats(mode) ? v->rip & ~0xfffull : 0;
     if (v->exit_arg)
         chain(v, b);
     else if (v->jump_missed && !(mode & SOFT_MODE_SINGLE))
-        soft_jump_fill(v, b);
+        soft_jump_fill(v, v->rip, b);
     v->exit_arg = 0;
     v->jump_missed = 0;
     trap = v->rflags & HSK_FLAG_TF;
@@ -278,7 +279,7 @@ static bool step(struct soft_vcpu *v)
     left = soft_enter(v, b->host);
     switch (left) {
     case SOFT_LEFT_LINK:
-        v->rip = ((const struct soft_link *)(uintptr_t)v->exit_arg)->pc;
+        v->rip = v->page_va + ((const struct soft_link *)(uintptr_t)v->exit_arg)->pc;
         break;
     case SOFT_LEFT_LOOKUP:
         v->exit_arg = 0;

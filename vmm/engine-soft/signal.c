@@ -53,7 +53,7 @@ static void handler(int sig, siginfo_t *info, void *context)
     if (v && pc >= v->code->rx && pc < v->code->rx + SOFT_CODE_SIZE && soft_code_find_host(v->code, pc, &guest_pc) &&
         exception_of(uc, &v->exc)) {
         save_registers(v, uc);
-        v->rip = guest_pc;
+        v->rip = v->page_va + guest_pc;
         uc->uc_mcontext.gregs[REG_RIP] = (greg_t)(uintptr_t)soft_exit_trap;
         return;
     }

@@ -97,6 +97,7 @@ struct soft_code;        /* code cache and blocks of one vCPU: xlate.h */
 struct soft_jump {
     uint64_t not_pc;     /* ~target, or 0 = empty */
     uint64_t host;
+    uint64_t page_va;    /* to be loaded into that of struct soft_vcpu */
 };
 #define SOFT_JUMP_BITS 14
 #define SOFT_JUMP_MASK (0x0000c00000000000ull | ((1u << SOFT_JUMP_BITS) - 1))
@@ -117,6 +118,7 @@ struct soft_vcpu {
     uint64_t host_rsp;         /* in translated code: the C stack to return to */
     uint64_t exit_arg;         /* struct soft_link * of a direct exit */
     uint64_t jump_target;
+    uint64_t page_va;          /* floating code (xlate.h): what its addresses are relative to; else 0 */
     uint64_t jump_mask;        /* pext mask of the jump cache; 0 makes every lookup miss, which is how kick() gets in */
     uint64_t tlb_mask, page_mask, bit_mask[3];  /* constants for pext */
     uint64_t landing[8];       /* soft_setjmp(): where soft_fault() and soft_unimplemented() go */

@@ -215,7 +215,7 @@ struct soft_slow soft_slow_access(struct soft_vcpu *v, uint64_t va, const struct
     unsigned n1 = first_part(va, a->size);
     struct page_ref ref;
 
-    v->rip = a->pc;
+    v->rip = v->page_va + a->pc;
     v->engine->exits++;
     ref = lookup(v, va, v->mmu, write, stack);
     if (n1 == a->size && ref.host && !(write && (ref.readonly || (ref.code && soft_code_touches(c, ref.gpa | (va & 0xfff), n1))))) {
@@ -241,7 +241,7 @@ int soft_slow_writeback(struct soft_vcpu *v, uint64_t next)
     bool dropped = store(v, c->bounce_va, c->bounce, c->bounce_size, v->mmu, false);
 
     if (next != SOFT_NO_GPA && (dropped || atomic_load_explicit(&v->interrupt, memory_order_relaxed))) {
-        v->rip = next;
+        v->rip = v->page_va + next;
         return SOFT_NEXT_JUMP;
     }
     if (v->fpu_parked)

@@ -159,8 +159,8 @@ static void push_return(struct tx *t, uint64_t next)
     uint64_t ret = t->x->next;
 
     check_push(t, size, next);
-    if (size == 8 && (uint64_t)(int32_t)ret != ret) {
-        e_movi(e, H_T, ret);
+    if (size == 8 && (t->floats || (uint64_t)(int32_t)ret != ret)) {
+        tx_address(t, e, H_T, ret);
         move_sized(e, 0x89, H_T, 8);
     } else if (size == 2) {
         e_movi(e, H_T, ret & 0xffff);

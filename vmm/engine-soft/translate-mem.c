@@ -62,9 +62,9 @@ void tx_offset(struct tx *t, const ZydisDecodedOperand *m, int d, unsigned width
     int base = -1, index = -1;
 
     if (m->mem.base == ZYDIS_REGISTER_RIP || m->mem.base == ZYDIS_REGISTER_EIP) {
-        uint64_t va = t->x->next + (uint64_t)disp;
-
-        e_movi(e, d, width == 32 ? va & UINT32_MAX : va);
+        tx_address(t, e, d, t->x->next + (uint64_t)disp);
+        if (width == 32)
+            e_mov32(e, d, d);
     } else if (m->mem.base == ZYDIS_REGISTER_NONE && m->mem.index == ZYDIS_REGISTER_NONE) {
         e_movi(e, d, width == 32 ? (uint64_t)disp & UINT32_MAX : width == 16 ? (uint64_t)disp & 0xffff : (uint64_t)disp);
     } else {

@@ -92,10 +92,14 @@ void tx_jmp_indirect(struct tx *t, struct emit *e)
         return;
     }
     e_pext_gs(e, H_T, H_C, TX_OFF(jump_mask));
-    e_lea(e, 1, H_T, H_T, H_T, 0, 0);
+    e_lea(e, 1, H_T, H_T, H_T, 1, 0);
     e_op_gs_x(e, 1, 0x8b, H_U, H_T, 3, base + offsetof(struct soft_jump, not_pc));
     e_lea(e, 1, H_C, H_C, H_U, 0, 1);
     miss = e_jmp_unless_rcxz(e);
+    if (t->floats) {
+        e_op_gs_x(e, 1, 0x8b, H_U, H_T, 3, base + offsetof(struct soft_jump, page_va));
+        e_st_gs(e, H_U, TX_OFF(page_va));
+    }
     e_op_gs_x(e, 0, 0xff, 4, H_T, 3, base + offsetof(struct soft_jump, host));
     /* the miss goes straight to the trampoline */
     {
@@ -230,7 +234,7 @@ static void emit_cold(struct tx *t)
             e_movi(e, H_C, (uint64_t)(uintptr_t)l);
             e_jmp(e, t->c->tramp[SOFT_TRAMP_LINK]);
         } else {
-            e_movi(e, H_C, k->pc);
+            tx_address(t, e, H_C, k->pc);
             tx_jmp_indirect(t, e);
         }
     }
@@ -334,7 +338,7 @@ static void emit_block(struct tx *t, struct soft_x *x, unsigned n, uint32_t live
 /* Decodes the instruction at pc that reaches into the next page. False: v->exc says why it cannot be fetched. */
 static bool decode_straddling(struct tx *t, struct soft_x *x, const struct soft_itlb *page)
 {
-    uint64_t pc = t->b->pc, second = (pc | 0xfff) + 1;
+    uint64_t pc = t->b->pc, second = (t->va | 0xfff) + 1;
     unsigned off = (unsigned)(pc & 0xfff), n = 4096 - off;
     uint8_t bytes[32];
     const struct soft_itlb *p2;
@@ -368,6 +372,10 @@ struct soft_block *soft_translate(struct soft_vcpu *v, uint64_t pc, uint32_t mod
     t->b = b;
     t->mode = mode;
     t->code32 = mode & SOFT_MODE_CODE32;
+    t->floats = soft_mode_floats(mode);
+    t->va = pc;
+    if (t->floats)
+        pc = off;
     t->nlinks = t->ncolds = t->npoints = 0;
     *b = (struct soft_block){.pc = pc, .gpa = page->gpa | off, .gpa2 = SOFT_NO_GPA, .mode = mode,
                              .global = page->global || (mode & SOFT_MODE_MMU) == SOFT_MMU_PHYS};

@@ -26,7 +26,8 @@ struct tx {
     const struct soft_x *x;    /* the current instruction */
     struct emit e, cold;
     uint32_t mode;
-    bool code32;
+    bool code32, floats;
+    uint64_t va;               /* of the block's start */
     unsigned nlinks, ncolds, npoints;
     struct tx_cold colds[4 * SOFT_MAX_INSNS];
     struct soft_point points[6 * SOFT_MAX_INSNS];
@@ -53,6 +54,23 @@ static inline int tx_use(struct tx *t, int g, int scratch)
         return h;
     e_ld_gs(&t->e, scratch, TX_GPR(g));
     return scratch;
+}
+
+/* Guest address (as soft_block.pc) into d; may destroy T. */
+static inline void tx_address(const struct tx *t, struct emit *e, int d, uint64_t pc)
+{
+    if (!t->floats) {
+        e_movi(e, d, pc);
+        return;
+    }
+    if ((uint64_t)(int32_t)pc == pc) {
+        e_ld_gs(e, d, TX_OFF(page_va));
+        e_lea(e, 1, d, d, -1, 0, (int32_t)pc);
+        return;
+    }
+    e_movi(e, d, pc);
+    e_ld_gs(e, H_T, TX_OFF(page_va));
+    e_lea(e, 1, d, d, H_T, 0, 0);
 }
 
 /* translate-mem.c */

@@ -58,10 +58,21 @@ struct soft_x {
 
 struct soft_block;
 
+/*
+ * Floating code: user code in 64-bit mode is translated once for all the addresses at which a physical page is mapped
+ * (shared libraries, position-independent programs, processes). Its guest addresses are relative to the start of the
+ * page that the block begins in; struct soft_vcpu.page_va says where that is now. The dispatcher and jump cache set it;
+ * edges inside the page keep it. Elsewhere addresses are absolute and page_va is 0.
+ */
+static inline bool soft_mode_floats(uint32_t mode)
+{
+    return (mode & (SOFT_MODE_MMU | SOFT_MODE_CODE32)) == SOFT_MMU_USER;
+}
+
 /* A direct edge out of a block. site: the rel32 of its jump; stub: where it goes while not chained. */
 struct soft_link {
     uint8_t *site, *stub;      /* executable addresses */
-    uint64_t pc;
+    uint64_t pc;               /* as soft_block.pc */
     struct soft_block *from, *to;
     struct soft_link *next_in; /* of the target's incoming links */
     bool cross;                /* another page: only while the mapping holds */
@@ -74,7 +85,8 @@ struct soft_point {
 
 struct soft_block {
     struct soft_block *hash_next; /* this line and the next ones up to mode are what a lookup reads */
-    uint64_t pc, gpa;
+    uint64_t pc;               /* rip, or offset in the page if it floats */
+    uint64_t gpa;
     uint64_t gpa2;             /* second page of a straddling instruction, or SOFT_NO_GPA */
     uint32_t mode;
     uint32_t length, ninsns;
@@ -156,7 +168,7 @@ struct soft_code {
 
 /* What follows a call of soft_thunk_access. */
 struct soft_access {
-    uint64_t pc;
+    uint64_t pc;               /* as soft_block.pc */
     uint8_t size, kind;
     uint8_t pad[6];
 };
@@ -191,7 +203,7 @@ bool soft_code_invalidate(struct soft_vcpu *v, uint64_t gpa, unsigned len);
 bool soft_code_touches(const struct soft_code *c, uint64_t gpa, unsigned len);
 void soft_code_written(void *opaque, struct hsk_memobj *obj, uint64_t page);
 void soft_code_collect_written(struct soft_vcpu *v);
-void soft_jump_fill(struct soft_vcpu *v, const struct soft_block *b);
+void soft_jump_fill(struct soft_vcpu *v, uint64_t pc, const struct soft_block *b);
 void soft_jump_flush(struct soft_vcpu *v, bool all);
 void soft_jump_flush_page(struct soft_vcpu *v, uint64_t va);
 const struct soft_block *soft_code_find_host(const struct soft_code *c, const uint8_t *host, uint64_t *guest_pc);
