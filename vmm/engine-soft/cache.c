@@ -226,6 +226,8 @@ void soft_link_chain(struct soft_code *c, struct soft_link *l, struct soft_block
         if (c->ncross == c->maxcross)
             return;
         c->cross[c->ncross++] = l;
+        soft_filter_set(c->cross_pages, l->pc >> 12);
+        soft_filter_set(c->cross_pages, (l->pc >> 12) + 1); /* where its last instruction may reach */
     }
     l->to = to;
     l->next_in = to->in;
@@ -260,6 +262,9 @@ void soft_unchain_cross(struct soft_code *c, uint64_t va, bool all)
             c->cross[kept++] = l;
     }
     c->ncross = kept;
+    if (all)
+        for (unsigned i = 0; i < G_N_ELEMENTS(c->cross_pages); i++)
+            c->cross_pages[i] = 0;
 }
 
 static void remove_from_list(struct soft_code *c, struct soft_block *b, uint64_t gpa)
@@ -422,6 +427,9 @@ void soft_jump_fill(struct soft_vcpu *v, uint64_t pc, const struct soft_block *b
     }
     if (!b->global)
         v->code->jump_local[t] = true;
+    soft_filter_set(v->code->jump_pages[t], pc >> 12);
+    if (b->gpa2 != SOFT_NO_GPA)
+        soft_filter_set(v->code->jump_pages[t], (pc >> 12) + 1);
     j->not_pc = ~pc;
     j->host = (uint64_t)(uintptr_t)b->host;
     j->page_va = v->page_va;
@@ -440,6 +448,8 @@ static void flush_jump_table(struct soft_vcpu *v, unsigned t)
     }
     f->n = 0;
     v->code->jump_local[t] = false;
+    for (unsigned i = 0; i < G_N_ELEMENTS(v->code->jump_pages[t]); i++)
+        v->code->jump_pages[t][i] = 0;
 }
 
 /* all: else only tables that have targets on pages that are not global. */
@@ -456,6 +466,8 @@ void soft_jump_flush_page(struct soft_vcpu *v, uint64_t va)
     for (unsigned t = 0; t < SOFT_NMMU * 2; t++) {
         const struct soft_fills *f = &v->code->jump_fills[t];
 
+        if (!soft_filter_has(v->code->jump_pages[t], va >> 12))
+            continue;
         if (f->n > SOFT_FILLS) {
             flush_jump_table(v, t);
             continue;

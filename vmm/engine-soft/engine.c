@@ -208,6 +208,7 @@ static char *stats(struct hsk_engine *engine)
         {"blocks", e->blocks}, {"insns", e->insns}, {"slow-accesses", e->exits}, {"tlb-misses", e->tlb_misses},
         {"code-flushes", e->flushes}, {"interrupts", e->interrupts}, {"exceptions", e->exceptions},
         {"invalidations", e->invalidations}, {"helper-calls", e->helper_calls}, {"dispatches", e->dispatches},
+        {"left-edge", e->left[0]}, {"left-jump", e->left[1]}, {"left-helper", e->left[2]},
     };
 
     for (unsigned i = 0; i < G_N_ELEMENTS(rows); i++)

@@ -277,6 +277,7 @@ static bool step(struct soft_vcpu *v)
     v->engine->dispatches++;
     soft_fpu_unpark(v);
     left = soft_enter(v, b->host);
+    v->engine->left[left < SOFT_LEFT_LINK ? 2 : left & 1]++;
     switch (left) {
     case SOFT_LEFT_LINK:
         v->rip = v->page_va + ((const struct soft_link *)(uintptr_t)v->exit_arg)->pc;

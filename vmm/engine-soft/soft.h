@@ -151,6 +151,7 @@ struct soft_engine {
     struct hsk_engine base;
     struct soft_vcpu *vcpu[8];
     /* counters of --stats */
+    uint64_t left[3];          /* why translated code was left: an edge not chained, a jump cache miss, a helper */
     uint64_t blocks, insns, exits, tlb_misses, flushes, interrupts, exceptions, invalidations, helper_calls, dispatches;
 };
 

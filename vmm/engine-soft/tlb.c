@@ -89,7 +89,7 @@ static struct page_ref lookup(struct soft_vcpu *v, uint64_t va, unsigned mmu, bo
         c->written_filter[(w.gpa >> 18) & 1023] |= 1ull << (w.gpa >> 12 & 63);
     }
     if (w.large)
-        c->large[(va >> 27) & 63] |= 1ull << (va >> 21 & 63);
+        soft_filter_set(c->large[va >> 63], va >> 21);
     return ref;
 }
 
@@ -330,8 +330,8 @@ void soft_tlb_flush_all(struct soft_vcpu *v)
 
     for (unsigned mmu = 0; mmu < SOFT_NMMU; mmu++)
         clear_table(v, mmu);
-    for (unsigned i = 0; i < G_N_ELEMENTS(c->large); i++)
-        c->large[i] = 0;
+    for (unsigned i = 0; i < G_N_ELEMENTS(c->large[0]); i++)
+        c->large[0][i] = c->large[1][i] = 0;
     for (unsigned i = 0; i < G_N_ELEMENTS(c->written_filter); i++)
         c->written_filter[i] = 0;
     c->generation++;
@@ -368,7 +368,7 @@ void soft_tlb_flush_page(struct soft_vcpu *v, uint64_t va)
 {
     struct soft_code *c = v->code;
 
-    if (c->large[(va >> 27) & 63] >> (va >> 21 & 63) & 1) {
+    if (soft_filter_has(c->large[va >> 63], va >> 21)) {
         soft_tlb_flush_all(v);
         return;
     }
@@ -379,7 +379,8 @@ void soft_tlb_flush_page(struct soft_vcpu *v, uint64_t va)
             clear_entry(e);
     }
     c->itlb[(va >> 12) % SOFT_ITLB_SIZE].generation = 0;
-    soft_unchain_cross(c, va, false);
+    if (soft_filter_has(c->cross_pages, va >> 12))
+        soft_unchain_cross(c, va, false);
     soft_jump_flush_page(v, va);
 }
 
@@ -430,7 +431,7 @@ const struct soft_itlb *soft_fetch_page(struct soft_vcpu *v, uint64_t va, unsign
     if (!r)
         soft_unimplemented(v, "running code from the device memory at %#" G_GINT64_MODIFIER "x", w.gpa);
     if (w.large)
-        c->large[(va >> 27) & 63] |= 1ull << (va >> 21 & 63);
+        soft_filter_set(c->large[va >> 63], va >> 21);
     *e = (struct soft_itlb){.vpn = va >> 12, .gpa = w.gpa, .host = r->obj->host + page * 4096, .mmu = (uint8_t)mmu,
                             .global = w.global, .generation = w.global ? c->generation_global : c->generation};
     return e;

@@ -127,6 +127,15 @@ struct soft_itlb {
 
 enum { SOFT_TRAMP_LINK, SOFT_TRAMP_LOOKUP, SOFT_TRAMP_ACCESS, SOFT_TRAMP_WRITEBACK, SOFT_TRAMP_CALL, SOFT_NTRAMP };
 
+static inline void soft_filter_set(uint64_t *filter, uint64_t n)
+{
+    filter[n >> 6 & 63] |= 1ull << (n & 63);
+}
+static inline bool soft_filter_has(const uint64_t *filter, uint64_t n)
+{
+    return filter[n >> 6 & 63] >> (n & 63) & 1;
+}
+
 /* Slots of a table that were filled since it was last flushed; more than fit = all. */
 struct soft_fills {
     uint32_t n;
@@ -149,7 +158,10 @@ struct soft_code {
     uint64_t generation, generation_global;
     struct soft_fills tlb_fills[SOFT_NMMU], jump_fills[SOFT_NMMU * 2];
     bool jump_local[SOFT_NMMU * 2]; /* the table has targets on pages that are not global */
-    uint64_t large[64];        /* filter of 2 MiB frames (va) that have TLB entries of large pages */
+    /* Filters (may say yes for nothing) of what INVLPG would have to look for: */
+    uint64_t large[2][64];     /* 2 MiB frames of the lower and upper half that have TLB entries of large pages */
+    uint64_t cross_pages[64];  /* pages that are targets of chained edges from other pages */
+    uint64_t jump_pages[SOFT_NMMU * 2][64]; /* pages with targets in the jump cache */
     uint64_t written_filter[1024]; /* filter of gpa pages that may be in some vpn_write */
     bool bmi2, strict, chain;
     uint32_t mode;             /* of the code that runs */
