@@ -309,9 +309,9 @@ static void drop_block(struct soft_vcpu *v, struct soft_block *b)
         *at = b->hash_next;
     while (b->in)
         unchain(c, b->in);
-    for (unsigned i = 0; i < 2; i++)
-        if (b->link[i].to)
-            unchain(c, &b->link[i]);
+    for (unsigned i = 0; i < b->nlinks; i++)
+        if (b->links[i].to)
+            unchain(c, &b->links[i]);
     drop_jumps(v, b);
     b->valid = false;
     v->engine->invalidations++;

@@ -297,8 +297,7 @@ void tx_flow(struct tx *t, uint32_t live_out)
         loop(t);
         return;
     case SOFT_X_JCC:
-        tx_jcc(t, t->x->in.opcode & 15, relative_target(t), live_out != 0);
-        tx_jmp(t, t->x->next, live_out != 0);
+        tx_jcc(t, t->x->in.opcode & 15, relative_target(t), t->x->live_taken != 0);
         return;
     default: /* SOFT_X_JMP */
         if (t->x->op[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE) {

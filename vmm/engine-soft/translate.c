@@ -40,34 +40,44 @@ static uint32_t flags_at(struct tx *t, uint64_t pc, const uint8_t *page)
     return live | pending;
 }
 
+static uint64_t direct_target(const struct soft_x *x)
+{
+    return x->next + x->op[0].imm.value.u;
+}
+
+/* Flags that somebody may read behind the block's last instruction. */
 static uint32_t live_out(struct tx *t, struct soft_x *last, const uint8_t *page)
 {
-    uint64_t target = last->next + last->op[0].imm.value.u;
-    bool direct = last->op[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE && !t->code32;
-    uint64_t next = last->next;
-
-    if (t->mode & SOFT_MODE_SINGLE || t->c->strict || !page)
-        return SOFT_ARITH;
     switch (last->kind) {
-    case SOFT_X_JCC:
-        return direct ? flags_at(t, target, page) | flags_at(t, next, page) : SOFT_ARITH;
     case SOFT_X_JMP: case SOFT_X_CALL:
-        return direct ? flags_at(t, target, page) : SOFT_ARITH;
+        return last->op[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE && !t->code32 ? flags_at(t, direct_target(last), page) : SOFT_ARITH;
     case SOFT_X_RET: case SOFT_X_LOOP: case SOFT_X_HELPER: case SOFT_X_UD: case SOFT_X_UNKNOWN:
         return SOFT_ARITH;
     default:
-        return flags_at(t, next, page);
+        return flags_at(t, last->next, page);
     }
 }
 
-static void find_live(struct tx *t, struct soft_x *x, unsigned n, uint32_t live)
+/* Backward liveness; page NULL: take all flags for live everywhere. Returns what is live at the end. */
+static uint32_t find_live(struct tx *t, struct soft_x *x, unsigned n, const uint8_t *page)
 {
-    bool all = t->c->strict || (t->mode & SOFT_MODE_SINGLE);
+    uint32_t out, live;
 
-    for (unsigned i = n; i-- > 0;) {
-        live = (live & ~x[i].kills) | x[i].reads;
-        x[i].live = all ? SOFT_ARITH : live;
+    if (!page || t->c->strict || (t->mode & SOFT_MODE_SINGLE)) {
+        for (unsigned i = 0; i < n; i++)
+            x[i].live = x[i].live_taken = SOFT_ARITH;
+        return SOFT_ARITH;
     }
+    live = out = live_out(t, &x[n - 1], page);
+    for (unsigned i = n; i-- > 0;) {
+        if (x[i].kind == SOFT_X_JCC) {
+            x[i].live_taken = t->code32 ? SOFT_ARITH : flags_at(t, direct_target(&x[i]), page);
+            live |= x[i].live_taken;
+        }
+        live = (live & ~x[i].kills) | x[i].reads;
+        x[i].live = live;
+    }
+    return out;
 }
 
 /* --- edges --- */
@@ -115,15 +125,13 @@ static void leave_by(struct tx *t, uint64_t target, uint8_t *site, uint8_t *site
     struct tx_cold *cold = &t->colds[t->ncolds++];
 
     *cold = (struct tx_cold){.kind = TX_COLD_LOOKUP, .site = site, .site2 = site2, .pc = target};
-    if (may_chain(t, target) && t->nlinks < 2) {
-        struct soft_link *l = &t->b->link[t->nlinks];
+    if (may_chain(t, target)) {
+        struct soft_link *l = &t->links[t->nlinks];
 
         cold->kind = TX_COLD_LINK;
         cold->edge = (uint8_t)t->nlinks++;
-        l->site = site + t->e.rx - 4;
-        l->pc = target;
-        l->from = t->b;
-        l->cross = target >> 12 != t->b->pc >> 12 || t->b->gpa2 != SOFT_NO_GPA;
+        *l = (struct soft_link){.site = site + t->e.rx - 4, .pc = target, .from = t->b,
+                                .cross = target >> 12 != t->b->pc >> 12 || t->b->gpa2 != SOFT_NO_GPA};
     }
 }
 
@@ -217,6 +225,9 @@ static void emit_cold(struct tx *t)
 {
     struct emit *e = &t->cold;
 
+    t->b->links = soft_code_alloc(t->c, t->nlinks * sizeof *t->links);
+    t->b->nlinks = t->nlinks;
+    memcpy(t->b->links, t->links, t->nlinks * sizeof *t->links);
     for (unsigned i = 0; i < t->ncolds; i++) {
         const struct tx_cold *k = &t->colds[i];
 
@@ -228,7 +239,7 @@ static void emit_cold(struct tx *t)
         if (k->site2)
             e_resolve(k->site2, e);
         if (k->kind == TX_COLD_LINK) {
-            struct soft_link *l = &t->b->link[k->edge];
+            struct soft_link *l = &t->b->links[k->edge];
 
             l->stub = e_here(e);
             e_movi(e, H_C, (uint64_t)(uintptr_t)l);
@@ -297,7 +308,7 @@ static bool emit_insn(struct tx *t, uint32_t live)
     case SOFT_X_UNKNOWN:
         tx_call_insn(t, (const void *)(uintptr_t)soft_call_unknown);
         return true;
-    case SOFT_X_PUSH: case SOFT_X_POP: case SOFT_X_LEAVE:
+    case SOFT_X_PUSH: case SOFT_X_POP: case SOFT_X_LEAVE: case SOFT_X_JCC:
         tx_flow(t, live);
         return false;
     default:
@@ -357,14 +368,21 @@ static bool decode_straddling(struct tx *t, struct soft_x *x, const struct soft_
     return true;
 }
 
+/* Does the block go on behind a conditional jump? Not behind a loop's. */
+static bool goes_on(const struct soft_x *x, unsigned *branches)
+{
+    return direct_target(x) > x->pc && ++*branches <= SOFT_MAX_BRANCHES;
+}
+
 struct soft_block *soft_translate(struct soft_vcpu *v, uint64_t pc, uint32_t mode, const struct soft_itlb *page)
 {
     struct soft_code *c = v->code;
     struct soft_block *b = soft_code_alloc(c, sizeof *b);
     struct tx *t = c->tx;
     struct soft_x *x = c->x;
-    unsigned off = (unsigned)(pc & 0xfff), n = 0, max = mode & SOFT_MODE_SINGLE || c->strict ? 1 : SOFT_MAX_INSNS - 1;
+    unsigned off = (unsigned)(pc & 0xfff), n = 0, branches = 0, max = mode & SOFT_MODE_SINGLE || c->strict ? 1 : SOFT_MAX_INSNS - 1;
     bool more = false;
+    uint32_t live;
 
     memset(b, 0, sizeof *b);
     t->v = v;
@@ -382,7 +400,8 @@ struct soft_block *soft_translate(struct soft_vcpu *v, uint64_t pc, uint32_t mod
     while (n < max && off < 4096 && soft_decode(v, &x[n], mode, page->host + off, 4096 - off, pc, &more)) {
         off += MAX(x[n].in.length, 1u);
         pc = x[n].next;
-        if (soft_x_ends(&x[n++]))
+        n++;
+        if (x[n - 1].kind == SOFT_X_JCC ? !goes_on(&x[n - 1], &branches) : soft_x_ends(&x[n - 1]))
             break;
     }
     if (n == 0) {
@@ -395,12 +414,8 @@ struct soft_block *soft_translate(struct soft_vcpu *v, uint64_t pc, uint32_t mod
     b->length = (uint32_t)(x[n - 1].next - b->pc);
     for (unsigned g = (unsigned)(b->gpa & 0xfff) / 64; g <= (off - 1) / 64; g++)
         b->granules |= 1ull << g;
-    {
-        uint32_t live = live_out(t, &x[n - 1], b->gpa2 == SOFT_NO_GPA ? page->host : NULL);
-
-        find_live(t, x, n, live);
-        emit_block(t, x, n, live);
-    }
+    live = find_live(t, x, n, b->gpa2 == SOFT_NO_GPA ? page->host : NULL);
+    emit_block(t, x, n, live);
     soft_block_publish(v, b);
     return b;
 }

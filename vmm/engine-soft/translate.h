@@ -29,6 +29,7 @@ struct tx {
     bool code32, floats;
     uint64_t va;               /* of the block's start */
     unsigned nlinks, ncolds, npoints;
+    struct soft_link links[SOFT_MAX_INSNS];
     struct tx_cold colds[4 * SOFT_MAX_INSNS];
     struct soft_point points[6 * SOFT_MAX_INSNS];
 };
@@ -107,4 +108,4 @@ void tx_bit(struct tx *t);
 void tx_direction(struct tx *t);
 
 /* translate-flow.c */
-void tx_flow(struct tx *t, uint32_t live_out);
+void tx_flow(struct tx *t, uint32_t live_out); /* of the block */

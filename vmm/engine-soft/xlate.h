@@ -23,6 +23,7 @@
 
 #define SOFT_ARITH 0x8d5u /* CF PF AF ZF SF OF */
 #define SOFT_MAX_INSNS 64
+#define SOFT_MAX_BRANCHES 6 /* conditional jumps that a block goes on behind */
 #define SOFT_NO_GPA (~0ull)
 
 /* Mode word: what a translation depends on beside its bytes and addresses. */
@@ -51,6 +52,7 @@ struct soft_x {
     uint64_t pc, next;
     uint32_t reads, kills;     /* arithmetic flags: needed; overwritten whatever happens */
     uint32_t live;             /* flags somebody needs when it starts */
+    uint32_t live_taken;       /* conditional jump: flags somebody needs at its target */
     uint8_t raw[16];
     uint8_t kind, fpu;
     int8_t mem;                /* index of the explicit memory operand, or -1 */
@@ -95,7 +97,8 @@ struct soft_block {
     bool valid, global;        /* global: on a global page, so edges to other such pages outlive CR3 writes */
     struct soft_block *page_next, *page_next2;
     struct soft_link *in;
-    struct soft_link link[2];
+    struct soft_link *links;
+    uint32_t nlinks;
     const struct soft_point *points;
     uint32_t npoints;
     uint32_t host_start, host_end, cold_start, cold_end;
