@@ -154,7 +154,7 @@ static void run_timers(struct hsk_loop *loop)
     }
 }
 
-static void run_calls(struct hsk_loop *loop)
+void hsk_loop_flush_calls(struct hsk_loop *loop)
 {
     g_autoptr(GArray) calls = NULL;
 
@@ -211,7 +211,7 @@ void hsk_loop_run(struct hsk_loop *loop)
         for (int i = 0; i < n; i++)
             dispatch(loop, &ev[i]);
         g_ptr_array_set_size(loop->dead, 0);
-        run_calls(loop);
+        hsk_loop_flush_calls(loop);
         run_timers(loop);
     }
     atomic_store(&loop->quit, false); /* it may be run again */

@@ -804,6 +804,7 @@ static void page_publish(struct hsk_lapic *l)
     if (l->mapped != UINT64_MAX)
         hsk_bus_unmap(bus, l->mapped, &l->dev);
     l->mapped = hsk_bus_map(bus, want, HSK_PAGE_SIZE, &l->dev, 0) ? want : UINT64_MAX;
+    hsk_machine_memory_changed(l->dev.machine);
     if (l->mapped == UINT64_MAX)
         hsk_machine_post_event(l->dev.machine, HSK_EVENT_ERROR, want,
                                "The guest moved its local APIC onto another device's address, which is not supported.");

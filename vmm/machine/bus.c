@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The bus (vmm/device.h): a sorted immutable table of ranges, looked up by binary search and replaced as a whole; the old
- * tables stay until the machine ends, because a vCPU may be in the middle of a lookup (BARs move a few dozen times at boot).
+ * The bus (vmm/device.h): a sorted immutable table of ranges, looked up by binary search and replaced as a whole; an old
+ * table stays until the machine passes a safe point, because a vCPU may be in the middle of a lookup.
  * It takes the device's lock around each access and checks size and range, so devices need not.
  */
 #include <vmm/device.h>
@@ -57,6 +57,13 @@ void hsk_bus_free(struct hsk_bus *bus)
     g_ptr_array_unref(bus->old);
     pthread_mutex_destroy(&bus->lock);
     g_free(bus);
+}
+
+void hsk_bus_reclaim(struct hsk_bus *bus)
+{
+    pthread_mutex_lock(&bus->lock);
+    g_ptr_array_set_size(bus->old, 0);
+    pthread_mutex_unlock(&bus->lock);
 }
 
 /* Index of the first range that ends after addr. */
@@ -127,14 +134,16 @@ bool hsk_bus_unmap(struct hsk_bus *bus, uint64_t base, struct hsk_dev *dev)
     return ok;
 }
 
-static const struct range *find(struct hsk_bus *bus, uint64_t addr, unsigned size)
+/* By value: the device may replace the table while it handles the access. */
+static bool find(struct hsk_bus *bus, uint64_t addr, unsigned size, struct range *out)
 {
     const struct table *t = atomic_load_explicit(&bus->table, memory_order_acquire);
     unsigned i = lower_bound(t, addr);
 
     if (i == t->n || addr < t->range[i].base || !hsk_range_ok(addr - t->range[i].base, size, t->range[i].size))
-        return NULL;
-    return &t->range[i];
+        return false;
+    *out = t->range[i];
+    return true;
 }
 
 static bool size_ok(const struct hsk_dev_ops *ops, unsigned size)
@@ -149,25 +158,25 @@ static uint64_t all_ones(unsigned size)
 
 bool hsk_bus_read(struct hsk_bus *bus, uint64_t addr, unsigned size, uint64_t *value)
 {
-    const struct range *r = find(bus, addr, size);
+    struct range r;
 
     *value = all_ones(size);
-    if (!r || !r->dev->ops->read || !size_ok(r->dev->ops, size))
+    if (!find(bus, addr, size, &r) || !r.dev->ops->read || !size_ok(r.dev->ops, size))
         return false;
-    hsk_dev_enter(r->dev);
-    *value &= r->dev->ops->read(r->dev, r->region, addr - r->base, size);
-    hsk_dev_leave(r->dev);
+    hsk_dev_enter(r.dev);
+    *value &= r.dev->ops->read(r.dev, r.region, addr - r.base, size);
+    hsk_dev_leave(r.dev);
     return true;
 }
 
 bool hsk_bus_write(struct hsk_bus *bus, uint64_t addr, unsigned size, uint64_t value)
 {
-    const struct range *r = find(bus, addr, size);
+    struct range r;
 
-    if (!r || !r->dev->ops->write || !size_ok(r->dev->ops, size))
+    if (!find(bus, addr, size, &r) || !r.dev->ops->write || !size_ok(r.dev->ops, size))
         return false;
-    hsk_dev_enter(r->dev);
-    r->dev->ops->write(r->dev, r->region, addr - r->base, size, value & all_ones(size));
-    hsk_dev_leave(r->dev);
+    hsk_dev_enter(r.dev);
+    r.dev->ops->write(r.dev, r.region, addr - r.base, size, value & all_ones(size));
+    hsk_dev_leave(r.dev);
     return true;
 }

@@ -42,6 +42,8 @@ struct hsk_machine {
     /* loop thread */
     bool running;
     uint8_t buttons;
+    /* atomic */
+    _Atomic bool reclaim_scheduled;
     /* lock */
     pthread_mutex_t lock;
     pthread_cond_t parked_cond;

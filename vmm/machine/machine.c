@@ -254,6 +254,9 @@ void hsk_machine_free(struct hsk_machine *m)
         return;
     hsk_machine_stop(m);
     join_cpus(m);
+    m->cfg.event = NULL;
+    if (m->loop)
+        hsk_loop_flush_calls(m->loop); /* what was posted and not delivered */
     while (m->devs->len) {
         struct hsk_dev *dev = g_ptr_array_steal_index(m->devs, m->devs->len - 1);
 
@@ -392,9 +395,29 @@ void hsk_machine_post_event(struct hsk_machine *m, enum hsk_event_kind kind, uin
     hsk_loop_call(m->loop, deliver_event, e);
 }
 
+static void reclaim(void *opaque)
+{
+    struct hsk_machine *m = opaque;
+
+    hsk_bus_reclaim(m->pio);
+    hsk_bus_reclaim(m->mmio);
+    hsk_ram_reclaim(m->ram);
+}
+
+static void reclaim_soon(void *opaque)
+{
+    struct hsk_machine *m = opaque;
+
+    atomic_store(&m->reclaim_scheduled, false);
+    hsk_machine_at_safe_point(m, reclaim, m);
+}
+
 void hsk_machine_memory_changed(struct hsk_machine *m)
 {
     m->engine->ops->flush(m->engine, HSK_FLUSH_TLB);
+    /* A guest may move its BARs for ever: the replaced maps must not pile up. */
+    if (!atomic_exchange(&m->reclaim_scheduled, true))
+        hsk_loop_call(m->loop, reclaim_soon, m);
 }
 
 /* ---- life ---- */

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Guest memory (vmm/memory.h): objects with a byte of attributes per page, and the guest-physical map.
- * The map is an immutable array that is replaced as a whole; old ones stay until the machine ends, since a reader on
- * another thread may still look at one. Maps change a handful of times in a machine's life.
+ * The map is an immutable array that is replaced as a whole; an old one stays until the machine passes a safe point, since
+ * a reader on another thread may still look at it.
  */
 #include <vmm/memory.h>
 
@@ -172,6 +172,13 @@ bool hsk_ram_map_del(struct hsk_ram *ram, gpa_t gpa)
     }
     pthread_mutex_unlock(&ram->lock);
     return ok;
+}
+
+void hsk_ram_reclaim(struct hsk_ram *ram)
+{
+    pthread_mutex_lock(&ram->lock);
+    g_ptr_array_set_size(ram->old, 0);
+    pthread_mutex_unlock(&ram->lock);
 }
 
 uint64_t hsk_ram_generation(const struct hsk_ram *ram)

@@ -110,7 +110,7 @@ static void map(struct hsk_pci_dev *p, unsigned i, uint64_t addr)
 
 static void update_maps(struct hsk_pci_dev *p)
 {
-    bool memory_changed = false;
+    bool changed = false;
 
     for (unsigned i = 0; i < HSK_PCI_MAX_BARS; i++) {
         uint64_t addr = wanted_address(p, i);
@@ -120,9 +120,9 @@ static void update_maps(struct hsk_pci_dev *p)
         unmap(p, i);
         if (addr != HSK_PCI_UNMAPPED)
             map(p, i, addr);
-        memory_changed |= p->bar[i].obj != NULL;
+        changed = true;
     }
-    if (memory_changed)
+    if (changed)
         hsk_machine_memory_changed(p->dev.machine);
 }
 

@@ -78,6 +78,8 @@ void hsk_bus_free(struct hsk_bus *bus);
 /* false: overlap. dev is borrowed. */
 bool hsk_bus_map(struct hsk_bus *bus, uint64_t base, uint64_t size, struct hsk_dev *dev, unsigned region);
 bool hsk_bus_unmap(struct hsk_bus *bus, uint64_t base, struct hsk_dev *dev);
+/* Frees the tables that map/unmap replaced. Loop thread, all vCPUs parked: nobody may be in the middle of a lookup. */
+void hsk_bus_reclaim(struct hsk_bus *bus);
 /* Unclaimed: reads give all-ones, writes vanish, and both return false. size 1, 2, 4, 8; an access that crosses a
    mapping's end counts as unclaimed. Calls the device under its lock on the calling thread. */
 bool hsk_bus_read(struct hsk_bus *bus, uint64_t addr, unsigned size, uint64_t *value);

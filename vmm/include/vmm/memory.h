@@ -80,6 +80,8 @@ struct hsk_ram *hsk_ram_new(void);
 void hsk_ram_free(struct hsk_ram *ram); /* not the objects */
 bool hsk_ram_map_add(struct hsk_ram *ram, const struct hsk_ram_region *r);   /* false: overlap or full */
 bool hsk_ram_map_del(struct hsk_ram *ram, gpa_t gpa);
+/* Frees the maps that add/del replaced. Loop thread, all vCPUs parked. */
+void hsk_ram_reclaim(struct hsk_ram *ram);
 /* Changes each time the map changes. */
 uint64_t hsk_ram_generation(const struct hsk_ram *ram);
 void hsk_ram_set_code_write(struct hsk_ram *ram, hsk_code_write_fn fn, void *opaque);

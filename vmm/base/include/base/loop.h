@@ -31,6 +31,9 @@ void hsk_loop_unwatch_fd(struct hsk_loop *loop, int fd);
 /* Runs fn(opaque) once on the loop thread, soon. */
 void hsk_loop_call(struct hsk_loop *loop, hsk_loop_fn fn, void *opaque);
 
+/* Runs the calls that wait now, before the loop goes away. Loop thread. */
+void hsk_loop_flush_calls(struct hsk_loop *loop);
+
 /* A one-shot timer; fn runs on the loop thread when the loop's clock has reached the deadline. */
 struct hsk_timer *hsk_timer_new(struct hsk_loop *loop, hsk_loop_fn fn, void *opaque);
 void hsk_timer_free(struct hsk_timer *t);
