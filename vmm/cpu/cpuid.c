@@ -23,6 +23,7 @@ enum {
     AUTO = 4,    /* in the default model where the host has it */
     HOST = 8,    /* the engines execute it on the host's processor, which must have it */
     FIXED = 16,  /* cannot be taken away */
+    GUARD = 32,  /* the software engine always has it; under KVM a guest that uses it faults where KVM lacks it */
 };
 
 struct feature {
@@ -58,7 +59,7 @@ static const struct feature features[] = {
     {"ssse3", W_1_ECX, 9, V2 | HOST | FIXED},
     {"fma", W_1_ECX, 12, V3 | HOST, "avx"},
     {"cx16", W_1_ECX, 13, V2 | HOST | FIXED},
-    {"pcid", W_1_ECX, 17, V2},
+    {"pcid", W_1_ECX, 17, AUTO | GUARD},
     {"sse4.1", W_1_ECX, 19, V2 | HOST | FIXED},
     {"sse4.2", W_1_ECX, 20, V2 | HOST | FIXED},
     {"x2apic", W_1_ECX, 21, V2},
@@ -71,32 +72,32 @@ static const struct feature features[] = {
     {"f16c", W_1_ECX, 29, V3 | HOST, "avx"},
     {"rdrand", W_1_ECX, 30, V3 | HOST},
     {"hypervisor", W_1_ECX, 31, V2 | FIXED},
-    {"fsgsbase", W_7_EBX, 0, V2},
+    {"fsgsbase", W_7_EBX, 0, V2 | GUARD},
     {"tsc-adjust", W_7_EBX, 1, V2},
     {"bmi1", W_7_EBX, 3, V3 | HOST},
     {"avx2", W_7_EBX, 5, V3 | HOST, "avx"},
-    {"smep", W_7_EBX, 7, V2},
+    {"smep", W_7_EBX, 7, V2 | GUARD},
     {"bmi2", W_7_EBX, 8, V3 | HOST},
     {"erms", W_7_EBX, 9, V2},
-    {"invpcid", W_7_EBX, 10, V2, "pcid"},
+    {"invpcid", W_7_EBX, 10, AUTO | GUARD, "pcid"},
     {"zero-fcs-fds", W_7_EBX, 13, V2 | FIXED},
     {"rdseed", W_7_EBX, 18, HOST},
     {"adx", W_7_EBX, 19, HOST},
-    {"smap", W_7_EBX, 20, V2},
+    {"smap", W_7_EBX, 20, V2 | GUARD},
     {"sha", W_7_EBX, 29, HOST},
     {"spec-ctrl", W_7_EDX, 26, V2},
     {"arch-capabilities", W_7_EDX, 29, V2 | FIXED},
     {"bhi-ctrl", W_72_EDX, 4, V2, "spec-ctrl"},
-    {"xsaveopt", W_D1_EAX, 0, V2, "xsave"},
-    {"xsavec", W_D1_EAX, 1, V2, "xsave"},
-    {"xgetbv1", W_D1_EAX, 2, V2, "xsave"},
+    {"xsaveopt", W_D1_EAX, 0, V2 | GUARD, "xsave"},
+    {"xsavec", W_D1_EAX, 1, V2 | GUARD, "xsave"},
+    {"xgetbv1", W_D1_EAX, 2, V2 | GUARD, "xsave"},
     {"lahf", W_X1_ECX, 0, V2 | FIXED},
     {"lzcnt", W_X1_ECX, 5, V3 | HOST},
     {"3dnowprefetch", W_X1_ECX, 8, V2},
     {"syscall", W_X1_EDX, 11, V2 | FIXED},
     {"nx", W_X1_EDX, 20, V2 | FIXED},
-    {"pdpe1gb", W_X1_EDX, 26, V2},
-    {"rdtscp", W_X1_EDX, 27, V2},
+    {"pdpe1gb", W_X1_EDX, 26, V2 | GUARD},
+    {"rdtscp", W_X1_EDX, 27, V2 | GUARD},
     {"lm", W_X1_EDX, 29, V2 | FIXED},
     {"invtsc", W_X7_EDX, 8, V2},
     {"arat", W_6_EAX, 2, V2 | FIXED},
@@ -368,20 +369,32 @@ void hsk_cpuid_query(const struct hsk_cpuid *c, unsigned index, uint64_t cr4, ui
     }
 }
 
-bool hsk_cpuid_has(const struct hsk_cpuid *c, const char *feature)
+static bool has(const struct hsk_cpuid *c, const struct feature *f)
 {
-    const struct feature *f = find_feature(feature, strlen(feature));
-    const struct hsk_cpuid_leaf *l;
+    const struct leaf_reg *p = &word_place[f->word];
+    const struct hsk_cpuid_leaf *l = find_leaf(c, p->leaf, p->subleaf);
     uint32_t r[4];
 
-    if (!f)
-        return false;
-    l = find_leaf(c, word_place[f->word].leaf, word_place[f->word].subleaf);
     if (!l)
         return false;
     r[0] = l->eax;
     r[1] = l->ebx;
     r[2] = l->ecx;
     r[3] = l->edx;
-    return r[word_place[f->word].reg] >> f->bit & 1;
+    return r[p->reg] >> f->bit & 1;
+}
+
+bool hsk_cpuid_has(const struct hsk_cpuid *c, const char *feature)
+{
+    const struct feature *f = find_feature(feature, strlen(feature));
+
+    return f && has(c, f);
+}
+
+const char *hsk_cpuid_lacking(const struct hsk_cpuid *c, const struct hsk_cpuid *offered)
+{
+    for (unsigned i = 0; i < NFEATURES; i++)
+        if ((features[i].flags & (HOST | GUARD)) && has(c, &features[i]) && !has(offered, &features[i]))
+            return features[i].name;
+    return NULL;
 }

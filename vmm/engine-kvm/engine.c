@@ -136,7 +136,7 @@ static struct hsk_engine *kvm_engine_new(const struct hsk_engine_config *cfg, GE
     e->fd = e->vm_fd = -1;
     e->generation = ~0ull;
     pthread_mutex_init(&e->lock, NULL);
-    if (!create_vm(e, error) || !kvm_memory_update(e, error)) {
+    if (!create_vm(e, error) || !kvm_check_model(e, error) || !kvm_memory_update(e, error)) {
         kvm_engine_free(&e->base);
         return NULL;
     }

@@ -55,6 +55,7 @@ void kvm_dirty_sync(struct kvm_engine *e);
 void kvm_get_state(struct hsk_vcpu *v, struct hsk_cpu_state *s);
 bool kvm_set_state(struct hsk_vcpu *v, const struct hsk_cpu_state *s, GError **error);
 void kvm_sync_tsc(struct kvm_vcpu *k);
+bool kvm_check_model(struct kvm_engine *e, GError **error);
 bool kvm_set_cpuid(struct kvm_vcpu *k, GError **error);
 /* run.c */
 enum hsk_exit kvm_run_vcpu(struct hsk_vcpu *v);

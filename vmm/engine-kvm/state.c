@@ -229,7 +229,8 @@ static void get_events(struct kvm_vcpu *k, struct hsk_cpu_state *s)
     }
     s->interrupt_pending = e.interrupt.injected != 0;
     s->interrupt_vector = e.interrupt.injected ? e.interrupt.nr : 0;
-    s->interrupt_shadow = e.interrupt.shadow & KVM_X86_SHADOW_INT_MOV_SS ? 2 : e.interrupt.shadow & KVM_X86_SHADOW_INT_STI ? 1 : 0;
+    /* AMD processors do not tell the two apart and KVM reports both; STI is by far the commoner. */
+    s->interrupt_shadow = e.interrupt.shadow & KVM_X86_SHADOW_INT_STI ? 1 : e.interrupt.shadow & KVM_X86_SHADOW_INT_MOV_SS ? 2 : 0;
     s->nmi_pending = e.nmi.pending || e.nmi.injected;
     s->nmi_masked = e.nmi.masked != 0;
 }
@@ -378,6 +379,56 @@ bool kvm_set_state(struct hsk_vcpu *v, const struct hsk_cpu_state *s, GError **e
         return refused(error, "debug registers");
     if (!set_events(k, s))
         return refused(error, "pending events");
+    return true;
+}
+
+/* What KVM can give a guest, as far as hsk_cpuid_lacking() looks at it. */
+static bool offered_by_kvm(struct kvm_engine *e, struct hsk_cpuid *out)
+{
+    const uint32_t max = 256;
+    g_autofree struct kvm_cpuid2 *t = g_malloc0(sizeof(*t) + max * sizeof(t->entries[0]));
+
+    memset(out, 0, sizeof(*out));
+    t->nent = max;
+    if (ioctl(e->fd, KVM_GET_SUPPORTED_CPUID, t) < 0)
+        return false;
+    for (uint32_t i = 0; i < t->nent && out->count < HSK_CPUID_MAX; i++) {
+        const struct kvm_cpuid_entry2 *k = &t->entries[i];
+
+        if (k->function == 1 || k->function == 7 || (k->function == 0xd && k->index == 1) || k->function == 0x80000001)
+            out->leaf[out->count++] = (struct hsk_cpuid_leaf){
+                .leaf = k->function, .subleaf = k->index, .has_subleaf = (k->flags & KVM_CPUID_FLAG_SIGNIFCANT_INDEX) != 0,
+                .eax = k->eax, .ebx = k->ebx, .ecx = k->ecx, .edx = k->edx};
+    }
+    return true;
+}
+
+bool kvm_check_model(struct kvm_engine *e, GError **error)
+{
+    const struct hsk_cpuid *c = e->base.cfg.cpuid;
+    struct hsk_cpuid offered;
+    const char *lacking;
+
+    /* A KVM that only emulates stops with a sentence at what it does not know, but takes LZCNT and TZCNT for BSR and BSF. */
+    if (!hsk_kvm_virtualizes()) {
+        if (!hsk_cpuid_has(c, "lzcnt") && !hsk_cpuid_has(c, "bmi1"))
+            return true;
+        g_set_error(error, HSK_ERROR, HSK_ERROR_UNSUPPORTED,
+                    "KVM only emulates on this computer, and does so wrongly for the machine's processor model (%s): use --engine soft.",
+                    c->model);
+        return false;
+    }
+    if (!offered_by_kvm(e, &offered)) {
+        g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED, "KVM does not say what it offers: %s.", g_strerror(errno));
+        return false;
+    }
+    lacking = hsk_cpuid_lacking(c, &offered);
+    if (lacking) {
+        g_set_error(error, HSK_ERROR, HSK_ERROR_UNSUPPORTED,
+                    "The machine's processor model (%s) has %s, which KVM on this computer lacks: use --engine soft, or --cpu with "
+                    ",-%s for a new machine.", c->model, lacking, lacking);
+        return false;
+    }
     return true;
 }
 

@@ -29,16 +29,17 @@ static void specifications(void **state)
     assert_true(hsk_cpuid_has(&c, "sse4.2"));
     assert_false(hsk_cpuid_has(&c, "avx"));
     assert_int_equal(c.xcr0_mask, 3);
-    assert_true(build(&c, "v2,-pcid,-invpcid,-smap", NULL));
-    assert_string_equal(c.model, "v2,-pcid,-invpcid,-smap");
+    assert_true(build(&c, "v2,-smap,+pcid", NULL));
+    assert_string_equal(c.model, "v2,+pcid,-smap");
     assert_false(hsk_cpuid_has(&c, "smap"));
+    assert_true(hsk_cpuid_has(&c, "pcid"));
     assert_false(build(&c, "v2,-sse2", NULL));
     assert_false(build(&c, "v4", NULL));
     assert_false(build(&c, "v2,", NULL));
     assert_false(build(&c, "v2,avx", NULL));
     assert_false(build(&c, "v2,+tsx", &why));
     assert_non_null(strstr(why, "+tsx"));
-    assert_false(build(&c, "v2,-pcid", NULL)); /* invpcid needs it */
+    assert_false(build(&c, "v2,+invpcid", NULL)); /* needs pcid */
     assert_false(hsk_cpuid_has(&c, "tsx"));
 }
 
@@ -90,6 +91,18 @@ static void leaves_of_one_processor(void **state)
     assert_int_equal(r[0] | r[1] | r[2] | r[3], 0);
 }
 
+static void a_hypervisor_that_lacks_a_feature_is_named(void **state)
+{
+    struct hsk_cpuid c, offered;
+
+    assert_true(build(&c, "v2", NULL));
+    assert_true(build(&offered, "v2", NULL));
+    assert_null(hsk_cpuid_lacking(&c, &offered));
+    assert_true(build(&offered, "v2,-smap,-bhi-ctrl", NULL));
+    assert_string_equal(hsk_cpuid_lacking(&c, &offered), "smap"); /* bhi-ctrl is ours to emulate */
+    assert_null(hsk_cpuid_lacking(&offered, &c));
+}
+
 static void xsave_sizes_follow_xcr0(void **state)
 {
     struct hsk_cpuid c;
@@ -117,6 +130,7 @@ int main(void)
         cmocka_unit_test(specifications),
         cmocka_unit_test(the_normal_form_builds_the_same_model),
         cmocka_unit_test(leaves_of_one_processor),
+        cmocka_unit_test(a_hypervisor_that_lacks_a_feature_is_named),
         cmocka_unit_test(xsave_sizes_follow_xcr0),
     };
 

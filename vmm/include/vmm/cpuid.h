@@ -29,3 +29,5 @@ bool hsk_cpuid_build(struct hsk_cpuid *out, const char *spec, unsigned ncpus, ui
 void hsk_cpuid_query(const struct hsk_cpuid *c, unsigned index, uint64_t cr4, uint64_t xcr0, uint32_t leaf, uint32_t subleaf, uint32_t out[4]);
 /* Feature test by name ("avx2", "smap"): does the model have it? */
 bool hsk_cpuid_has(const struct hsk_cpuid *c, const char *feature);
+/* The first feature that the model has, a guest would fault on, and offered (the leaves of a hypervisor) has not; or NULL. */
+const char *hsk_cpuid_lacking(const struct hsk_cpuid *c, const struct hsk_cpuid *offered);
