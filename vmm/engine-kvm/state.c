@@ -151,6 +151,12 @@ void kvm_sync_tsc(struct kvm_vcpu *k)
     if (!memcmp(p, &k->tsc, sizeof(*p)))
         return;
     k->tsc = *p;
+    if (k->base.index == 0) {
+        /* kvm-clock stands still with the machine, too */
+        struct kvm_clock_data now = {.clock = hsk_clock_ns(clock)};
+
+        ioctl(kvm_engine_of(&k->base)->vm_fd, KVM_SET_CLOCK, &now);
+    }
     get_msr(k, 0x3b, &adjust);
     if (p->mult == 1ull << 32) {
         uint64_t offset = p->guest_base - p->host_base + adjust;
