@@ -198,6 +198,16 @@ bool hsk_pagemap_get(struct hsk_pagemap *map, uint64_t page, uint64_t *entry, GE
     return true;
 }
 
+bool hsk_pagemap_has_leaf(struct hsk_pagemap *map, uint64_t page, bool *has, GError **error)
+{
+    struct node *leaf;
+    hsk_assert(page < map->npages);
+    if (!find_leaf(map, page, false, &leaf, error))
+        return false;
+    *has = leaf != NULL;
+    return true;
+}
+
 bool hsk_pagemap_set(struct hsk_pagemap *map, uint64_t page, uint64_t entry, GError **error)
 {
     struct node *leaf;

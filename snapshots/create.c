@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Writing a new document: path.tmp, sync, rename. Disks go into segments in disk order, holes as hole frames, so that
- * `cat disks/root/... | zstd -d` gives the raw disk back. One thread.
+ * `cat disks/root/... | zstd -d` gives the raw disk back. The file is the owner's alone: it will hold a computer's memory. One thread.
  */
 #include "doc.h"
 
@@ -248,7 +248,6 @@ bool hsk_doc_create_io(const char *path, const struct hsk_create *c, bool replac
     HSK_AUTOFD fd = hsk_io_create(io, dirfd, tmp);
     if (fd < 0)
         return hsk_io_error(error, fd, "write %s", path);
-    fchmod(fd, 0644);
     struct creation n = {.c = c, .manifest = hsk_manifest_copy(c->manifest), .maps = g_byte_array_new(), .progress = progress, .opaque = opaque};
     n.root = hsk_root_new(n.manifest->uuid);
     for (unsigned i = 0; i < n.manifest->ndisks; i++)

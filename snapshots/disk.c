@@ -186,16 +186,39 @@ int hsk_disk_write(struct hsk_disk *d, uint64_t off, const void *buf, size_t len
     return 0;
 }
 
-/* Marks as holes the pages that are none yet: discarding a large empty disk costs no memory. */
+static bool in_any_layer(struct hsk_disk *d, uint64_t page)
+{
+    for (guint i = 0; i < d->doc->layers->len; i++) {
+        const struct hsk_layer *l = g_ptr_array_index(d->doc->layers, i);
+        if (g_hash_table_contains(l->disks[d->index], GSIZE_TO_POINTER(page / CHUNK_PAGES)))
+            return true;
+    }
+    return false;
+}
+
+static int discard_pages(struct hsk_disk *d, uint64_t page, uint64_t end, GError **error)
+{
+    for (; page < end; page++) {
+        uint64_t loc = find_loc(d, page), entry = 0;
+        if (loc == 0 && !hsk_pagemap_get(d->base, page, &entry, error))
+            return -EIO;
+        if (loc == 0 ? entry != 0 : loc != HSK_LOC_HOLE)
+            layer_set(top(d->doc), d->index, page, HSK_LOC_HOLE);
+    }
+    return 0;
+}
+
+/* Marks as holes the pages that are none yet: discarding a large empty disk costs neither memory nor time. */
 static int apply_discard(struct hsk_disk *d, uint64_t page, uint64_t n)
 {
-    for (uint64_t p = page; p < page + n; p++) {
-        GError *e = NULL;
-        uint64_t loc = find_loc(d, p), entry = 0;
-        if (loc == 0 && !hsk_pagemap_get(d->base, p, &entry, &e))
+    GError *e = NULL;
+    for (uint64_t end = page + n, next; page < end; page = next) {
+        bool has = true;
+        next = MIN(end, (page / HSK_MAP_FANOUT + 1) * HSK_MAP_FANOUT);
+        if (!in_any_layer(d, page) && !hsk_pagemap_has_leaf(d->base, page, &has, &e))
             return damaged(d, e);
-        if (loc == 0 ? entry != 0 : loc != HSK_LOC_HOLE)
-            layer_set(top(d->doc), d->index, p, HSK_LOC_HOLE);
+        if (has && discard_pages(d, page, next, &e) < 0)
+            return damaged(d, e);
     }
     return 0;
 }

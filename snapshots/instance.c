@@ -209,6 +209,13 @@ static bool find_instance(struct hsk_doc *doc, const char *instances, char **id,
 
 /* ---- making and opening ---- */
 
+/* The name of a new instance must outlive a power cut as surely as what is written into it. */
+static int sync_folder(const struct hsk_io *io, const char *path)
+{
+    HSK_AUTOFD fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    return fd < 0 ? -errno : hsk_io_sync(io, fd);
+}
+
 static bool make_instance(struct hsk_doc *doc, const char *instances, GError **error)
 {
     static const char *const folders[] = {"data", "map", "versions", "log"};
@@ -232,7 +239,13 @@ static bool make_instance(struct hsk_doc *doc, const char *instances, GError **e
     doc->root->log_number = 1;
     doc->root->log_seq = 1;
     /* The origin comes last: a folder without one is nobody's. */
-    return hsk_doc_commit_root(doc, doc->root, error) && hsk_instance_expect(doc, NULL, error);
+    if (!hsk_doc_commit_root(doc, doc->root, error) || !hsk_instance_expect(doc, NULL, error))
+        return false;
+    g_autofree char *data = hsk_data_folder();
+    int r = sync_folder(doc->io, instances);
+    if (r == 0)
+        r = sync_folder(doc->io, data);
+    return r == 0 || hsk_io_error(error, r, "write %s", instances);
 }
 
 static struct hsk_root *read_root(struct hsk_doc *doc, const char *name, GError **error)

@@ -54,6 +54,8 @@ struct hsk_pagemap *hsk_pagemap_new(const struct hsk_map_source *source, const s
 void hsk_pagemap_free(struct hsk_pagemap *map);
 HSK_DEFINE_AUTO(hsk_pagemap, hsk_pagemap_free)
 bool hsk_pagemap_get(struct hsk_pagemap *map, uint64_t page, uint64_t *entry, GError **error);
+/* Is there any leaf for the HSK_MAP_FANOUT pages around page? */
+bool hsk_pagemap_has_leaf(struct hsk_pagemap *map, uint64_t page, bool *has, GError **error);
 bool hsk_pagemap_set(struct hsk_pagemap *map, uint64_t page, uint64_t entry, GError **error);
 
 /* Collects the new nodes of one or more maps for one map member. */
