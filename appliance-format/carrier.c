@@ -1,12 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Members over a tar or a directory (carrier.h). The tar's table is what one walk over the headers found, the last of equal
- * names winning; the TAIL is a hint for readers that have only the end of the file (HTTP) and is checked, not relied upon.
+ * Members over a tar or a directory (carrier.h). The tar's table is what one walk over the headers
+ * found, the last of equal names winning; the TAIL is a hint for readers that have only the end of
+ * the file (HTTP) and is checked, not relied upon.
  */
 #include <appliance-format/carrier.h>
-
 #include <appliance-format/tar.h>
-
 #include <errno.h>
 #include <inttypes.h>
 #include <sodium.h>
@@ -42,7 +41,8 @@ struct hsk_carrier *hsk_carrier_open_tar(int fd, const char *label, GError **err
     if (members == NULL)
         return NULL;
     struct hsk_carrier *c = g_new0(struct hsk_carrier, 1);
-    *c = (struct hsk_carrier){.label = g_strdup(label), .fd = fd, .tar = true, .members = members, .end = end};
+    *c = (struct hsk_carrier){
+        .label = g_strdup(label), .fd = fd, .tar = true, .members = members, .end = end};
     c->by_name = g_hash_table_new(g_str_hash, g_str_equal);
     for (guint i = 0; i < members->len; i++) {
         struct hsk_tar_member *m = &g_array_index(members, struct hsk_tar_member, i);
@@ -81,13 +81,15 @@ bool hsk_carrier_has(const struct hsk_carrier *c, const char *name)
     return faccessat(c->fd, name, F_OK, 0) == 0;
 }
 
-bool hsk_carrier_member(const struct hsk_carrier *c, const char *name, struct hsk_member *out, GError **error)
+bool hsk_carrier_member(const struct hsk_carrier *c, const char *name, struct hsk_member *out,
+                        GError **error)
 {
     hsk_assert(hsk_tar_name_ok(name));
     if (c->tar) {
         const struct hsk_tar_member *m = g_hash_table_lookup(c->by_name, name);
         if (m == NULL) {
-            g_set_error(error, HSK_ERROR, HSK_ERROR_NOT_FOUND, "%s has no %s in it", c->label, name);
+            g_set_error(error, HSK_ERROR, HSK_ERROR_NOT_FOUND, "%s has no %s in it", c->label,
+                        name);
             return false;
         }
         *out = (struct hsk_member){.fd = c->fd, .base = m->data, .size = m->size};
@@ -101,7 +103,8 @@ bool hsk_carrier_member(const struct hsk_carrier *c, const char *name, struct hs
         return hsk_io_error(error, errno, "read %s in %s", name, c->label);
     if (!S_ISREG(st.st_mode))
         return hsk_damaged(error, c->label, "%s is not a file", name);
-    *out = (struct hsk_member){.fd = hsk_steal_fd(&fd), .size = (uint64_t)st.st_size, .owns_fd = true};
+    *out =
+        (struct hsk_member){.fd = hsk_steal_fd(&fd), .size = (uint64_t)st.st_size, .owns_fd = true};
     return true;
 }
 
@@ -133,7 +136,8 @@ uint64_t hsk_carrier_tar_end(const struct hsk_carrier *c)
     return c->end;
 }
 
-/* TAIL: docs/format.md, "TAIL". A re-packed archive carries the TAIL of the original, whose offsets no longer hold. */
+/* TAIL: docs/format.md, "TAIL". A re-packed archive carries the TAIL of the original, whose offsets
+ * no longer hold. */
 bool hsk_carrier_tar_check_tail(const struct hsk_carrier *c, GError **error)
 {
     const struct hsk_tar_member *tail = g_hash_table_lookup(c->by_name, "TAIL");
@@ -149,7 +153,8 @@ bool hsk_carrier_tar_check_tail(const struct hsk_carrier *c, GError **error)
         return hsk_damaged(error, c->label, "its TAIL is not whole");
     if (hsk_get64(t + 40) != tail->data)
         return true;
-    if (hsk_get64(t + 24) != root->data || hsk_get64(t + 32) != root->size || hsk_get64(t + 56) != c->end + 1024)
+    if (hsk_get64(t + 24) != root->data || hsk_get64(t + 32) != root->size ||
+        hsk_get64(t + 56) != c->end + 1024)
         return hsk_damaged(error, c->label, "its TAIL does not point at its ROOT");
     return true;
 }

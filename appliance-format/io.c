@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The write calls of the store with their fault hook, error sentences, hashing and hex (see io.h). Any thread.
+ * The write calls of the store with their fault hook, error sentences, hashing and hex (see io.h).
+ * Any thread.
  */
 #include <appliance-format/io.h>
-
 #include <errno.h>
 #include <sodium.h>
 #include <stdio.h>
@@ -52,7 +52,8 @@ int hsk_io_truncate(const struct hsk_io *io, int fd, uint64_t size)
     return ftruncate(fd, (off_t)size) < 0 ? -errno : 0;
 }
 
-int hsk_io_replace_file(const struct hsk_io *io, int dirfd, const char *name, const void *buf, size_t len)
+int hsk_io_replace_file(const struct hsk_io *io, int dirfd, const char *name, const void *buf,
+                        size_t len)
 {
     g_autofree char *tmp = g_strconcat(name, ".tmp", NULL);
     HSK_AUTOFD fd = hsk_io_create(io, dirfd, tmp);
@@ -79,7 +80,8 @@ bool hsk_io_error(GError **error, int err, const char *fmt, ...)
         reason = "the disk is full; nothing that was saved before is lost";
     } else if (err == EFBIG) {
         code = HSK_ERROR_NO_SPACE;
-        reason = "the file would be larger than allowed here; nothing that was saved before is lost";
+        reason =
+            "the file would be larger than allowed here; nothing that was saved before is lost";
     } else if (err == ENOENT) {
         code = HSK_ERROR_NOT_FOUND;
     }

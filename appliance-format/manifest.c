@@ -1,24 +1,23 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * manifest.json (manifest.h; docs/format.md, "manifest.json"). Jansson with duplicate keys refused; every value is checked
- * against a range before anything uses it, because a bundle may come from anybody. Unknown keys are ignored: a newer writer
- * that needs them understood says so in "requires". Any thread.
+ * manifest.json (manifest.h; docs/format.md, "manifest.json"). Jansson with duplicate keys refused;
+ * every value is checked against a range before anything uses it, because a bundle may come from
+ * anybody. Unknown keys are ignored: a newer writer that needs them understood says so in
+ * "requires". Any thread.
  */
-#include <appliance-format/manifest.h>
-
 #include <appliance-format/io.h>
-
+#include <appliance-format/manifest.h>
 #include <inttypes.h>
 #include <jansson.h>
 
-#define MAX_DEPTH 16
-#define MAX_NAME_BYTES 200
+#define MAX_DEPTH         16
+#define MAX_NAME_BYTES    200
 #define MAX_CMDLINE_BYTES 4096
-#define MAX_DISKS 16
-#define MAX_CPUS 64
-#define MAX_MEMORY (1ull << 40)
-#define MAX_VRAM (1ull << 30)
-#define MAX_DISK (1ull << 44)
+#define MAX_DISKS         16
+#define MAX_CPUS          64
+#define MAX_MEMORY        (1ull << 40)
+#define MAX_VRAM          (1ull << 30)
+#define MAX_DISK          (1ull << 44)
 
 void hsk_manifest_free(struct hsk_manifest *m)
 {
@@ -49,7 +48,8 @@ struct hsk_manifest *hsk_manifest_copy(const struct hsk_manifest *m)
         uint64_t size = m->disks[i].size_bytes;
         c->disks[i].id = g_strdup(m->disks[i].id);
         c->disks[i].interface = g_strdup(m->disks[i].interface);
-        c->disks[i].size_bytes = size > MAX_DISK ? size : (size + HSK_PAGE_SIZE - 1) / HSK_PAGE_SIZE * HSK_PAGE_SIZE;
+        c->disks[i].size_bytes =
+            size > MAX_DISK ? size : (size + HSK_PAGE_SIZE - 1) / HSK_PAGE_SIZE * HSK_PAGE_SIZE;
     }
     return c;
 }
@@ -62,7 +62,8 @@ static bool text_ok(const char *s, size_t max)
         return false;
     for (; *s != '\0'; s = g_utf8_next_char(s)) {
         gunichar c = g_utf8_get_char(s);
-        if (c < 0x20 || (c >= 0x7f && c < 0xa0) || (c >= 0x200e && c <= 0x200f) || (c >= 0x2028 && c <= 0x202e) || (c >= 0x2066 && c <= 0x2069))
+        if (c < 0x20 || (c >= 0x7f && c < 0xa0) || (c >= 0x200e && c <= 0x200f) ||
+            (c >= 0x2028 && c <= 0x202e) || (c >= 0x2066 && c <= 0x2069))
             return false;
     }
     return true;
@@ -100,7 +101,8 @@ static const char *broken_rule(const struct hsk_manifest *m)
         return "the name is empty, too long or has characters that cannot be shown";
     if (m->ncpus < 1 || m->ncpus > MAX_CPUS)
         return "the number of processors is not between 1 and 64";
-    if (m->memory_bytes < (1u << 20) || m->memory_bytes > MAX_MEMORY || m->memory_bytes % HSK_PAGE_SIZE != 0)
+    if (m->memory_bytes < (1u << 20) || m->memory_bytes > MAX_MEMORY ||
+        m->memory_bytes % HSK_PAGE_SIZE != 0)
         return "the memory size is not between 1 MiB and 1 TiB in steps of 4 KiB";
     if (m->vram_bytes > MAX_VRAM || m->vram_bytes % HSK_PAGE_SIZE != 0)
         return "the size of the screen's memory is not possible";
@@ -184,7 +186,8 @@ static bool read_disks(const json_t *list, struct hsk_manifest *m)
     json_array_foreach(list, i, v)
     {
         struct hsk_manifest_disk *d = &m->disks[m->ndisks++];
-        if (!get_string(v, "id", &d->id) || !get_string(v, "bus", &d->interface) || !get_size(v, "bytes", &d->size_bytes))
+        if (!get_string(v, "id", &d->id) || !get_string(v, "bus", &d->interface) ||
+            !get_size(v, "bytes", &d->size_bytes))
             return false;
     }
     return true;
@@ -197,12 +200,13 @@ static bool read_boot(const json_t *boot, struct hsk_manifest *m)
         return true;
     g_autofree char *kernel = NULL;
     g_autofree char *initrd = NULL;
-    if (!json_is_object(boot) || !get_string(boot, "kernel", &kernel) || !get_string(boot, "initrd", &initrd) ||
-        !get_string(boot, "commandLine", &m->cmdline))
+    if (!json_is_object(boot) || !get_string(boot, "kernel", &kernel) ||
+        !get_string(boot, "initrd", &initrd) || !get_string(boot, "commandLine", &m->cmdline))
         return false;
     m->has_kernel = kernel != NULL;
     m->has_initrd = initrd != NULL;
-    return (kernel == NULL || strcmp(kernel, "boot/kernel") == 0) && (initrd == NULL || strcmp(initrd, "boot/initrd") == 0);
+    return (kernel == NULL || strcmp(kernel, "boot/kernel") == 0) &&
+           (initrd == NULL || strcmp(initrd, "boot/initrd") == 0);
 }
 
 static bool read_machine(const json_t *o, struct hsk_manifest *m)
@@ -210,13 +214,16 @@ static bool read_machine(const json_t *o, struct hsk_manifest *m)
     const json_t *machine = json_object_get(o, "machine");
     const json_t *cpu = json_object_get(machine, "cpu");
     uint64_t count = 1;
-    if (!json_is_object(machine) || !get_string(o, "uuid", &m->uuid) || !get_string(o, "name", &m->name))
+    if (!json_is_object(machine) || !get_string(o, "uuid", &m->uuid) ||
+        !get_string(o, "name", &m->name))
         return false;
-    if (cpu != NULL && (!json_is_object(cpu) || !get_string(cpu, "model", &m->cpu) || !get_size(cpu, "count", &count)))
+    if (cpu != NULL && (!json_is_object(cpu) || !get_string(cpu, "model", &m->cpu) ||
+                        !get_size(cpu, "count", &count)))
         return false;
     m->ncpus = count > MAX_CPUS ? MAX_CPUS + 1 : (unsigned)count;
     return get_size(json_object_get(machine, "memory"), "bytes", &m->memory_bytes) &&
-           get_size(json_object_get(machine, "vram"), "bytes", &m->vram_bytes) && read_boot(json_object_get(machine, "boot"), m) &&
+           get_size(json_object_get(machine, "vram"), "bytes", &m->vram_bytes) &&
+           read_boot(json_object_get(machine, "boot"), m) &&
            read_disks(json_object_get(o, "disks"), m);
 }
 
@@ -227,21 +234,28 @@ static bool check_compatible(const json_t *o, const char *label, GError **error)
     const json_t *version = json_object_get(o, "formatVersion");
     const json_t *requires = json_object_get(o, "requires");
     const char *type = json_string_value(json_object_get(json_object_get(o, "machine"), "type"));
-    if (format == NULL || strcmp(format, "haversack-appliance") != 0 || !json_is_integer(json_array_get(version, 0)))
+    if (format == NULL || strcmp(format, "haversack-appliance") != 0 ||
+        !json_is_integer(json_array_get(version, 0)))
         return hsk_damaged(error, label, "its manifest is not a Haversack manifest");
     if (json_integer_value(json_array_get(version, 0)) != 1) {
-        g_set_error(error, HSK_ERROR, HSK_ERROR_UNSUPPORTED, "%s is in format version %" JSON_INTEGER_FORMAT "; this Haversack knows version 1", label,
-                    json_integer_value(json_array_get(version, 0)));
+        g_set_error(error, HSK_ERROR, HSK_ERROR_UNSUPPORTED,
+                    "%s is in format version %" JSON_INTEGER_FORMAT
+                    "; this Haversack knows version 1",
+                    label, json_integer_value(json_array_get(version, 0)));
         return false;
     }
     if (requires != NULL && (!json_is_array(requires) || json_array_size(requires) > 0)) {
         const char *what = json_string_value(json_array_get(requires, 0));
-        g_autofree char *shown = what != NULL && text_ok(what, 80) ? g_strdup_printf("\"%s\"", what) : g_strdup("a feature without a name");
-        g_set_error(error, HSK_ERROR, HSK_ERROR_UNSUPPORTED, "%s needs %s, which this Haversack does not know", label, shown);
+        g_autofree char *shown = what != NULL && text_ok(what, 80)
+                                     ? g_strdup_printf("\"%s\"", what)
+                                     : g_strdup("a feature without a name");
+        g_set_error(error, HSK_ERROR, HSK_ERROR_UNSUPPORTED,
+                    "%s needs %s, which this Haversack does not know", label, shown);
         return false;
     }
     if (type == NULL || strcmp(type, "hv-pc-1.0") != 0) {
-        g_set_error(error, HSK_ERROR, HSK_ERROR_UNSUPPORTED, "%s needs another kind of machine than hv-pc-1.0", label);
+        g_set_error(error, HSK_ERROR, HSK_ERROR_UNSUPPORTED,
+                    "%s needs another kind of machine than hv-pc-1.0", label);
         return false;
     }
     return true;
@@ -264,7 +278,8 @@ static struct hsk_manifest *from_json(const json_t *o, const char *label, GError
     return g_steal_pointer(&m);
 }
 
-struct hsk_manifest *hsk_manifest_parse(const char *label, const void *text, size_t bytes, GError **error)
+struct hsk_manifest *hsk_manifest_parse(const char *label, const void *text, size_t bytes,
+                                        GError **error)
 {
     if (bytes > HSK_MANIFEST_MAX_BYTES) {
         hsk_damaged(error, label, "its manifest is larger than 1 MiB");
@@ -301,18 +316,22 @@ char *hsk_manifest_format(const struct hsk_manifest *m, GError **error)
     json_t *disks = json_array();
     for (unsigned i = 0; i < m->ndisks; i++) {
         const struct hsk_manifest_disk *d = &m->disks[i];
-        json_array_append_new(disks, json_pack("{s:s, s:s, s:I}", "id", d->id, "bus", d->interface, "bytes", (json_int_t)d->size_bytes));
+        json_array_append_new(disks, json_pack("{s:s, s:s, s:I}", "id", d->id, "bus", d->interface,
+                                               "bytes", (json_int_t)d->size_bytes));
     }
     json_t *cpu = json_pack("{s:i}", "count", (int)m->ncpus);
     if (m->cpu != NULL)
         json_object_set_new(cpu, "model", json_string(m->cpu));
-    json_t *machine = json_pack("{s:s, s:o, s:{s:I}}", "type", "hv-pc-1.0", "cpu", cpu, "memory", "bytes", (json_int_t)m->memory_bytes);
+    json_t *machine = json_pack("{s:s, s:o, s:{s:I}}", "type", "hv-pc-1.0", "cpu", cpu, "memory",
+                                "bytes", (json_int_t)m->memory_bytes);
     if (m->vram_bytes > 0)
-        json_object_set_new(machine, "vram", json_pack("{s:I}", "bytes", (json_int_t)m->vram_bytes));
+        json_object_set_new(machine, "vram",
+                            json_pack("{s:I}", "bytes", (json_int_t)m->vram_bytes));
     if (m->has_kernel)
         json_object_set_new(machine, "boot", boot_json(m));
-    json_t *o = json_pack("{s:s, s:[i,i], s:[], s:s, s:s, s:o, s:o}", "format", "haversack-appliance", "formatVersion", 1, 0, "requires", "uuid",
-                          m->uuid, "name", m->name, "machine", machine, "disks", disks);
+    json_t *o = json_pack("{s:s, s:[i,i], s:[], s:s, s:s, s:o, s:o}", "format",
+                          "haversack-appliance", "formatVersion", 1, 0, "requires", "uuid", m->uuid,
+                          "name", m->name, "machine", machine, "disks", disks);
     hsk_assert(o != NULL);
     char *raw = json_dumps(o, JSON_INDENT(2));
     hsk_assert(raw != NULL);

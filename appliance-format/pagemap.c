@@ -2,19 +2,18 @@
 /*
  * Page maps (pagemap.h; docs/format.md, "Page map").
  *
- * In memory a map is the part of the tree that was looked at; nodes are loaded when needed and checked against the hash in
- * their parent, so a cycle cannot exist and a changed byte cannot pass. Set marks the path from the root; write stores the
- * marked nodes, children first, and turns all-hole nodes into null references. One thread.
+ * In memory a map is the part of the tree that was looked at; nodes are loaded when needed and
+ * checked against the hash in their parent, so a cycle cannot exist and a changed byte cannot pass.
+ * Set marks the path from the root; write stores the marked nodes, children first, and turns
+ * all-hole nodes into null references. One thread.
  */
-#include <appliance-format/pagemap.h>
-
 #include <appliance-format/io.h>
-
+#include <appliance-format/pagemap.h>
 #include <sodium.h>
 
 struct node {
     bool dirty;
-    unsigned level;                       /* 0 = leaf */
+    unsigned level; /* 0 = leaf */
     union {
         uint64_t entries[HSK_MAP_FANOUT];
         struct {
@@ -27,7 +26,7 @@ struct node {
 struct hsk_pagemap {
     struct hsk_map_source source;
     uint64_t npages;
-    unsigned depth;                       /* level of the root node */
+    unsigned depth; /* level of the root node */
     struct hsk_map_ref root_ref;
     struct node *root;
 };
@@ -84,7 +83,8 @@ static unsigned depth_of(uint64_t npages)
 
 static struct node *node_new(unsigned level)
 {
-    size_t bytes = level == 0 ? offsetof(struct node, entries) + HSK_MAP_LEAF_BYTES : sizeof(struct node);
+    size_t bytes =
+        level == 0 ? offsetof(struct node, entries) + HSK_MAP_LEAF_BYTES : sizeof(struct node);
     struct node *n = g_malloc0(bytes);
     n->level = level;
     return n;
@@ -104,9 +104,10 @@ static bool entry_ok(uint64_t e)
     return e == 0 || e >> 60 == 1;
 }
 
-/* Reads and checks the node that starts at page `first` of the object; nothing may lie beyond the object's end. */
-static bool node_load(const struct hsk_map_source *src, const struct hsk_map_ref *ref, struct node *n, uint64_t first, uint64_t npages,
-                      GError **error)
+/* Reads and checks the node that starts at page `first` of the object; nothing may lie beyond the
+ * object's end. */
+static bool node_load(const struct hsk_map_source *src, const struct hsk_map_ref *ref,
+                      struct node *n, uint64_t first, uint64_t npages, GError **error)
 {
     uint8_t raw[HSK_MAP_INNER_BYTES], hash[24];
     size_t bytes = n->level == 0 ? HSK_MAP_LEAF_BYTES : HSK_MAP_INNER_BYTES;
@@ -114,7 +115,8 @@ static bool node_load(const struct hsk_map_source *src, const struct hsk_map_ref
         return false;
     crypto_generichash(hash, sizeof(hash), raw, bytes, NULL, 0);
     if (memcmp(hash, ref->hash, sizeof(hash)) != 0)
-        return hsk_damaged(error, src->label, "a page map in map/%06u is not the one that was written", ref->member);
+        return hsk_damaged(error, src->label,
+                           "a page map in map/%06u is not the one that was written", ref->member);
     for (unsigned i = 0; i < HSK_MAP_FANOUT; i++) {
         bool inside = first + i * span(n->level) < npages, empty, ok = true;
         if (n->level == 0) {
@@ -126,12 +128,14 @@ static bool node_load(const struct hsk_map_source *src, const struct hsk_map_ref
             empty = hsk_map_ref_is_null(&n->inner.refs[i]);
         }
         if (!ok || (!inside && !empty))
-            return hsk_damaged(error, src->label, "a page map in map/%06u makes no sense", ref->member);
+            return hsk_damaged(error, src->label, "a page map in map/%06u makes no sense",
+                               ref->member);
     }
     return true;
 }
 
-struct hsk_pagemap *hsk_pagemap_new(const struct hsk_map_source *source, const struct hsk_map_ref *root, uint64_t npages)
+struct hsk_pagemap *hsk_pagemap_new(const struct hsk_map_source *source,
+                                    const struct hsk_map_ref *root, uint64_t npages)
 {
     hsk_assert(npages > 0 && npages <= HSK_OBJECT_MAX_BYTES / HSK_PAGE_SIZE);
     struct hsk_pagemap *map = g_new0(struct hsk_pagemap, 1);
@@ -150,8 +154,8 @@ void hsk_pagemap_free(struct hsk_pagemap *map)
 }
 
 /* The child in *slot, loaded or, with create, made; NULL in *out without error if it is a hole. */
-static bool descend(struct hsk_pagemap *map, struct node **slot, const struct hsk_map_ref *ref, unsigned level, uint64_t first, bool create,
-                    struct node **out, GError **error)
+static bool descend(struct hsk_pagemap *map, struct node **slot, const struct hsk_map_ref *ref,
+                    unsigned level, uint64_t first, bool create, struct node **out, GError **error)
 {
     *out = *slot;
     if (*slot != NULL || (!create && hsk_map_ref_is_null(ref)))
@@ -166,7 +170,8 @@ static bool descend(struct hsk_pagemap *map, struct node **slot, const struct hs
 }
 
 /* The leaf of a page; with create it exists afterwards and its path is marked. */
-static bool find_leaf(struct hsk_pagemap *map, uint64_t page, bool create, struct node **leaf, GError **error)
+static bool find_leaf(struct hsk_pagemap *map, uint64_t page, bool create, struct node **leaf,
+                      GError **error)
 {
     struct node **slot = &map->root;
     const struct hsk_map_ref *ref = &map->root_ref;
@@ -223,7 +228,8 @@ bool hsk_pagemap_set(struct hsk_pagemap *map, uint64_t page, uint64_t entry, GEr
     return true;
 }
 
-static bool node_write(struct node *n, struct hsk_map_writer *w, struct hsk_map_ref *ref, GError **error)
+static bool node_write(struct node *n, struct hsk_map_writer *w, struct hsk_map_ref *ref,
+                       GError **error)
 {
     uint8_t raw[HSK_MAP_INNER_BYTES];
     size_t bytes = n->level == 0 ? HSK_MAP_LEAF_BYTES : HSK_MAP_INNER_BYTES;
@@ -245,7 +251,8 @@ static bool node_write(struct node *n, struct hsk_map_writer *w, struct hsk_map_
     if (empty)
         return true;
     if (w->bytes->len > UINT32_MAX - bytes) {
-        g_set_error(error, HSK_ERROR, HSK_ERROR_UNSUPPORTED, "the page maps of one version would be larger than 4 GiB");
+        g_set_error(error, HSK_ERROR, HSK_ERROR_UNSUPPORTED,
+                    "the page maps of one version would be larger than 4 GiB");
         return false;
     }
     ref->member = w->member;
@@ -255,7 +262,8 @@ static bool node_write(struct node *n, struct hsk_map_writer *w, struct hsk_map_
     return true;
 }
 
-bool hsk_pagemap_write(struct hsk_pagemap *map, struct hsk_map_writer *w, struct hsk_map_ref *root, GError **error)
+bool hsk_pagemap_write(struct hsk_pagemap *map, struct hsk_map_writer *w, struct hsk_map_ref *root,
+                       GError **error)
 {
     if (map->root != NULL && map->root->dirty && !node_write(map->root, w, &map->root_ref, error))
         return false;
@@ -263,8 +271,8 @@ bool hsk_pagemap_write(struct hsk_pagemap *map, struct hsk_map_writer *w, struct
     return true;
 }
 
-static bool walk(const struct hsk_map_source *src, const struct hsk_map_ref *ref, unsigned level, uint64_t first, uint64_t npages,
-                 const struct hsk_map_visitor *v, GError **error)
+static bool walk(const struct hsk_map_source *src, const struct hsk_map_ref *ref, unsigned level,
+                 uint64_t first, uint64_t npages, const struct hsk_map_visitor *v, GError **error)
 {
     if (hsk_map_ref_is_null(ref) || (v->enter != NULL && !v->enter(v->opaque, ref)))
         return true;
@@ -280,8 +288,8 @@ static bool walk(const struct hsk_map_source *src, const struct hsk_map_ref *ref
     return ok;
 }
 
-bool hsk_pagemap_walk(const struct hsk_map_source *source, const struct hsk_map_ref *root, uint64_t npages,
-                      const struct hsk_map_visitor *v, GError **error)
+bool hsk_pagemap_walk(const struct hsk_map_source *source, const struct hsk_map_ref *root,
+                      uint64_t npages, const struct hsk_map_visitor *v, GError **error)
 {
     hsk_assert(npages > 0 && npages <= HSK_OBJECT_MAX_BYTES / HSK_PAGE_SIZE);
     return walk(source, root, depth_of(npages), 0, npages, v, error);

@@ -1,12 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * ROOT as text (root.h; docs/format.md, "ROOT"). What b2sum does not know is in lines that begin with '#'; a line that this
- * reader does not know is an error, so that nothing is dropped silently on the next write. One thread.
+ * ROOT as text (root.h; docs/format.md, "ROOT"). What b2sum does not know is in lines that begin
+ * with '#'; a line that this reader does not know is an error, so that nothing is dropped silently
+ * on the next write. One thread.
  */
 #include <appliance-format/root.h>
-
 #include <appliance-format/tar.h>
-
 #include <inttypes.h>
 #include <stdio.h>
 
@@ -58,7 +57,8 @@ struct hsk_root *hsk_root_copy(const struct hsk_root *root)
     return r;
 }
 
-void hsk_root_set(struct hsk_root *root, const char *name, const uint8_t hash[HSK_HASH_BYTES], const struct hsk_segment_id *segment)
+void hsk_root_set(struct hsk_root *root, const char *name, const uint8_t hash[HSK_HASH_BYTES],
+                  const struct hsk_segment_id *segment)
 {
     struct hsk_root_entry *e = g_hash_table_lookup(root->by_name, name);
     if (e == NULL) {
@@ -128,7 +128,8 @@ char *hsk_root_format(const struct hsk_root *root)
 {
     GString *s = g_string_new("# haversack root 1\n");
     char hex[2 * HSK_HASH_BYTES + 1];
-    g_string_append_printf(s, "# document %s generation %" PRIu64 "\n", root->document, root->generation);
+    g_string_append_printf(s, "# document %s generation %" PRIu64 "\n", root->document,
+                           root->generation);
     g_string_append_printf(s, "# current %s\n", root->current[0] == '\0' ? "-" : root->current);
     g_string_append_printf(s, "# next %u\n", root->next_number);
     if (root->log_number != 0)
@@ -148,7 +149,8 @@ char *hsk_root_format(const struct hsk_root *root)
         g_string_append_printf(s, "BLAKE2b-256 (%s) = %s\n", e->name, hex);
         if (e->is_segment) {
             hsk_hex(hex, e->segment.table_hash, HSK_HASH_BYTES);
-            g_string_append_printf(s, "# segment %u frames %u table %s\n", e->segment.number, e->segment.nframes, hex);
+            g_string_append_printf(s, "# segment %u frames %u table %s\n", e->segment.number,
+                                   e->segment.nframes, hex);
         }
     }
     uint8_t hash[HSK_HASH_BYTES];
@@ -196,7 +198,8 @@ static bool parse_present(struct hsk_root *root, const char *p)
     p = space + 1;
     if (!hsk_object_name_ok(o.name) || hsk_root_present(root, o.name) != NULL)
         return false;
-    if (!number(&p, HSK_OBJECT_MAX_BYTES, ' ', &o.size_bytes) || o.size_bytes == 0 || o.size_bytes % HSK_PAGE_SIZE != 0)
+    if (!number(&p, HSK_OBJECT_MAX_BYTES, ' ', &o.size_bytes) || o.size_bytes == 0 ||
+        o.size_bytes % HSK_PAGE_SIZE != 0)
         return false;
     if (!hsk_map_ref_parse(p, &o.root))
         return false;
@@ -209,10 +212,12 @@ static bool parse_segment(struct hsk_root_entry *e, const char *p)
 {
     uint64_t n, frames;
     if (e == NULL || e->is_segment || !number(&p, UINT32_MAX, ' ', &n) || !skip(&p, "frames ") ||
-        !number(&p, HSK_SEGMENT_MAX_FRAMES, ' ', &frames) || !skip(&p, "table ") || strlen(p) != 2 * HSK_HASH_BYTES)
+        !number(&p, HSK_SEGMENT_MAX_FRAMES, ' ', &frames) || !skip(&p, "table ") ||
+        strlen(p) != 2 * HSK_HASH_BYTES)
         return false;
     g_autofree char *tail = g_strdup_printf("/%06u.zst", (uint32_t)n);
-    if (n == 0 || frames == 0 || !g_str_has_suffix(e->name, tail) || !hsk_unhex(p, e->segment.table_hash, HSK_HASH_BYTES))
+    if (n == 0 || frames == 0 || !g_str_has_suffix(e->name, tail) ||
+        !hsk_unhex(p, e->segment.table_hash, HSK_HASH_BYTES))
         return false;
     e->is_segment = true;
     e->segment.number = (uint32_t)n;
@@ -228,7 +233,8 @@ static bool parse_member(struct hsk_root *root, const char *p)
     g_autofree char *name = g_strndup(p, (gsize)(close - p));
     uint8_t hash[HSK_HASH_BYTES];
     p = close + 4;
-    if (!hsk_tar_name_ok(name) || hsk_root_find(root, name) != NULL || strlen(p) != 2 * HSK_HASH_BYTES || !hsk_unhex(p, hash, sizeof(hash)))
+    if (!hsk_tar_name_ok(name) || hsk_root_find(root, name) != NULL ||
+        strlen(p) != 2 * HSK_HASH_BYTES || !hsk_unhex(p, hash, sizeof(hash)))
         return false;
     hsk_root_set(root, name, hash, NULL);
     return true;
@@ -241,7 +247,8 @@ static bool parse_document(struct hsk_root *root, const char *p)
         return false;
     root->document = g_strndup(p, 36);
     p = space;
-    return g_uuid_string_is_valid(root->document) && skip(&p, " generation ") && number(&p, UINT64_MAX / 16, '\0', &root->generation);
+    return g_uuid_string_is_valid(root->document) && skip(&p, " generation ") &&
+           number(&p, UINT64_MAX / 16, '\0', &root->generation);
 }
 
 static bool parse_current(struct hsk_root *root, const char *p)
@@ -262,7 +269,10 @@ static bool parse_line(struct hsk_root *root, const char *line)
     if (skip(&p, "BLAKE2b-256 ("))
         return parse_member(root, p);
     if (skip(&p, "# segment "))
-        return parse_segment(root->entries->len == 0 ? NULL : g_ptr_array_index(root->entries, root->entries->len - 1), p);
+        return parse_segment(root->entries->len == 0
+                                 ? NULL
+                                 : g_ptr_array_index(root->entries, root->entries->len - 1),
+                             p);
     if (skip(&p, "# present "))
         return parse_present(root, p);
     if (skip(&p, "# document "))
@@ -275,7 +285,8 @@ static bool parse_line(struct hsk_root *root, const char *line)
         return ok;
     }
     if (skip(&p, "# log ")) {
-        bool ok = number(&p, UINT32_MAX, ' ', &n) && n > 0 && number(&p, UINT64_MAX / 16, '\0', &root->log_seq);
+        bool ok = number(&p, UINT32_MAX, ' ', &n) && n > 0 &&
+                  number(&p, UINT64_MAX / 16, '\0', &root->log_seq);
         root->log_number = (uint32_t)(ok ? n : 0);
         return ok;
     }
@@ -291,7 +302,8 @@ static bool check_end(char *text, size_t bytes)
     if (bytes < len || memchr(text, '\0', bytes) != NULL || text[bytes - 1] != '\n')
         return false;
     char *line = text + bytes - len;
-    if (line == text || line[-1] != '\n' || memcmp(line, word, sizeof(word) - 1) != 0 || !hsk_unhex(line + sizeof(word) - 1, want, sizeof(want)))
+    if (line == text || line[-1] != '\n' || memcmp(line, word, sizeof(word) - 1) != 0 ||
+        !hsk_unhex(line + sizeof(word) - 1, want, sizeof(want)))
         return false;
     hsk_hash(text, bytes - len, got);
     *line = '\0';
@@ -306,12 +318,15 @@ struct hsk_root *hsk_root_parse(const char *text, size_t bytes, const char *labe
     }
     g_autofree char *copy = g_strndup(text, bytes);
     char *p = copy;
-    if (bytes >= 17 && memcmp(text, "# haversack root ", 17) == 0 && (bytes < 19 || memcmp(text + 17, "1\n", 2) != 0)) {
-        g_set_error(error, HSK_ERROR, HSK_ERROR_UNSUPPORTED, "%s was made by a newer Haversack; update this one to open it", label);
+    if (bytes >= 17 && memcmp(text, "# haversack root ", 17) == 0 &&
+        (bytes < 19 || memcmp(text + 17, "1\n", 2) != 0)) {
+        g_set_error(error, HSK_ERROR, HSK_ERROR_UNSUPPORTED,
+                    "%s was made by a newer Haversack; update this one to open it", label);
         return NULL;
     }
     /* strndup stops at a NUL; check_end must see the same bytes */
-    if (strlen(copy) != bytes || !check_end(copy, bytes) || !skip((const char **)&p, "# haversack root 1\n")) {
+    if (strlen(copy) != bytes || !check_end(copy, bytes) ||
+        !skip((const char **)&p, "# haversack root 1\n")) {
         hsk_damaged(error, label, "its ROOT is not whole");
         return NULL;
     }

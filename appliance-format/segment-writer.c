@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Writing segments (segment.h; docs/format.md, "Segment"). A member begins with its first frame, so nothing to write is
- * nothing written; it ends at about 64 MiB. One thread.
+ * Writing segments (segment.h; docs/format.md, "Segment"). A member begins with its first frame, so
+ * nothing to write is nothing written; it ends at about 64 MiB. One thread.
  */
 #include "segment-layout.h"
 
@@ -17,7 +17,7 @@ struct hsk_segment_writer {
     hsk_segment_done_fn done;
     void *opaque;
     ZSTD_CCtx *cctx;
-    uint8_t *out;             /* one compressed frame */
+    uint8_t *out; /* one compressed frame */
     size_t out_bytes;
     /* the open member */
     bool open;
@@ -25,7 +25,7 @@ struct hsk_segment_writer {
     uint32_t number;
     int fd;
     uint64_t base, size;
-    GArray *frames;           /* struct hsk_frame */
+    GArray *frames; /* struct hsk_frame */
     crypto_generichash_state *hash;
     uint64_t total;
 };
@@ -36,7 +36,8 @@ size_t hsk_hole_frame_bytes(uint32_t rawsize)
     return HOLE_HEADER_BYTES + 4 * blocks;
 }
 
-/* RFC 8878, 3.1.1: magic, descriptor 0xC0 (8-byte content size, window given), window descriptor 0x38 (128 KiB). */
+/* RFC 8878, 3.1.1: magic, descriptor 0xC0 (8-byte content size, window given), window descriptor
+ * 0x38 (128 KiB). */
 void hsk_hole_frame_make(uint8_t *out, uint32_t rawsize)
 {
     static const uint8_t magic[] = {0x28, 0xB5, 0x2F, 0xFD, 0xC0, 0x38};
@@ -46,7 +47,8 @@ void hsk_hole_frame_make(uint8_t *out, uint32_t rawsize)
     while (rawsize > 0) {
         uint32_t n = MIN(rawsize, HOLE_BLOCK_BYTES);
         rawsize -= n;
-        hsk_put32(p, n << 3 | 1u << 1 | (rawsize == 0 ? 1u : 0u)); /* 3 bytes of block header, then the byte 0 */
+        hsk_put32(p, n << 3 | 1u << 1 |
+                         (rawsize == 0 ? 1u : 0u)); /* 3 bytes of block header, then the byte 0 */
         p[3] = 0;
         p += 4;
     }
@@ -75,13 +77,21 @@ void hsk_seek_table_make(uint8_t *out, const struct hsk_frame *frames, uint32_t 
     hsk_put32(p + 5, SEEK_FOOTER_MAGIC);
 }
 
-struct hsk_segment_writer *hsk_segment_writer_new(struct hsk_sink *sink, const char *folder, int level, uint32_t *next_number,
+struct hsk_segment_writer *hsk_segment_writer_new(struct hsk_sink *sink, const char *folder,
+                                                  int level, uint32_t *next_number,
                                                   hsk_segment_done_fn done, void *opaque)
 {
     struct hsk_segment_writer *w = g_new0(struct hsk_segment_writer, 1);
-    *w = (struct hsk_segment_writer){.sink = sink, .folder = g_strdup(folder), .level = level, .next_number = next_number,
-                                     .done = done, .opaque = opaque, .cctx = ZSTD_createCCtx(), .fd = -1};
-    w->out_bytes = MAX(ZSTD_compressBound(HSK_FRAME_MAX_BYTES), hsk_hole_frame_bytes(HSK_HOLE_MAX_BYTES));
+    *w = (struct hsk_segment_writer){.sink = sink,
+                                     .folder = g_strdup(folder),
+                                     .level = level,
+                                     .next_number = next_number,
+                                     .done = done,
+                                     .opaque = opaque,
+                                     .cctx = ZSTD_createCCtx(),
+                                     .fd = -1};
+    w->out_bytes =
+        MAX(ZSTD_compressBound(HSK_FRAME_MAX_BYTES), hsk_hole_frame_bytes(HSK_HOLE_MAX_BYTES));
     w->out = g_malloc(w->out_bytes);
     w->frames = g_array_new(FALSE, FALSE, sizeof(struct hsk_frame));
     w->hash = g_aligned_alloc(1, sizeof(*w->hash), 64);
@@ -115,9 +125,11 @@ static bool put(struct hsk_segment_writer *w, const void *buf, size_t len, GErro
 }
 
 /* Appends w->out[0..csize) as a frame. */
-static bool put_frame(struct hsk_segment_writer *w, size_t csize, uint32_t rawsize, uint32_t flags, const uint8_t *cid, GError **error)
+static bool put_frame(struct hsk_segment_writer *w, size_t csize, uint32_t rawsize, uint32_t flags,
+                      const uint8_t *cid, GError **error)
 {
-    if (w->open && (w->size + csize > HSK_SEGMENT_TARGET_BYTES || w->frames->len == HSK_SEGMENT_MAX_FRAMES) &&
+    if (w->open &&
+        (w->size + csize > HSK_SEGMENT_TARGET_BYTES || w->frames->len == HSK_SEGMENT_MAX_FRAMES) &&
         !hsk_segment_writer_finish(w, error))
         return false;
     if (!w->open) {
@@ -130,7 +142,8 @@ static bool put_frame(struct hsk_segment_writer *w, size_t csize, uint32_t rawsi
         g_array_set_size(w->frames, 0);
         crypto_generichash_init(w->hash, NULL, 0, HSK_HASH_BYTES);
     }
-    struct hsk_frame f = {.offset = (uint32_t)w->size, .csize = (uint32_t)csize, .rawsize = rawsize, .flags = flags};
+    struct hsk_frame f = {
+        .offset = (uint32_t)w->size, .csize = (uint32_t)csize, .rawsize = rawsize, .flags = flags};
     memcpy(f.cid, cid, sizeof(f.cid));
     hsk_hash(w->out, csize, f.csum);
     if (!put(w, w->out, csize, error))
@@ -139,7 +152,8 @@ static bool put_frame(struct hsk_segment_writer *w, size_t csize, uint32_t rawsi
     return true;
 }
 
-bool hsk_segment_writer_add(struct hsk_segment_writer *w, const void *raw, size_t bytes, uint32_t *segment, uint32_t *frame, GError **error)
+bool hsk_segment_writer_add(struct hsk_segment_writer *w, const void *raw, size_t bytes,
+                            uint32_t *segment, uint32_t *frame, GError **error)
 {
     hsk_assert(bytes > 0 && bytes <= HSK_FRAME_MAX_BYTES);
     size_t n = ZSTD_compress2(w->cctx, w->out, w->out_bytes, raw, bytes);

@@ -1,26 +1,28 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Reading segments (segment.h; docs/format.md, "Segment"; RFC 8878; zstd's contrib/seekable_format).
+ * Reading segments (segment.h; docs/format.md, "Segment"; RFC 8878; zstd's
+ * contrib/seekable_format).
  *
- * Order of trust: ROOT's hash of the frame table, then bounds of every entry, then the hash of a frame's stored bytes, then
- * the decoder, which gets exactly one frame and a buffer of exactly the promised size. Any thread.
+ * Order of trust: ROOT's hash of the frame table, then bounds of every entry, then the hash of a
+ * frame's stored bytes, then the decoder, which gets exactly one frame and a buffer of exactly the
+ * promised size. Any thread.
  */
-#include <appliance-format/segment.h>
-
 #include "segment-layout.h"
 
+#include <appliance-format/segment.h>
 #include <errno.h>
 #include <sodium.h>
 
 struct hsk_segment {
-    gint refs;                 /* atomic */
+    gint refs; /* atomic */
     struct hsk_member m;
     uint32_t number, nframes;
     char *label;
     struct hsk_frame *frames;
 };
 
-/* Offset and length of the skippable frame with our table, for n frames; false if the member cannot hold it. */
+/* Offset and length of the skippable frame with our table, for n frames; false if the member cannot
+ * hold it. */
 static bool table_range(uint64_t size, uint32_t n, uint64_t *off, uint64_t *len)
 {
     uint64_t seek = 8 + SEEK_ENTRY_BYTES * (uint64_t)n + SEEK_FOOTER_BYTES;
@@ -45,7 +47,8 @@ static bool parse_entries(struct hsk_segment *s, const uint8_t *entries, uint64_
         memcpy(f->cid, e + 16, 16);
         memcpy(f->csum, e + 32, 32);
         bool hole = f->flags == HSK_FRAME_HOLE;
-        if (f->offset != pos || f->csize == 0 || f->csize > data_end - pos || f->rawsize == 0 || f->flags > HSK_FRAME_HOLE ||
+        if (f->offset != pos || f->csize == 0 || f->csize > data_end - pos || f->rawsize == 0 ||
+            f->flags > HSK_FRAME_HOLE ||
             f->rawsize > (hole ? HSK_HOLE_MAX_BYTES : HSK_FRAME_MAX_BYTES))
             return false;
         pos += f->csize;
@@ -53,7 +56,8 @@ static bool parse_entries(struct hsk_segment *s, const uint8_t *entries, uint64_
     return pos == data_end;
 }
 
-struct hsk_segment *hsk_segment_open(struct hsk_member *m, const struct hsk_segment_id *id, const char *label, GError **error)
+struct hsk_segment *hsk_segment_open(struct hsk_member *m, const struct hsk_segment_id *id,
+                                     const char *label, GError **error)
 {
     HSK_AUTO(hsk_segment, s) = g_new0(struct hsk_segment, 1);
     s->refs = 1;
@@ -76,8 +80,9 @@ struct hsk_segment *hsk_segment_open(struct hsk_member *m, const struct hsk_segm
     }
     uint8_t hash[HSK_HASH_BYTES];
     hsk_hash(buf + 8, len - 8, hash);
-    if (memcmp(hash, id->table_hash, sizeof(hash)) != 0 || hsk_get32(buf) != TABLE_MAGIC || hsk_get32(buf + 4) != len - 8 ||
-        memcmp(buf + 8, "HVAFRMT1", 8) != 0 || hsk_get32(buf + 16) != s->number || hsk_get32(buf + 20) != s->nframes ||
+    if (memcmp(hash, id->table_hash, sizeof(hash)) != 0 || hsk_get32(buf) != TABLE_MAGIC ||
+        hsk_get32(buf + 4) != len - 8 || memcmp(buf + 8, "HVAFRMT1", 8) != 0 ||
+        hsk_get32(buf + 16) != s->number || hsk_get32(buf + 20) != s->nframes ||
         !parse_entries(s, buf + 8 + TABLE_HEADER_BYTES, off)) {
         hsk_damaged(error, s->label, "its frame table is not the one that was written");
         return NULL;
@@ -123,23 +128,28 @@ static uint8_t *read_frame(const struct hsk_segment *s, uint32_t index, GError *
     uint8_t hash[HSK_HASH_BYTES];
     hsk_hash(in, f->csize, hash);
     if (memcmp(hash, f->csum, sizeof(hash)) != 0) {
-        hsk_damaged(error, s->label, "the bytes of frame %u are not the ones that were written", index);
+        hsk_damaged(error, s->label, "the bytes of frame %u are not the ones that were written",
+                    index);
         return NULL;
     }
     return g_steal_pointer(&in);
 }
 
-bool hsk_segment_decode_into(const struct hsk_segment *s, uint32_t index, void *dst, size_t dst_bytes, GError **error)
+bool hsk_segment_decode_into(const struct hsk_segment *s, uint32_t index, void *dst,
+                             size_t dst_bytes, GError **error)
 {
-    if (index >= s->nframes || s->frames[index].flags == HSK_FRAME_HOLE || s->frames[index].rawsize != dst_bytes)
+    if (index >= s->nframes || s->frames[index].flags == HSK_FRAME_HOLE ||
+        s->frames[index].rawsize != dst_bytes)
         return hsk_damaged(error, s->label, "a page map points at a frame that is not there");
     const struct hsk_frame *f = &s->frames[index];
     g_autofree uint8_t *in = read_frame(s, index, error);
     if (in == NULL)
         return false;
     /* A hash that fits says who wrote the bytes, not that they mean well. */
-    if (f->csize < 4 || hsk_get32(in) != ZSTD_MAGICNUMBER || ZSTD_getFrameContentSize(in, f->csize) != f->rawsize ||
-        ZSTD_getDictID_fromFrame(in, f->csize) != 0 || ZSTD_findFrameCompressedSize(in, f->csize) != f->csize)
+    if (f->csize < 4 || hsk_get32(in) != ZSTD_MAGICNUMBER ||
+        ZSTD_getFrameContentSize(in, f->csize) != f->rawsize ||
+        ZSTD_getDictID_fromFrame(in, f->csize) != 0 ||
+        ZSTD_findFrameCompressedSize(in, f->csize) != f->csize)
         return hsk_damaged(error, s->label, "frame %u is not one frame of its size", index);
     size_t n = ZSTD_decompress(dst, dst_bytes, in, f->csize);
     if (ZSTD_isError(n) || n != f->rawsize)
@@ -179,16 +189,19 @@ bool hsk_segment_check(const struct hsk_segment *s, GError **error)
             if (in == NULL)
                 return false;
             if (f->rawsize % HSK_PAGE_SIZE != 0 || !hsk_hole_frame_is(in, f->csize, f->rawsize))
-                return hsk_damaged(error, s->label, "frame %u is not the hole that it says it is", i);
+                return hsk_damaged(error, s->label, "frame %u is not the hole that it says it is",
+                                   i);
             continue;
         }
         g_autoptr(GBytes) raw = hsk_segment_decode(s, i, error);
         if (raw == NULL)
             return false;
         uint8_t cid[16];
-        crypto_generichash(cid, sizeof(cid), g_bytes_get_data(raw, NULL), g_bytes_get_size(raw), NULL, 0);
+        crypto_generichash(cid, sizeof(cid), g_bytes_get_data(raw, NULL), g_bytes_get_size(raw),
+                           NULL, 0);
         if (memcmp(cid, f->cid, sizeof(cid)) != 0)
-            return hsk_damaged(error, s->label, "the content of frame %u is not what its identity says", i);
+            return hsk_damaged(error, s->label,
+                               "the content of frame %u is not what its identity says", i);
     }
     return check_seek_table(s, error);
 }

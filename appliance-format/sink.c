@@ -2,14 +2,12 @@
 /*
  * Writing members: a tar made from nothing, a tar appended to, files of a directory (carrier.h).
  *
- * The append protocol: `end` is the first zero block of the archive. Everything goes behind it, except the block that belongs
- * exactly there, which is kept in memory; after a sync that one block is written and synced. A tar reader sees the old archive
- * or the new one. One thread.
+ * The append protocol: `end` is the first zero block of the archive. Everything goes behind it,
+ * except the block that belongs exactly there, which is kept in memory; after a sync that one block
+ * is written and synced. A tar reader sees the old archive or the new one. One thread.
  */
 #include <appliance-format/carrier.h>
-
 #include <appliance-format/tar.h>
-
 #include <errno.h>
 #include <sodium.h>
 #include <sys/stat.h>
@@ -23,13 +21,16 @@ static struct hsk_dir_sink *dir_sink(struct hsk_sink *s)
     return (struct hsk_dir_sink *)(void *)((char *)s - offsetof(struct hsk_dir_sink, sink));
 }
 
-/* Big members start at a multiple of 4096 (mmap, reflink), by a pax comment in front of their header. */
+/* Big members start at a multiple of 4096 (mmap, reflink), by a pax comment in front of their
+ * header. */
 static bool wants_alignment(const char *name)
 {
-    return g_str_has_prefix(name, "disks/") || g_str_has_prefix(name, "data/") || g_str_has_prefix(name, "boot/");
+    return g_str_has_prefix(name, "disks/") || g_str_has_prefix(name, "data/") ||
+           g_str_has_prefix(name, "boot/");
 }
 
-static bool tar_write(struct hsk_tar_sink *t, const void *buf, size_t len, uint64_t off, GError **error)
+static bool tar_write(struct hsk_tar_sink *t, const void *buf, size_t len, uint64_t off,
+                      GError **error)
 {
     if (t->append && off == t->start && len > 0) {
         hsk_assert(len >= HSK_TAR_BLOCK && !t->have_commit_block);
@@ -50,7 +51,8 @@ static bool tar_begin(struct hsk_sink *s, const char *name, int *fd, uint64_t *b
     t->data = t->pos + HSK_TAR_BLOCK;
     if (wants_alignment(name) && t->data % HSK_PAGE_SIZE != 0) {
         uint8_t block[HSK_PAGE_SIZE + 2 * HSK_TAR_BLOCK];
-        uint64_t data = (t->pos + 3 * HSK_TAR_BLOCK + HSK_PAGE_SIZE - 1) / HSK_PAGE_SIZE * HSK_PAGE_SIZE;
+        uint64_t data =
+            (t->pos + 3 * HSK_TAR_BLOCK + HSK_PAGE_SIZE - 1) / HSK_PAGE_SIZE * HSK_PAGE_SIZE;
         size_t body = data - t->pos - 2 * HSK_TAR_BLOCK;
         hsk_tar_header(block, "PaxHeaders/padding", 'x', body);
         hsk_tar_padding(block + HSK_TAR_BLOCK, body);
@@ -72,13 +74,15 @@ static bool tar_end(struct hsk_sink *s, uint64_t size, GError **error)
     uint8_t header[HSK_TAR_BLOCK];
     hsk_assert(t->name[0] != '\0');
     if (size >= 1ull << 33) {
-        g_set_error(error, HSK_ERROR, HSK_ERROR_UNSUPPORTED, "%s: %s would be larger than 8 GiB", s->label, t->name);
+        g_set_error(error, HSK_ERROR, HSK_ERROR_UNSUPPORTED, "%s: %s would be larger than 8 GiB",
+                    s->label, t->name);
         return false;
     }
     hsk_tar_header(header, t->name, '0', size);
     uint64_t end = t->data + size;
     size_t pad = (HSK_TAR_BLOCK - end % HSK_TAR_BLOCK) % HSK_TAR_BLOCK;
-    if (!tar_write(t, header, sizeof(header), t->pos, error) || !tar_write(t, zeros, pad, end, error))
+    if (!tar_write(t, header, sizeof(header), t->pos, error) ||
+        !tar_write(t, zeros, pad, end, error))
         return false;
     t->pos = end + pad;
     t->name[0] = '\0';
@@ -90,15 +94,21 @@ void hsk_tar_sink_init(struct hsk_tar_sink *s, const struct hsk_io *io, int fd, 
     *s = (struct hsk_tar_sink){.sink = {io, label, tar_begin, tar_end}, .fd = fd};
 }
 
-bool hsk_tar_sink_init_append(struct hsk_tar_sink *s, const struct hsk_io *io, int fd, uint64_t end, const char *label, GError **error)
+bool hsk_tar_sink_init_append(struct hsk_tar_sink *s, const struct hsk_io *io, int fd, uint64_t end,
+                              const char *label, GError **error)
 {
-    *s = (struct hsk_tar_sink){.sink = {io, label, tar_begin, tar_end}, .fd = fd, .pos = end, .start = end, .append = true};
+    *s = (struct hsk_tar_sink){.sink = {io, label, tar_begin, tar_end},
+                               .fd = fd,
+                               .pos = end,
+                               .start = end,
+                               .append = true};
     /* an append that never came to its commit, or the padding of a re-packed archive */
     int r = hsk_io_truncate(io, fd, end + HSK_TAR_BLOCK);
     return r == 0 || hsk_io_error(error, r, "write %s", label);
 }
 
-static void make_tail(uint8_t t[512], const struct hsk_tar_sink *s, uint64_t generation, uint64_t root, uint64_t root_bytes, uint64_t tail)
+static void make_tail(uint8_t t[512], const struct hsk_tar_sink *s, uint64_t generation,
+                      uint64_t root, uint64_t root_bytes, uint64_t tail)
 {
     memset(t, 0, 512);
     memcpy(t, "HVATAIL1", 8);
@@ -112,7 +122,8 @@ static void make_tail(uint8_t t[512], const struct hsk_tar_sink *s, uint64_t gen
     hsk_hash(t, 480, t + 480);
 }
 
-bool hsk_tar_sink_commit(struct hsk_tar_sink *s, const char *root, uint64_t generation, bool *committed, GError **error)
+bool hsk_tar_sink_commit(struct hsk_tar_sink *s, const char *root, uint64_t generation,
+                         bool *committed, GError **error)
 {
     static const uint8_t zeros[2 * HSK_TAR_BLOCK];
     uint8_t tail[512];
@@ -121,7 +132,8 @@ bool hsk_tar_sink_commit(struct hsk_tar_sink *s, const char *root, uint64_t gene
         return false;
     uint64_t root_data = s->data;
     make_tail(tail, s, generation, root_data, strlen(root), s->pos + HSK_TAR_BLOCK);
-    if (!hsk_sink_put(&s->sink, "TAIL", tail, sizeof(tail), NULL, error) || !tar_write(s, zeros, sizeof(zeros), s->pos, error))
+    if (!hsk_sink_put(&s->sink, "TAIL", tail, sizeof(tail), NULL, error) ||
+        !tar_write(s, zeros, sizeof(zeros), s->pos, error))
         return false;
     int r = hsk_io_sync(s->sink.io, s->fd);
     if (r == 0 && s->append) {
@@ -171,9 +183,12 @@ static bool dir_end(struct hsk_sink *s, uint64_t size, GError **error)
     return r == 0 || hsk_io_error(error, r, "write %s", s->label);
 }
 
-void hsk_dir_sink_init(struct hsk_dir_sink *s, const struct hsk_io *io, int dirfd, const char *label)
+void hsk_dir_sink_init(struct hsk_dir_sink *s, const struct hsk_io *io, int dirfd,
+                       const char *label)
 {
-    *s = (struct hsk_dir_sink){.sink = {io, label, dir_begin, dir_end}, .dirfd = dirfd, .fd = -1,
+    *s = (struct hsk_dir_sink){.sink = {io, label, dir_begin, dir_end},
+                               .dirfd = dirfd,
+                               .fd = -1,
                                .written = g_ptr_array_new_with_free_func(g_free)};
 }
 
@@ -209,7 +224,8 @@ void hsk_dir_sink_finish(struct hsk_dir_sink *s)
     g_clear_pointer(&s->written, g_ptr_array_unref);
 }
 
-bool hsk_sink_put(struct hsk_sink *s, const char *name, const void *buf, size_t len, uint8_t hash[HSK_HASH_BYTES], GError **error)
+bool hsk_sink_put(struct hsk_sink *s, const char *name, const void *buf, size_t len,
+                  uint8_t hash[HSK_HASH_BYTES], GError **error)
 {
     int fd;
     uint64_t base;
@@ -223,7 +239,8 @@ bool hsk_sink_put(struct hsk_sink *s, const char *name, const void *buf, size_t 
     return s->end(s, len, error);
 }
 
-bool hsk_sink_copy(struct hsk_sink *s, const char *name, const struct hsk_member *from, uint8_t hash[HSK_HASH_BYTES], GError **error)
+bool hsk_sink_copy(struct hsk_sink *s, const char *name, const struct hsk_member *from,
+                   uint8_t hash[HSK_HASH_BYTES], GError **error)
 {
     int fd;
     uint64_t base;

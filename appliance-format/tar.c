@@ -1,24 +1,24 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * ustar headers, strictly (POSIX.1-2017 pax, "ustar Interchange Format"; docs/format.md, "Container").
+ * ustar headers, strictly (POSIX.1-2017 pax, "ustar Interchange Format"; docs/format.md,
+ * "Container").
  *
- * An .hva is hostile input, so anything beyond plain files, folders and harmless pax records is an error with a sentence:
- * links, devices, GNU extensions, base-256 sizes, pax records that change a size or a name. Archives re-packed with GNU tar,
- * bsdtar or Python are accepted. Any thread.
+ * An .hva is hostile input, so anything beyond plain files, folders and harmless pax records is an
+ * error with a sentence: links, devices, GNU extensions, base-256 sizes, pax records that change a
+ * size or a name. Archives re-packed with GNU tar, bsdtar or Python are accepted. Any thread.
  */
-#include <appliance-format/tar.h>
-
 #include <appliance-format/io.h>
-
+#include <appliance-format/tar.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 
-#define MAX_MEMBERS 100000u
+#define MAX_MEMBERS   100000u
 #define MAX_PAX_BYTES 65536u
 
-/* POSIX header fields: name 0+100, mode 100+8, uid 108+8, gid 116+8, size 124+12, mtime 136+12, chksum 148+8, typeflag 156,
-   linkname 157+100, magic 257+6, version 263+2, uname 265+32, gname 297+32, devmajor 329+8, devminor 337+8, prefix 345+155 */
+/* POSIX header fields: name 0+100, mode 100+8, uid 108+8, gid 116+8, size 124+12, mtime 136+12,
+   chksum 148+8, typeflag 156, linkname 157+100, magic 257+6, version 263+2, uname 265+32, gname
+   297+32, devmajor 329+8, devminor 337+8, prefix 345+155 */
 enum { SIZE = 124, CHKSUM = 148, TYPE = 156, LINKNAME = 157, MAGIC = 257, PREFIX = 345 };
 
 bool hsk_tar_name_ok(const char *name)
@@ -35,7 +35,8 @@ bool hsk_tar_name_ok(const char *name)
             continue;
         }
         size_t n = i - start;
-        if (n == 0 || (n == 1 && name[start] == '.') || (n == 2 && memcmp(name + start, "..", 2) == 0))
+        if (n == 0 || (n == 1 && name[start] == '.') ||
+            (n == 2 && memcmp(name + start, "..", 2) == 0))
             return false;
         start = i + 1;
     }
@@ -82,7 +83,8 @@ static bool check_pax(const char *body, size_t bytes, const char **why)
         for (; i < bytes && g_ascii_isdigit(body[i]) && len < MAX_PAX_BYTES; i++)
             len = len * 10 + (size_t)(body[i] - '0');
         *why = "a pax record with a wrong length";
-        if (i == pos || i >= bytes || body[i] != ' ' || len > bytes - pos || len < i - pos + 3 || body[pos + len - 1] != '\n')
+        if (i == pos || i >= bytes || body[i] != ' ' || len > bytes - pos || len < i - pos + 3 ||
+            body[pos + len - 1] != '\n')
             return false;
         const char *key = body + i + 1;
         const char *eq = memchr(key, '=', pos + len - 1 - (i + 1));
@@ -101,8 +103,10 @@ static bool check_pax(const char *body, size_t bytes, const char **why)
     return true;
 }
 
-/* Checks one header; name gets a leading "./" and a folder's trailing "/" removed ("" for the folder "./" itself). */
-static bool parse_header(const uint8_t *b, char name[HSK_TAR_NAME_MAX + 1], char *type, uint64_t *size, const char **why)
+/* Checks one header; name gets a leading "./" and a folder's trailing "/" removed ("" for the
+ * folder "./" itself). */
+static bool parse_header(const uint8_t *b, char name[HSK_TAR_NAME_MAX + 1], char *type,
+                         uint64_t *size, const char **why)
 {
     uint64_t sum;
     *why = "a header with a wrong checksum";
@@ -175,7 +179,8 @@ GArray *hsk_tar_scan(int fd, const char *label, uint64_t *end, GError **error)
     for (;;) {
         uint8_t block[HSK_TAR_BLOCK];
         if (!hsk_range_ok(pos, HSK_TAR_BLOCK, (uint64_t)file_size)) {
-            hsk_damaged(error, label, "it is cut off after %" PRIu64 " bytes; copy it again", (uint64_t)file_size);
+            hsk_damaged(error, label, "it is cut off after %" PRIu64 " bytes; copy it again",
+                        (uint64_t)file_size);
             return NULL;
         }
         int r = hsk_pread_all(fd, block, sizeof(block), pos);
@@ -191,7 +196,8 @@ GArray *hsk_tar_scan(int fd, const char *label, uint64_t *end, GError **error)
         bool ok = parse_header(block, m.name, &type, &m.size, &why);
         m.data = pos + HSK_TAR_BLOCK;
         if (ok && !hsk_range_ok(m.data, m.size, (uint64_t)file_size)) {
-            hsk_damaged(error, label, "it is cut off after %" PRIu64 " bytes; copy it again", (uint64_t)file_size);
+            hsk_damaged(error, label, "it is cut off after %" PRIu64 " bytes; copy it again",
+                        (uint64_t)file_size);
             return NULL;
         }
         if (ok && type == 'x') {

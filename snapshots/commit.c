@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The commit of an instance: a new ROOT in place of the old one, which is kept as ROOT.prev; and which members a ROOT still
- * needs (docs/format.md, "Directory"). One thread.
+ * The commit of an instance: a new ROOT in place of the old one, which is kept as ROOT.prev; and
+ * which members a ROOT still needs (docs/format.md, "Directory"). One thread.
  */
 #include "doc.h"
 
@@ -38,8 +38,8 @@ bool hsk_doc_commit_root(struct hsk_doc *doc, struct hsk_root *root, GError **er
 
 struct marks {
     struct hsk_doc *doc;
-    GHashTable *nodes;        /* address -> nothing: nodes looked at */
-    GHashTable *maps;         /* numbers that are needed */
+    GHashTable *nodes; /* address -> nothing: nodes looked at */
+    GHashTable *maps;  /* numbers that are needed */
     GHashTable *segments;
 };
 
@@ -56,7 +56,8 @@ static bool mark_node(void *opaque, const struct hsk_map_ref *ref)
     struct marks *m = opaque;
     uint64_t address = (uint64_t)ref->member << 32 | ref->offset;
     g_hash_table_add(m->maps, GUINT_TO_POINTER(ref->member));
-    return !in_base(m->doc, "map", ref->member) && g_hash_table_add(m->nodes, GSIZE_TO_POINTER(address));
+    return !in_base(m->doc, "map", ref->member) &&
+           g_hash_table_add(m->nodes, GSIZE_TO_POINTER(address));
 }
 
 static bool mark_page(void *opaque, uint64_t page, uint64_t entry, GError **error)
@@ -76,19 +77,22 @@ static bool mark_object(struct marks *m, const struct hsk_object *o, GError **er
 static void mark_blob(struct marks *m, const struct hsk_blob *b)
 {
     for (guint i = 0; b->frames != NULL && i < b->frames->len; i++)
-        g_hash_table_add(m->segments, GUINT_TO_POINTER(hsk_entry_segment(g_array_index(b->frames, uint64_t, i))));
+        g_hash_table_add(m->segments, GUINT_TO_POINTER(hsk_entry_segment(
+                                          g_array_index(b->frames, uint64_t, i))));
 }
 
 static bool is_map_number(const char *name, uint32_t *number)
 {
     guint64 v;
-    if (!g_str_has_prefix(name, "map/") || !g_ascii_string_to_unsigned(name + 4, 10, 1, UINT32_MAX, &v, NULL))
+    if (!g_str_has_prefix(name, "map/") ||
+        !g_ascii_string_to_unsigned(name + 4, 10, 1, UINT32_MAX, &v, NULL))
         return false;
     *number = (uint32_t)v;
     return true;
 }
 
-bool hsk_doc_sweep(struct hsk_doc *doc, struct hsk_root *root, const GPtrArray *records, GError **error)
+bool hsk_doc_sweep(struct hsk_doc *doc, struct hsk_root *root, const GPtrArray *records,
+                   GError **error)
 {
     g_autoptr(GHashTable) nodes = g_hash_table_new(NULL, NULL);
     g_autoptr(GHashTable) maps = g_hash_table_new(NULL, NULL);

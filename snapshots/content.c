@@ -5,28 +5,28 @@
 #include "content.h"
 
 #define CACHE_BYTES (64u << 20)
-#define MAX_OPEN 128u                 /* of segments, and of map members */
+#define MAX_OPEN    128u /* of segments, and of map members */
 
 struct segment_slot {
     char *name;
     struct hsk_segment_id id;
-    struct hsk_segment *segment;      /* NULL: not opened yet */
+    struct hsk_segment *segment; /* NULL: not opened yet */
 };
 
 struct cached {
-    uint64_t key;                     /* entry without its slot */
+    uint64_t key; /* entry without its slot */
     GBytes *bytes;
 };
 
 struct hsk_content {
     char *label;
-    GMutex lock;                      /* guards all below */
+    GMutex lock; /* guards all below */
     const struct hsk_carrier *dir, *base;
-    GHashTable *segments;             /* number -> struct segment_slot */
+    GHashTable *segments; /* number -> struct segment_slot */
     unsigned open_segments;
-    GHashTable *maps;                 /* number -> struct hsk_member */
-    GHashTable *cache;                /* key -> GList in lru */
-    GQueue lru;                       /* struct cached, the newest first */
+    GHashTable *maps;  /* number -> struct hsk_member */
+    GHashTable *cache; /* key -> GList in lru */
+    GQueue lru;        /* struct cached, the newest first */
     size_t cache_bytes;
 };
 
@@ -51,7 +51,8 @@ static void cached_free(gpointer p)
     g_free(c);
 }
 
-struct hsk_content *hsk_content_new(const char *label, const struct hsk_carrier *dir, const struct hsk_carrier *base)
+struct hsk_content *hsk_content_new(const char *label, const struct hsk_carrier *dir,
+                                    const struct hsk_carrier *base)
 {
     struct hsk_content *c = g_new0(struct hsk_content, 1);
     c->label = g_strdup(label);
@@ -97,7 +98,8 @@ void hsk_content_add(struct hsk_content *c, const struct hsk_root_entry *e)
     g_hash_table_insert(c->segments, GUINT_TO_POINTER(e->segment.number), s);
 }
 
-static bool open_member(struct hsk_content *c, const char *name, struct hsk_member *m, GError **error)
+static bool open_member(struct hsk_content *c, const char *name, struct hsk_member *m,
+                        GError **error)
 {
     if (c->dir != NULL && (c->base == NULL || hsk_carrier_has(c->dir, name)))
         return hsk_carrier_member(c->dir, name, m, error);
@@ -120,7 +122,8 @@ struct hsk_segment *hsk_content_segment(struct hsk_content *c, uint32_t number, 
     G_GNUC_UNUSED g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&c->lock);
     struct segment_slot *s = g_hash_table_lookup(c->segments, GUINT_TO_POINTER(number));
     if (s == NULL) {
-        hsk_damaged(error, c->label, "a page map points at segment %06u, which ROOT does not list", number);
+        hsk_damaged(error, c->label, "a page map points at segment %06u, which ROOT does not list",
+                    number);
         return NULL;
     }
     struct hsk_member m;
@@ -190,13 +193,16 @@ bool hsk_content_page(struct hsk_content *c, uint64_t entry, void *dst, GError *
         return false;
     uint64_t off = (uint64_t)hsk_entry_slot(entry) * HSK_PAGE_SIZE;
     if (!hsk_range_ok(off, HSK_PAGE_SIZE, g_bytes_get_size(frame)))
-        return hsk_damaged(error, c->label, "a page map points behind the end of a frame in segment %06u", hsk_entry_segment(entry));
+        return hsk_damaged(error, c->label,
+                           "a page map points behind the end of a frame in segment %06u",
+                           hsk_entry_segment(entry));
     memcpy(dst, (const uint8_t *)g_bytes_get_data(frame, NULL) + off, HSK_PAGE_SIZE);
     return true;
 }
 
 /* Reads under the lock: nodes are small, and no descriptor can be closed under a reader. */
-static bool load_map(void *opaque, uint32_t number, uint32_t offset, void *buf, size_t len, GError **error)
+static bool load_map(void *opaque, uint32_t number, uint32_t offset, void *buf, size_t len,
+                     GError **error)
 {
     struct hsk_content *c = opaque;
     G_GNUC_UNUSED g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&c->lock);
@@ -236,7 +242,8 @@ GBytes *hsk_content_blob(struct hsk_content *c, const struct hsk_blob *b, GError
     for (guint i = 0; i < b->frames->len; i++) {
         uint64_t entry = g_array_index(b->frames, uint64_t, i);
         HSK_AUTO(hsk_segment, s) = hsk_content_segment(c, hsk_entry_segment(entry), error);
-        g_autoptr(GBytes) raw = s == NULL ? NULL : hsk_segment_decode(s, hsk_entry_frame(entry), error);
+        g_autoptr(GBytes) raw =
+            s == NULL ? NULL : hsk_segment_decode(s, hsk_entry_frame(entry), error);
         if (raw == NULL)
             return NULL;
         if (g_bytes_get_size(raw) > b->bytes - out->len) {

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Content by location: the segments and map members of a document, wherever they are (its instance or the .hva), and the
- * cache of decoded frames.
+ * Content by location: the segments and map members of a document, wherever they are (its instance
+ * or the .hva), and the cache of decoded frames.
  *
- * Threads: any; the lock is held for look-ups and page map nodes, never while frames are read or decoded.
+ * Threads: any; the lock is held for look-ups and page map nodes, never while frames are read or
+ * decoded.
  */
 #pragma once
 
@@ -11,7 +12,8 @@
 
 struct hsk_content;
 /* Either carrier may be NULL; dir is looked at first. Both are borrowed. */
-struct hsk_content *hsk_content_new(const char *label, const struct hsk_carrier *dir, const struct hsk_carrier *base);
+struct hsk_content *hsk_content_new(const char *label, const struct hsk_carrier *dir,
+                                    const struct hsk_carrier *base);
 void hsk_content_free(struct hsk_content *c);
 HSK_DEFINE_AUTO(hsk_content, hsk_content_free)
 /* The .hva was appended to. */
@@ -28,7 +30,7 @@ struct hsk_map_source hsk_content_maps(struct hsk_content *c);
 #define HSK_BLOB_MAX_BYTES (64u << 20)
 struct hsk_blob {
     uint64_t bytes;
-    GArray *frames;      /* uint64_t page entries with slot 0; NULL = none */
+    GArray *frames; /* uint64_t page entries with slot 0; NULL = none */
 };
 void hsk_blob_clear(struct hsk_blob *b);
 GBytes *hsk_content_blob(struct hsk_content *c, const struct hsk_blob *b, GError **error);

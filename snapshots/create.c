@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Writing a new document: path.tmp, sync, rename. Disks go into segments in disk order, holes as hole frames, so that
- * `cat disks/root/... | zstd -d` gives the raw disk back. The file is the owner's alone: it will hold a computer's memory. One thread.
+ * Writing a new document: path.tmp, sync, rename. Disks go into segments in disk order, holes as
+ * hole frames, so that `cat disks/root/... | zstd -d` gives the raw disk back. The file is the
+ * owner's alone: it will hold a computer's memory. One thread.
  */
 #include "doc.h"
 
@@ -26,13 +27,15 @@ struct creation {
     uint64_t done_bytes, all_bytes;
 };
 
-static void segment_done(void *opaque, const char *name, const struct hsk_segment_id *id, const uint8_t hash[HSK_HASH_BYTES])
+static void segment_done(void *opaque, const char *name, const struct hsk_segment_id *id,
+                         const uint8_t hash[HSK_HASH_BYTES])
 {
     struct creation *n = opaque;
     hsk_root_set(n->root, name, hash, id);
 }
 
-static bool put(struct creation *n, const char *name, const void *data, size_t bytes, GError **error)
+static bool put(struct creation *n, const char *name, const void *data, size_t bytes,
+                GError **error)
 {
     uint8_t hash[HSK_HASH_BYTES];
     if (!hsk_sink_put(&n->sink.sink, name, data, bytes, hash, error))
@@ -46,7 +49,8 @@ static bool put_file(struct creation *n, const char *name, int fd, GError **erro
     uint8_t hash[HSK_HASH_BYTES];
     struct stat st;
     if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) || st.st_size == 0) {
-        g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED, "what shall become %s is empty or not a file", name);
+        g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED,
+                    "what shall become %s is empty or not a file", name);
         return false;
     }
     struct hsk_member m = {.fd = fd, .size = (uint64_t)st.st_size};
@@ -61,7 +65,7 @@ struct disk_writer {
     struct creation *n;
     struct hsk_segment_writer *writer;
     struct hsk_pagemap *map;
-    uint64_t hole;               /* bytes of hole that wait before the next frame */
+    uint64_t hole; /* bytes of hole that wait before the next frame */
 };
 
 static bool flush_hole(struct disk_writer *w, GError **error)
@@ -75,7 +79,8 @@ static bool flush_hole(struct disk_writer *w, GError **error)
     return true;
 }
 
-static bool write_chunk(struct disk_writer *w, uint64_t off, const uint8_t *buf, size_t bytes, GError **error)
+static bool write_chunk(struct disk_writer *w, uint64_t off, const uint8_t *buf, size_t bytes,
+                        GError **error)
 {
     uint32_t segment = 0, frame = 0;
     bool any = false;
@@ -85,7 +90,8 @@ static bool write_chunk(struct disk_writer *w, uint64_t off, const uint8_t *buf,
         w->hole += bytes;
         return true;
     }
-    if (!flush_hole(w, error) || !hsk_segment_writer_add(w->writer, buf, bytes, &segment, &frame, error))
+    if (!flush_hole(w, error) ||
+        !hsk_segment_writer_add(w->writer, buf, bytes, &segment, &frame, error))
         return false;
     for (uint32_t i = 0; i < bytes / HSK_PAGE_SIZE; i++) {
         if (!hsk_page_is_zero(buf + (size_t)i * HSK_PAGE_SIZE) &&
@@ -106,13 +112,16 @@ static uint64_t next_data(int fd, uint64_t off, uint64_t size)
 
 static bool report(struct creation *n, GError **error)
 {
-    if (n->progress == NULL || n->progress(n->opaque, n->all_bytes == 0 ? 1.0 : (double)n->done_bytes / (double)n->all_bytes))
+    if (n->progress == NULL ||
+        n->progress(n->opaque,
+                    n->all_bytes == 0 ? 1.0 : (double)n->done_bytes / (double)n->all_bytes))
         return true;
     g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED, "stopped; nothing was written");
     return false;
 }
 
-static bool copy_disk(struct disk_writer *w, int fd, uint64_t file_size, uint64_t size, GError **error)
+static bool copy_disk(struct disk_writer *w, int fd, uint64_t file_size, uint64_t size,
+                      GError **error)
 {
     struct creation *n = w->n;
     g_autofree uint8_t *buf = g_malloc(CHUNK_BYTES);
@@ -122,7 +131,8 @@ static bool copy_disk(struct disk_writer *w, int fd, uint64_t file_size, uint64_
         hsk_assert(data >= off);
         w->hole += data - off;
         off = data;
-        size_t bytes = MIN(CHUNK_BYTES, size - off), have = off < file_size ? MIN(bytes, file_size - off) : 0;
+        size_t bytes = MIN(CHUNK_BYTES, size - off),
+               have = off < file_size ? MIN(bytes, file_size - off) : 0;
         if (have > 0) {
             int r = hsk_pread_all(fd, buf, have, off);
             if (r < 0)
@@ -144,21 +154,25 @@ static bool add_disk(struct creation *n, unsigned index, GError **error)
     const struct hsk_manifest_disk *d = &n->manifest->disks[index];
     int fd = n->c->disk_fds != NULL ? n->c->disk_fds[index] : -1;
     struct stat st = {0};
-    if (fd >= 0 && (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) || (uint64_t)st.st_size > d->size_bytes)) {
-        g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED, "the image of disk %s is not a file or larger than the disk", d->id);
+    if (fd >= 0 &&
+        (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) || (uint64_t)st.st_size > d->size_bytes)) {
+        g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED,
+                    "the image of disk %s is not a file or larger than the disk", d->id);
         return false;
     }
     g_autofree char *folder = g_strconcat("disks/", d->id, NULL);
     g_autofree char *name = hsk_disk_object_name(d);
     HSK_AUTO(hsk_segment_writer, writer) =
-        hsk_segment_writer_new(&n->sink.sink, folder, n->c->level != 0 ? n->c->level : 3, &n->root->next_number, segment_done, n);
+        hsk_segment_writer_new(&n->sink.sink, folder, n->c->level != 0 ? n->c->level : 3,
+                               &n->root->next_number, segment_done, n);
     struct hsk_map_source nothing = {.label = d->id};
     struct hsk_object o = {.size_bytes = d->size_bytes};
     HSK_AUTO(hsk_pagemap, map) = hsk_pagemap_new(&nothing, NULL, d->size_bytes / HSK_PAGE_SIZE);
     struct disk_writer w = {.n = n, .writer = writer, .map = map};
     struct hsk_map_writer maps = {n->map_number, n->maps};
     g_strlcpy(o.name, name, sizeof(o.name));
-    if (!copy_disk(&w, fd, (uint64_t)st.st_size, d->size_bytes, error) || !hsk_pagemap_write(map, &maps, &o.root, error))
+    if (!copy_disk(&w, fd, (uint64_t)st.st_size, d->size_bytes, error) ||
+        !hsk_pagemap_write(map, &maps, &o.root, error))
         return false;
     hsk_root_set_present(n->root, &o);
     return true;
@@ -171,7 +185,8 @@ static bool add_members(struct creation *n, GError **error)
     g_autofree char *manifest = hsk_manifest_format(n->manifest, error);
     if (manifest == NULL)
         return false;
-    if (!put(n, "mimetype", mime, sizeof(mime) - 1, error) || !put(n, "manifest.json", manifest, strlen(manifest), error) ||
+    if (!put(n, "mimetype", mime, sizeof(mime) - 1, error) ||
+        !put(n, "manifest.json", manifest, strlen(manifest), error) ||
         (c->icon_png != NULL && !put(n, "icon.png", c->icon_png, c->icon_bytes, error)) ||
         (c->readme != NULL && !put(n, "README.md", c->readme, strlen(c->readme), error)) ||
         (n->manifest->has_kernel && !put_file(n, "boot/kernel", c->kernel_fd, error)) ||
@@ -216,13 +231,15 @@ static bool check_target(const char *path, bool replace, GError **error)
     return true;
 }
 
-static bool move_into_place(const struct hsk_io *io, int dirfd, const char *tmp, const char *name, bool replace, const char *path, GError **error)
+static bool move_into_place(const struct hsk_io *io, int dirfd, const char *tmp, const char *name,
+                            bool replace, const char *path, GError **error)
 {
     int r;
     if (replace) {
         r = hsk_io_rename(io, dirfd, tmp, name);
     } else {
-        /* A link never overwrites; file systems without links (FAT) get a plain rename after the check above. */
+        /* A link never overwrites; file systems without links (FAT) get a plain rename after the
+         * check above. */
         r = linkat(dirfd, tmp, dirfd, name, 0) < 0 ? -errno : 0;
         if (r == -EPERM || r == -EOPNOTSUPP)
             r = hsk_io_rename(io, dirfd, tmp, name);
@@ -234,8 +251,9 @@ static bool move_into_place(const struct hsk_io *io, int dirfd, const char *tmp,
     return r == 0 || hsk_io_error(error, r, "write %s", path);
 }
 
-bool hsk_doc_create_io(const char *path, const struct hsk_create *c, bool replace, bool (*progress)(void *opaque, double fraction),
-                       void *opaque, const struct hsk_io *io, GError **error)
+bool hsk_doc_create_io(const char *path, const struct hsk_create *c, bool replace,
+                       bool (*progress)(void *opaque, double fraction), void *opaque,
+                       const struct hsk_io *io, GError **error)
 {
     if (sodium_init() < 0 || !check_target(path, replace, error))
         return false;
@@ -248,12 +266,17 @@ bool hsk_doc_create_io(const char *path, const struct hsk_create *c, bool replac
     HSK_AUTOFD fd = hsk_io_create(io, dirfd, tmp);
     if (fd < 0)
         return hsk_io_error(error, fd, "write %s", path);
-    struct creation n = {.c = c, .manifest = hsk_manifest_copy(c->manifest), .maps = g_byte_array_new(), .progress = progress, .opaque = opaque};
+    struct creation n = {.c = c,
+                         .manifest = hsk_manifest_copy(c->manifest),
+                         .maps = g_byte_array_new(),
+                         .progress = progress,
+                         .opaque = opaque};
     n.root = hsk_root_new(n.manifest->uuid);
     for (unsigned i = 0; i < n.manifest->ndisks; i++)
         n.all_bytes += n.manifest->disks[i].size_bytes;
     hsk_tar_sink_init(&n.sink, io, fd, path);
-    bool ok = write_document(&n, error) && move_into_place(io, dirfd, tmp, name, replace, path, error);
+    bool ok =
+        write_document(&n, error) && move_into_place(io, dirfd, tmp, name, replace, path, error);
     if (!ok)
         unlinkat(dirfd, tmp, 0);
     hsk_root_free(n.root);
@@ -262,8 +285,8 @@ bool hsk_doc_create_io(const char *path, const struct hsk_create *c, bool replac
     return ok;
 }
 
-bool hsk_doc_create(const char *path, const struct hsk_create *c, bool replace, bool (*progress)(void *opaque, double fraction), void *opaque,
-                    GError **error)
+bool hsk_doc_create(const char *path, const struct hsk_create *c, bool replace,
+                    bool (*progress)(void *opaque, double fraction), void *opaque, GError **error)
 {
     return hsk_doc_create_io(path, c, replace, progress, opaque, NULL, error);
 }

@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Live disks: the newest copy of a page is in the newest layer that has it, else where the present's page map says.
+ * Live disks: the newest copy of a page is in the newest layer that has it, else where the
+ * present's page map says.
  *
- * A layer maps pages to log records since one take; a take freezes the newest layer and begins another, so it costs nothing
- * while the machine stands still. A commit folds the frozen layers into page maps and takes them away.
- * Threads: everything here holds disk_lock; the commit thread holds it only to swap. Reading a page of the base decodes under
- * it, which only the one disk thread waits for.
+ * A layer maps pages to log records since one take; a take freezes the newest layer and begins
+ * another, so it costs nothing while the machine stands still. A commit folds the frozen layers
+ * into page maps and takes them away. Threads: everything here holds disk_lock; the commit thread
+ * holds it only to swap. Reading a page of the base decodes under it, which only the one disk
+ * thread waits for.
  */
 #include "doc.h"
 
@@ -14,12 +16,12 @@
 enum { CHUNK_PAGES = 512 };
 
 struct chunk {
-    uint64_t loc[CHUNK_PAGES];       /* 0 = not here */
+    uint64_t loc[CHUNK_PAGES]; /* 0 = not here */
 };
 
 struct hsk_layer {
     bool changed, frozen;
-    GHashTable **disks;              /* per disk: page / CHUNK_PAGES -> struct chunk */
+    GHashTable **disks; /* per disk: page / CHUNK_PAGES -> struct chunk */
     unsigned ndisks;
 };
 
@@ -27,7 +29,7 @@ struct hsk_disk {
     struct hsk_doc *doc;
     unsigned index;
     uint64_t npages;
-    char *object;                    /* "disk.root" */
+    char *object; /* "disk.root" */
     struct hsk_pagemap *base;
     char *error;
 };
@@ -58,7 +60,8 @@ void hsk_layer_free(gpointer p)
 
 static uint64_t layer_get(const struct hsk_layer *l, unsigned disk, uint64_t page)
 {
-    const struct chunk *c = g_hash_table_lookup(l->disks[disk], GSIZE_TO_POINTER(page / CHUNK_PAGES));
+    const struct chunk *c =
+        g_hash_table_lookup(l->disks[disk], GSIZE_TO_POINTER(page / CHUNK_PAGES));
     return c == NULL ? 0 : c->loc[page % CHUNK_PAGES];
 }
 
@@ -107,7 +110,8 @@ static int read_page(struct hsk_disk *d, uint64_t page, void *dst)
     }
     if (loc != 0)
         return hsk_log_read(d->doc->log, loc, dst);
-    if (!hsk_pagemap_get(d->base, page, &entry, &e) || !hsk_content_page(d->doc->content, entry, dst, &e))
+    if (!hsk_pagemap_get(d->base, page, &entry, &e) ||
+        !hsk_content_page(d->doc->content, entry, dst, &e))
         return damaged(d, e);
     return 0;
 }
@@ -208,7 +212,8 @@ static int discard_pages(struct hsk_disk *d, uint64_t page, uint64_t end, GError
     return 0;
 }
 
-/* Marks as holes the pages that are none yet: discarding a large empty disk costs neither memory nor time. */
+/* Marks as holes the pages that are none yet: discarding a large empty disk costs neither memory
+ * nor time. */
 static int apply_discard(struct hsk_disk *d, uint64_t page, uint64_t n)
 {
     GError *e = NULL;
@@ -293,10 +298,12 @@ bool hsk_disks_open(struct hsk_doc *doc, GError **error)
         doc->ndisks++;
         const struct hsk_object *o = hsk_root_present(doc->root, d->object);
         if (o == NULL || o->size_bytes != m->disks[i].size_bytes)
-            return hsk_damaged(error, doc->path, "its ROOT and its manifest disagree about disk %s", m->disks[i].id);
+            return hsk_damaged(error, doc->path, "its ROOT and its manifest disagree about disk %s",
+                               m->disks[i].id);
         d->base = hsk_object_map(doc, o);
     }
-    doc->log = hsk_log_new(doc->io, doc->dirfd, doc->path, doc->root->log_number, doc->root->log_seq);
+    doc->log =
+        hsk_log_new(doc->io, doc->dirfd, doc->path, doc->root->log_number, doc->root->log_seq);
     return hsk_log_recover(doc->log, replay, doc, error);
 }
 
@@ -379,7 +386,8 @@ GArray *hsk_disk_changes(const struct hsk_take_point *p, unsigned disk)
             const struct chunk *c = value;
             for (unsigned k = 0; k < CHUNK_PAGES; k++) {
                 struct hsk_changed_page cp = {GPOINTER_TO_SIZE(key) * CHUNK_PAGES + k, c->loc[k]};
-                if (cp.loc != 0 && (layers->len == 1 || g_hash_table_add(newest, GSIZE_TO_POINTER(cp.page + 1))))
+                if (cp.loc != 0 &&
+                    (layers->len == 1 || g_hash_table_add(newest, GSIZE_TO_POINTER(cp.page + 1))))
                     g_array_append_val(out, cp);
             }
         }

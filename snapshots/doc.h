@@ -1,38 +1,41 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A document from the inside. store.c opens and closes it, instance.c finds the instance store that belongs to it, commit.c
- * makes a new ROOT durable, version.c takes and reads versions, disk.c has the live disks, publish.c appends to the .hva.
+ * A document from the inside. store.c opens and closes it, instance.c finds the instance store that
+ * belongs to it, commit.c makes a new ROOT durable, version.c takes and reads versions, disk.c has
+ * the live disks, publish.c appends to the .hva.
  *
  * Threads: as store.h says; only what is under disk_lock is shared.
  */
 #pragma once
 
-#include <snapshots/store.h>
-
 #include "log.h"
 #include "pack.h"
 #include "record.h"
 
+#include <snapshots/store.h>
+
 struct hsk_doc {
     const struct hsk_io *io;
     bool readonly;
-    char *path;                     /* absolute */
-    int fd;                         /* of the .hva, locked */
+    char *path; /* absolute */
+    int fd;     /* of the .hva, locked */
     bool fd_writable;
     struct hsk_carrier *base;
-    struct hsk_root *base_root;     /* what the .hva says */
+    struct hsk_root *base_root; /* what the .hva says */
     uint8_t base_hash[HSK_HASH_BYTES];
-    uint8_t next_hash[HSK_HASH_BYTES]; /* of the ROOT that a failed publish may have written all the same */
+    uint8_t next_hash[HSK_HASH_BYTES]; /* of the ROOT that a failed publish may have written all the
+                                          same */
     struct hsk_manifest *manifest;
 
     /* instance; none for a read-only document */
-    char *instance;                 /* its id */
+    char *instance; /* its id */
     int dirfd;
     struct hsk_carrier *dir;
 
-    struct hsk_root *root;          /* what holds: the instance's, or a copy of base_root */
-    bool root_unsure;               /* a commit failed so late that the disk may have a newer ROOT than this one */
-    GPtrArray *versions;            /* struct hsk_record, oldest first */
+    struct hsk_root *root; /* what holds: the instance's, or a copy of base_root */
+    bool
+        root_unsure; /* a commit failed so late that the disk may have a newer ROOT than this one */
+    GPtrArray *versions; /* struct hsk_record, oldest first */
     char saved[33];
     struct hsk_content *content;
     struct hsk_index *index;
@@ -42,17 +45,21 @@ struct hsk_doc {
     struct hsk_log *log;
     struct hsk_disk *disks;
     unsigned ndisks;
-    GPtrArray *layers;              /* struct hsk_layer, oldest first; the last one is written to */
+    GPtrArray *layers; /* struct hsk_layer, oldest first; the last one is written to */
 };
 
 /* store.c */
-struct hsk_doc *hsk_doc_open_io(const char *path, bool readonly, const struct hsk_io *io, char **orphan, GError **error);
-bool hsk_doc_create_io(const char *path, const struct hsk_create *c, bool replace, bool (*progress)(void *opaque, double fraction),
-                       void *opaque, const struct hsk_io *io, GError **error);
+struct hsk_doc *hsk_doc_open_io(const char *path, bool readonly, const struct hsk_io *io,
+                                char **orphan, GError **error);
+bool hsk_doc_create_io(const char *path, const struct hsk_create *c, bool replace,
+                       bool (*progress)(void *opaque, double fraction), void *opaque,
+                       const struct hsk_io *io, GError **error);
 /* Reads the member table, ROOT and its hash of the open .hva. */
-bool hsk_doc_load_base(int fd, const char *path, struct hsk_carrier **base, struct hsk_root **root, uint8_t hash[HSK_HASH_BYTES], GError **error);
+bool hsk_doc_load_base(int fd, const char *path, struct hsk_carrier **base, struct hsk_root **root,
+                       uint8_t hash[HSK_HASH_BYTES], GError **error);
 /* A member that ROOT lists, whole and verified. */
-GBytes *hsk_read_listed(const struct hsk_carrier *c, const struct hsk_root *root, const char *name, size_t max, GError **error);
+GBytes *hsk_read_listed(const struct hsk_carrier *c, const struct hsk_root *root, const char *name,
+                        size_t max, GError **error);
 struct hsk_record *hsk_doc_find(struct hsk_doc *doc, const char *id); /* or NULL */
 char *hsk_version_member(const char *id);
 void hsk_doc_find_saved(struct hsk_doc *doc);
@@ -72,11 +79,14 @@ bool hsk_trust_mark(const uint8_t root_hash[HSK_HASH_BYTES], GError **error);
 bool hsk_trust_check(const uint8_t root_hash[HSK_HASH_BYTES]);
 
 /* commit.c */
-/* Makes root the instance's ROOT. On success it replaces doc->root (which is freed). When it fails with doc->root_unsure set,
-   the new ROOT may be on the disk: until the next success no file that it lists may go. */
+/* Makes root the instance's ROOT. On success it replaces doc->root (which is freed). When it fails
+   with doc->root_unsure set, the new ROOT may be on the disk: until the next success no file that
+   it lists may go. */
 bool hsk_doc_commit_root(struct hsk_doc *doc, struct hsk_root *root, GError **error);
-/* Marks what root, its present and the given records reach; removes instance members that nothing reaches from root. */
-bool hsk_doc_sweep(struct hsk_doc *doc, struct hsk_root *root, const GPtrArray *records, GError **error);
+/* Marks what root, its present and the given records reach; removes instance members that nothing
+ * reaches from root. */
+bool hsk_doc_sweep(struct hsk_doc *doc, struct hsk_root *root, const GPtrArray *records,
+                   GError **error);
 
 /* disk.c */
 struct hsk_layer;
@@ -87,7 +97,7 @@ bool hsk_disks_changed(struct hsk_doc *doc);
 bool hsk_layer_is_live(struct hsk_doc *doc, const struct hsk_layer *layer);
 struct hsk_take_point {
     struct hsk_doc *doc;
-    struct hsk_layer *layer;        /* the last one that belongs to the take */
+    struct hsk_layer *layer; /* the last one that belongs to the take */
     uint32_t log_number;
     uint64_t log_seq;
 };

@@ -2,10 +2,11 @@
 /*
  * Which instance store belongs to which document (docs/format.md, "Directory").
  *
- * $XDG_DATA_HOME/haversack/instances/<id>/origin says which file, which document and which ROOT the instance continues. It is
- * attached only when the ROOT is that one, or the one that a publish was about to write when it was interrupted. An instance
- * whose document was replaced or went on elsewhere is put aside, never mixed in. A copy of a document gets an instance of its
- * own. One thread.
+ * $XDG_DATA_HOME/haversack/instances/<id>/origin says which file, which document and which ROOT the
+ * instance continues. It is attached only when the ROOT is that one, or the one that a publish was
+ * about to write when it was interrupted. An instance whose document was replaced or went on
+ * elsewhere is put aside, never mixed in. A copy of a document gets an instance of its own. One
+ * thread.
  */
 #include "doc.h"
 
@@ -83,7 +84,12 @@ bool hsk_instance_expect(struct hsk_doc *doc, const uint8_t next[HSK_HASH_BYTES]
     hsk_hex(root_hex, doc->base_hash, HSK_HASH_BYTES);
     if (next != NULL)
         hsk_hex(next_hex, next, HSK_HASH_BYTES);
-    struct origin o = {.path = doc->path, .document = doc->manifest->uuid, .root = root_hex, .next = next_hex, .dev = st.st_dev, .ino = st.st_ino};
+    struct origin o = {.path = doc->path,
+                       .document = doc->manifest->uuid,
+                       .root = root_hex,
+                       .next = next_hex,
+                       .dev = st.st_dev,
+                       .ino = st.st_ino};
     int r = origin_save(doc->io, doc->dirfd, &o);
     return r == 0 || hsk_io_error(error, r, "note in its instance what %s is", doc->path);
 }
@@ -105,7 +111,8 @@ static bool folder_has_files(const char *folder, const char *name)
 
 static bool has_unsaved(const char *folder)
 {
-    return folder_has_files(folder, "data") || folder_has_files(folder, "versions") || folder_has_files(folder, "log");
+    return folder_has_files(folder, "data") || folder_has_files(folder, "versions") ||
+           folder_has_files(folder, "log");
 }
 
 static void remove_instance(const char *folder)
@@ -133,7 +140,8 @@ static void remove_instance(const char *folder)
 static bool original_is_there(const struct origin *o)
 {
     struct stat st;
-    return stat(o->path, &st) == 0 && (uint64_t)st.st_dev == o->dev && (uint64_t)st.st_ino == o->ino;
+    return stat(o->path, &st) == 0 && (uint64_t)st.st_dev == o->dev &&
+           (uint64_t)st.st_ino == o->ino;
 }
 
 enum match { MATCH_NONE, MATCH_OURS, MATCH_STALE };
@@ -161,7 +169,8 @@ static int open_instance(const char *folder, bool *busy)
     return *busy ? -1 : hsk_steal_fd(&fd);
 }
 
-static bool put_aside(struct hsk_doc *doc, const char *folder, struct origin *o, char **orphan, GError **error)
+static bool put_aside(struct hsk_doc *doc, const char *folder, struct origin *o, char **orphan,
+                      GError **error)
 {
     bool busy;
     HSK_AUTOFD fd = open_instance(folder, &busy);
@@ -176,14 +185,16 @@ static bool put_aside(struct hsk_doc *doc, const char *folder, struct origin *o,
     if (r < 0)
         return hsk_io_error(error, r, "put aside %s", folder);
     if (orphan != NULL && *orphan == NULL)
-        *orphan = g_strdup_printf("%s was replaced or continued elsewhere. What had not been saved into it here does not fit it any more "
+        *orphan = g_strdup_printf("%s was replaced or continued elsewhere. What had not been saved "
+                                  "into it here does not fit it any more "
                                   "and was put aside in %s.",
                                   doc->path, folder);
     return true;
 }
 
 /* The id of the instance that fits, or NULL; stale ones are put aside. */
-static bool find_instance(struct hsk_doc *doc, const char *instances, char **id, char **orphan, GError **error)
+static bool find_instance(struct hsk_doc *doc, const char *instances, char **id, char **orphan,
+                          GError **error)
 {
     struct stat st;
     if (fstat(doc->fd, &st) < 0)
@@ -253,8 +264,10 @@ static struct hsk_root *read_root(struct hsk_doc *doc, const char *name, GError 
     g_autoptr(GBytes) text = hsk_carrier_read(doc->dir, name, HSK_ROOT_MAX_BYTES, error);
     if (text == NULL)
         return NULL;
-    HSK_AUTO(hsk_root, root) = hsk_root_parse(g_bytes_get_data(text, NULL), g_bytes_get_size(text), hsk_carrier_label(doc->dir), error);
-    if (root != NULL && (root->log_number == 0 || strcmp(root->document, doc->manifest->uuid) != 0)) {
+    HSK_AUTO(hsk_root, root) = hsk_root_parse(g_bytes_get_data(text, NULL), g_bytes_get_size(text),
+                                              hsk_carrier_label(doc->dir), error);
+    if (root != NULL &&
+        (root->log_number == 0 || strcmp(root->document, doc->manifest->uuid) != 0)) {
         hsk_damaged(error, hsk_carrier_label(doc->dir), "its %s is another machine's", name);
         return NULL;
     }
@@ -266,7 +279,8 @@ static bool load_instance(struct hsk_doc *doc, const char *folder, char **orphan
     bool busy;
     doc->dirfd = open_instance(folder, &busy);
     if (busy) {
-        g_set_error(error, HSK_ERROR, HSK_ERROR_BUSY, "%s is open already; close it there first", doc->path);
+        g_set_error(error, HSK_ERROR, HSK_ERROR_BUSY, "%s is open already; close it there first",
+                    doc->path);
         return false;
     }
     if (doc->dirfd < 0)
@@ -281,7 +295,8 @@ static bool load_instance(struct hsk_doc *doc, const char *folder, char **orphan
             return false;
         }
         if (orphan != NULL && *orphan == NULL)
-            *orphan = g_strdup_printf("%s; the state before the last saved one was opened.", first->message);
+            *orphan = g_strdup_printf("%s; the state before the last saved one was opened.",
+                                      first->message);
     }
     return hsk_instance_expect(doc, NULL, error);
 }
@@ -322,7 +337,8 @@ void hsk_instance_clean(struct hsk_doc *doc)
         const char *file;
         while (dir != NULL && (file = g_dir_read_name(dir)) != NULL) {
             g_autofree char *name = g_strconcat(folders[i], "/", file, NULL);
-            if (hsk_root_find(doc->root, name) == NULL || hsk_root_find(doc->base_root, name) != NULL)
+            if (hsk_root_find(doc->root, name) == NULL ||
+                hsk_root_find(doc->base_root, name) != NULL)
                 unlinkat(doc->dirfd, name, 0);
         }
     }

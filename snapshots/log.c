@@ -2,9 +2,10 @@
 /*
  * The write log (log.h; docs/format.md, "Log").
  *
- * Files log/NNNNNN, each begun by a 64-byte header with a random epoch that all its records repeat, so that old bytes of a
- * recycled block never look like a record. Sequence numbers run on over the files. Recovery takes the longest prefix in which
- * every record is whole, cuts the rest off, and goes on in a new file. The log is bounded by taking versions only.
+ * Files log/NNNNNN, each begun by a 64-byte header with a random epoch that all its records repeat,
+ * so that old bytes of a recycled block never look like a record. Sequence numbers run on over the
+ * files. Recovery takes the longest prefix in which every record is whole, cuts the rest off, and
+ * goes on in a new file. The log is bounded by taking versions only.
  */
 #include "log.h"
 
@@ -20,7 +21,7 @@
 
 enum { HEADER_BYTES = 64, TYPE_WRITE = 1, TYPE_DISCARD = 2 };
 #define RECORD_MAGIC 0x474c5648u /* "HVLG" */
-#define MAX_NUMBER (1u << 22)
+#define MAX_NUMBER   (1u << 22)
 
 struct log_file {
     uint32_t number;
@@ -40,15 +41,22 @@ struct hsk_log {
     /* the file that is appended to; fd < 0: the next record makes one */
     int fd;
     uint64_t epoch, end;
-    GMutex lock;         /* guards files against hsk_log_read */
-    GArray *files;       /* struct log_file, ascending */
+    GMutex lock;   /* guards files against hsk_log_read */
+    GArray *files; /* struct log_file, ascending */
 };
 
-struct hsk_log *hsk_log_new(const struct hsk_io *io, int dirfd, const char *label, uint32_t number, uint64_t seq)
+struct hsk_log *hsk_log_new(const struct hsk_io *io, int dirfd, const char *label, uint32_t number,
+                            uint64_t seq)
 {
     struct hsk_log *log = g_new0(struct hsk_log, 1);
-    *log = (struct hsk_log){.io = io, .label = g_strdup(label), .dirfd = dirfd, .first = number, .next_number = number,
-                            .next_seq = seq, .names_synced = true, .fd = -1};
+    *log = (struct hsk_log){.io = io,
+                            .label = g_strdup(label),
+                            .dirfd = dirfd,
+                            .first = number,
+                            .next_number = number,
+                            .next_seq = seq,
+                            .names_synced = true,
+                            .fd = -1};
     g_mutex_init(&log->lock);
     log->files = g_array_new(FALSE, FALSE, sizeof(struct log_file));
     return log;
@@ -123,7 +131,8 @@ static uint64_t make_loc(uint32_t number, uint64_t offset)
     return (uint64_t)number << 40 | offset / 64;
 }
 
-int hsk_log_append(struct hsk_log *log, uint32_t disk, uint64_t page, uint32_t npages, const void *data, uint64_t *loc)
+int hsk_log_append(struct hsk_log *log, uint32_t disk, uint64_t page, uint32_t npages,
+                   const void *data, uint64_t *loc)
 {
     uint8_t head[HEADER_BYTES] = {0};
     size_t bytes = data == NULL ? 0 : (size_t)npages * HSK_PAGE_SIZE;
@@ -141,7 +150,8 @@ int hsk_log_append(struct hsk_log *log, uint32_t disk, uint64_t page, uint32_t n
     hsk_put32(head + 28, npages);
     hsk_put64(head + 32, page);
     seal(head, data, bytes, head + 48);
-    /* The header goes last: a record whose payload did not fit is none, and the next one overwrites it. */
+    /* The header goes last: a record whose payload did not fit is none, and the next one overwrites
+     * it. */
     r = bytes == 0 ? 0 : hsk_io_pwrite(log->io, log->fd, data, bytes, log->end + HEADER_BYTES);
     if (r == 0)
         r = hsk_io_pwrite(log->io, log->fd, head, sizeof(head), log->end);
@@ -230,11 +240,12 @@ struct replay {
     struct hsk_log *log;
     hsk_log_apply_fn apply;
     void *opaque;
-    uint8_t *buf;            /* one record's payload */
+    uint8_t *buf; /* one record's payload */
 };
 
 /* One record at off: its whole length, 0 if there is no valid record, or a negative errno. */
-static int64_t replay_record(struct replay *rp, int fd, uint32_t number, uint64_t epoch, uint64_t off, uint64_t size)
+static int64_t replay_record(struct replay *rp, int fd, uint32_t number, uint64_t epoch,
+                             uint64_t off, uint64_t size)
 {
     uint8_t head[HEADER_BYTES], want[16];
     if (!hsk_range_ok(off, HEADER_BYTES, size))
@@ -243,8 +254,9 @@ static int64_t replay_record(struct replay *rp, int fd, uint32_t number, uint64_
     if (r < 0)
         return r;
     uint32_t type = hsk_get32(head + 4), npages = hsk_get32(head + 28);
-    if (hsk_get32(head) != RECORD_MAGIC || (type != TYPE_WRITE && type != TYPE_DISCARD) || hsk_get64(head + 8) != epoch ||
-        hsk_get64(head + 16) != rp->log->next_seq || npages == 0 || (type == TYPE_WRITE && npages > HSK_LOG_RECORD_PAGES))
+    if (hsk_get32(head) != RECORD_MAGIC || (type != TYPE_WRITE && type != TYPE_DISCARD) ||
+        hsk_get64(head + 8) != epoch || hsk_get64(head + 16) != rp->log->next_seq || npages == 0 ||
+        (type == TYPE_WRITE && npages > HSK_LOG_RECORD_PAGES))
         return 0;
     size_t bytes = type == TYPE_WRITE ? (size_t)npages * HSK_PAGE_SIZE : 0;
     if (!hsk_range_ok(off + HEADER_BYTES, bytes, size))
@@ -262,7 +274,8 @@ static int64_t replay_record(struct replay *rp, int fd, uint32_t number, uint64_
     return (int64_t)(HEADER_BYTES + bytes);
 }
 
-/* Replays one file and cuts off what is not whole. *bytes: what is left, 0 if it does not continue the files before it. */
+/* Replays one file and cuts off what is not whole. *bytes: what is left, 0 if it does not continue
+ * the files before it. */
 static int replay_file(struct replay *rp, int fd, uint32_t number, uint64_t *bytes)
 {
     uint8_t head[HEADER_BYTES], want[16];
@@ -277,8 +290,8 @@ static int replay_file(struct replay *rp, int fd, uint32_t number, uint64_t *byt
     if (r < 0)
         return r;
     seal(head, NULL, 0, want);
-    if (memcmp(head, "HVALOG1", 8) != 0 || hsk_get32(head + 8) != number || memcmp(want, head + 48, 16) != 0 ||
-        hsk_get64(head + 24) != rp->log->next_seq)
+    if (memcmp(head, "HVALOG1", 8) != 0 || hsk_get32(head + 8) != number ||
+        memcmp(want, head + 48, 16) != 0 || hsk_get64(head + 24) != rp->log->next_seq)
         return 0;
     uint64_t off = HEADER_BYTES;
     for (;;) {

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The live write log of an instance: guest disk writes in order, before they belong to a version (docs/format.md, "Log").
+ * The live write log of an instance: guest disk writes in order, before they belong to a version
+ * (docs/format.md, "Log").
  *
  * Threads: append, flush, rotate, drop: under the caller's disk lock. hsk_log_read: any thread.
  */
@@ -8,23 +9,31 @@
 
 #include <appliance-format/io.h>
 
-/* Where a page's newest copy is: bit 62 = a hole | file number 22 bits | byte offset / 64, 40 bits. 0 = not in the log. */
-#define HSK_LOC_HOLE (1ull << 62)
+/* Where a page's newest copy is: bit 62 = a hole | file number 22 bits | byte offset / 64, 40 bits.
+ * 0 = not in the log. */
+#define HSK_LOC_HOLE         (1ull << 62)
 #define HSK_LOG_RECORD_PAGES 256u
 
 struct hsk_log;
 /* dirfd: the instance, borrowed. number, seq: ROOT's log line. */
-struct hsk_log *hsk_log_new(const struct hsk_io *io, int dirfd, const char *label, uint32_t number, uint64_t seq);
+struct hsk_log *hsk_log_new(const struct hsk_io *io, int dirfd, const char *label, uint32_t number,
+                            uint64_t seq);
 void hsk_log_free(struct hsk_log *log);
 HSK_DEFINE_AUTO(hsk_log, hsk_log_free)
-/* One record of the valid prefix; loc of its first page (the next page's is +64) or HSK_LOC_HOLE. false: it cannot be, stop here. */
-typedef bool (*hsk_log_apply_fn)(void *opaque, uint32_t disk, uint64_t page, uint32_t npages, uint64_t loc);
-/* Replays what is whole and removes what is not, so that new records follow directly. Once, before anything else. */
+/* One record of the valid prefix; loc of its first page (the next page's is +64) or HSK_LOC_HOLE.
+ * false: it cannot be, stop here. */
+typedef bool (*hsk_log_apply_fn)(void *opaque, uint32_t disk, uint64_t page, uint32_t npages,
+                                 uint64_t loc);
+/* Replays what is whole and removes what is not, so that new records follow directly. Once, before
+ * anything else. */
 bool hsk_log_recover(struct hsk_log *log, hsk_log_apply_fn apply, void *opaque, GError **error);
-/* data NULL: a discard. At most HSK_LOG_RECORD_PAGES with data. 0 or a negative errno; after an error the log is as before. */
-G_GNUC_WARN_UNUSED_RESULT int hsk_log_append(struct hsk_log *log, uint32_t disk, uint64_t page, uint32_t npages, const void *data, uint64_t *loc);
+/* data NULL: a discard. At most HSK_LOG_RECORD_PAGES with data. 0 or a negative errno; after an
+ * error the log is as before. */
+G_GNUC_WARN_UNUSED_RESULT int hsk_log_append(struct hsk_log *log, uint32_t disk, uint64_t page,
+                                             uint32_t npages, const void *data, uint64_t *loc);
 G_GNUC_WARN_UNUSED_RESULT int hsk_log_read(struct hsk_log *log, uint64_t loc, void *page);
-/* 0: all appended records are durable. Once a sync has failed it fails for ever: the kernel may have dropped what it could not write. */
+/* 0: all appended records are durable. Once a sync has failed it fails for ever: the kernel may
+ * have dropped what it could not write. */
 G_GNUC_WARN_UNUSED_RESULT int hsk_log_flush(struct hsk_log *log);
 /* The next record opens a new file; tells its number and sequence number. */
 void hsk_log_rotate(struct hsk_log *log, uint32_t *number, uint64_t *seq);

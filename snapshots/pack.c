@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Packing (pack.h). Neighbours stay together: sixteen pages aligned to 64 KiB of which at least half are new become a frame,
- * so that a machine's memory is read back in order; scattered pages are collected into frames of 256 KiB. One thread.
+ * Packing (pack.h). Neighbours stay together: sixteen pages aligned to 64 KiB of which at least
+ * half are new become a frame, so that a machine's memory is read back in order; scattered pages
+ * are collected into frames of 256 KiB. One thread.
  */
 #include "pack.h"
 
@@ -11,8 +12,8 @@ enum { GROUP_PAGES = 16, SCATTER_PAGES = HSK_FRAME_MAX_BYTES / HSK_PAGE_SIZE };
 
 struct slot {
     XXH128_hash_t key;
-    uint64_t entry;              /* 0 = free */
-    const uint8_t *src;          /* the same bytes in memory, while the pack `owner` lives */
+    uint64_t entry;     /* 0 = free */
+    const uint8_t *src; /* the same bytes in memory, while the pack `owner` lives */
     const struct hsk_pack *owner;
 };
 
@@ -89,7 +90,8 @@ static void insert(struct hsk_index *x, const struct slot *s)
     *at = *s;
 }
 
-struct hsk_pack *hsk_pack_new(struct hsk_content *content, struct hsk_index *index, struct hsk_segment_writer *writer)
+struct hsk_pack *hsk_pack_new(struct hsk_content *content, struct hsk_index *index,
+                              struct hsk_segment_writer *writer)
 {
     struct hsk_pack *p = g_new0(struct hsk_pack, 1);
     p->content = content;
@@ -129,11 +131,13 @@ static bool emit(struct hsk_pack *p, struct bin *b, GError **error)
     uint32_t segment, frame;
     if (b->n == 0)
         return true;
-    if (!hsk_segment_writer_add(p->writer, b->pages, (size_t)b->n * HSK_PAGE_SIZE, &segment, &frame, error))
+    if (!hsk_segment_writer_add(p->writer, b->pages, (size_t)b->n * HSK_PAGE_SIZE, &segment, &frame,
+                                error))
         return false;
     for (unsigned i = 0; i < b->n; i++) {
         const struct waiting *w = &b->w[i];
-        struct slot s = {.key = w->key, .entry = hsk_entry(segment, frame, i), .src = w->src, .owner = p};
+        struct slot s = {
+            .key = w->key, .entry = hsk_entry(segment, frame, i), .src = w->src, .owner = p};
         if (!hsk_pagemap_set(w->map, w->page, s.entry, error))
             return false;
         insert(p->index, &s);
@@ -162,7 +166,8 @@ bool hsk_pack_flush(struct hsk_pack *p, GError **error)
     return close_group(p, error) && emit(p, &p->scatter, error);
 }
 
-/* Is the content at s the same as src? A frame of a segment that is still being written cannot be read back: then it is not. */
+/* Is the content at s the same as src? A frame of a segment that is still being written cannot be
+ * read back: then it is not. */
 static bool same(struct hsk_pack *p, const struct slot *s, const uint8_t *src)
 {
     uint8_t page[HSK_PAGE_SIZE];
@@ -173,10 +178,12 @@ static bool same(struct hsk_pack *p, const struct slot *s, const uint8_t *src)
     if (s->owner == p)
         return false;
     g_autoptr(GError) ignored = NULL;
-    return hsk_content_page(p->content, s->entry, page, &ignored) && memcmp(page, src, HSK_PAGE_SIZE) == 0;
+    return hsk_content_page(p->content, s->entry, page, &ignored) &&
+           memcmp(page, src, HSK_PAGE_SIZE) == 0;
 }
 
-bool hsk_pack_page(struct hsk_pack *p, struct hsk_pagemap *map, uint64_t page, const uint8_t *src, bool stable, GError **error)
+bool hsk_pack_page(struct hsk_pack *p, struct hsk_pagemap *map, uint64_t page, const uint8_t *src,
+                   bool stable, GError **error)
 {
     if (hsk_page_is_zero(src))
         return hsk_pagemap_set(map, page, 0, error);
@@ -185,21 +192,25 @@ bool hsk_pack_page(struct hsk_pack *p, struct hsk_pagemap *map, uint64_t page, c
     if (same(p, s, src))
         return hsk_pagemap_set(map, page, s->entry, error);
     const struct waiting *last = p->group.n == 0 ? NULL : &p->group.w[p->group.n - 1];
-    if (last != NULL && (p->group.n == GROUP_PAGES || last->map != map || last->page / GROUP_PAGES != page / GROUP_PAGES) &&
+    if (last != NULL &&
+        (p->group.n == GROUP_PAGES || last->map != map ||
+         last->page / GROUP_PAGES != page / GROUP_PAGES) &&
         !close_group(p, error))
         return false;
     put(&p->group, &w, src);
     return true;
 }
 
-bool hsk_pack_blob(struct hsk_segment_writer *writer, const void *data, size_t bytes, struct hsk_blob *out, GError **error)
+bool hsk_pack_blob(struct hsk_segment_writer *writer, const void *data, size_t bytes,
+                   struct hsk_blob *out, GError **error)
 {
     out->frames = g_array_new(FALSE, FALSE, sizeof(uint64_t));
     out->bytes = bytes;
     for (size_t off = 0; off < bytes; off += HSK_FRAME_MAX_BYTES) {
         uint32_t segment, frame;
         size_t n = MIN(bytes - off, HSK_FRAME_MAX_BYTES);
-        if (!hsk_segment_writer_add(writer, (const uint8_t *)data + off, n, &segment, &frame, error))
+        if (!hsk_segment_writer_add(writer, (const uint8_t *)data + off, n, &segment, &frame,
+                                    error))
             return false;
         uint64_t entry = hsk_entry(segment, frame, 0);
         g_array_append_val(out->frames, entry);

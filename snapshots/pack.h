@@ -8,8 +8,8 @@
 
 #include "content.h"
 
-/* Where a page with a given content was stored, for this session. Keys are XXH3-128, which a guest can collide: every hit is
-   compared byte by byte. */
+/* Where a page with a given content was stored, for this session. Keys are XXH3-128, which a guest
+   can collide: every hit is compared byte by byte. */
 struct hsk_index;
 struct hsk_index *hsk_index_new(void);
 void hsk_index_free(struct hsk_index *index);
@@ -18,13 +18,17 @@ HSK_DEFINE_AUTO(hsk_index, hsk_index_free)
 
 struct hsk_pack;
 /* All borrowed until free. */
-struct hsk_pack *hsk_pack_new(struct hsk_content *content, struct hsk_index *index, struct hsk_segment_writer *writer);
+struct hsk_pack *hsk_pack_new(struct hsk_content *content, struct hsk_index *index,
+                              struct hsk_segment_writer *writer);
 void hsk_pack_free(struct hsk_pack *p);
 HSK_DEFINE_AUTO(hsk_pack, hsk_pack_free)
-/* Sets the page in map, now or at the next flush. stable: src stays as it is until the pack is freed. */
-bool hsk_pack_page(struct hsk_pack *p, struct hsk_pagemap *map, uint64_t page, const uint8_t *src, bool stable, GError **error);
+/* Sets the page in map, now or at the next flush. stable: src stays as it is until the pack is
+ * freed. */
+bool hsk_pack_page(struct hsk_pack *p, struct hsk_pagemap *map, uint64_t page, const uint8_t *src,
+                   bool stable, GError **error);
 /* Writes out what waits; call it before a map is used or freed. */
 bool hsk_pack_flush(struct hsk_pack *p, GError **error);
 /* Bytes as frames of their own. */
-bool hsk_pack_blob(struct hsk_segment_writer *writer, const void *data, size_t bytes, struct hsk_blob *out, GError **error);
+bool hsk_pack_blob(struct hsk_segment_writer *writer, const void *data, size_t bytes,
+                   struct hsk_blob *out, GError **error);
 bool hsk_page_is_zero(const uint8_t *page);

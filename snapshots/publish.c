@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Appending to the .hva what belongs to the document: versions that the user took, the saved state, and the present of the
- * disks as of the last version (docs/format.md, "Append"). The live log and the timeline stay in the instance.
+ * Appending to the .hva what belongs to the document: versions that the user took, the saved state,
+ * and the present of the disks as of the last version (docs/format.md, "Append"). The live log and
+ * the timeline stay in the instance.
  *
- * The instance notes the hash of the ROOT to come before the commit block is written, so that after a crash between the two it
- * still knows the document. One thread.
+ * The instance notes the hash of the ROOT to come before the commit block is written, so that after
+ * a crash between the two it still knows the document. One thread.
  */
 #include "doc.h"
 
@@ -51,7 +52,8 @@ static bool make_root(struct hsk_doc *doc, struct hsk_root **out, GError **error
     return true;
 }
 
-static bool copy_members(struct hsk_doc *doc, const struct hsk_root *root, struct hsk_sink *sink, GError **error)
+static bool copy_members(struct hsk_doc *doc, const struct hsk_root *root, struct hsk_sink *sink,
+                         GError **error)
 {
     for (guint i = 0; i < root->entries->len; i++) {
         const struct hsk_root_entry *e = g_ptr_array_index(root->entries, i);
@@ -66,13 +68,15 @@ static bool copy_members(struct hsk_doc *doc, const struct hsk_root *root, struc
         if (!ok)
             return false;
         if (memcmp(hash, e->hash, sizeof(hash)) != 0)
-            return hsk_damaged(error, hsk_carrier_label(doc->dir), "%s is not the one that was written", e->name);
+            return hsk_damaged(error, hsk_carrier_label(doc->dir),
+                               "%s is not the one that was written", e->name);
     }
     return true;
 }
 
 /* The document is the new one: memory and instance follow. */
-static bool adopt(struct hsk_doc *doc, struct hsk_carrier *base, struct hsk_root *root, const uint8_t hash[HSK_HASH_BYTES], GError **error)
+static bool adopt(struct hsk_doc *doc, struct hsk_carrier *base, struct hsk_root *root,
+                  const uint8_t hash[HSK_HASH_BYTES], GError **error)
 {
     hsk_content_set_base(doc->content, base);
     hsk_carrier_free(doc->base);
@@ -96,7 +100,9 @@ static bool reload(struct hsk_doc *doc, GError **error)
     if (fstat(doc->fd, &st) < 0)
         return hsk_io_error(error, errno, "read %s", doc->path);
     if (st.st_nlink == 0) {
-        g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED, "%s was deleted or replaced while it was open; what changed is kept on this computer only",
+        g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED,
+                    "%s was deleted or replaced while it was open; what changed is kept on this "
+                    "computer only",
                     doc->path);
         return false;
     }
@@ -106,17 +112,23 @@ static bool reload(struct hsk_doc *doc, GError **error)
         return true;
     if (memcmp(hash, doc->next_hash, sizeof(hash)) == 0)
         return adopt(doc, g_steal_pointer(&base), g_steal_pointer(&root), hash, error);
-    g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED, "%s was changed by another program; what changed here is kept on this computer only", doc->path);
+    g_set_error(
+        error, HSK_ERROR, HSK_ERROR_FAILED,
+        "%s was changed by another program; what changed here is kept on this computer only",
+        doc->path);
     return false;
 }
 
-static bool append(struct hsk_doc *doc, const struct hsk_root *root, const char *text, GError **error)
+static bool append(struct hsk_doc *doc, const struct hsk_root *root, const char *text,
+                   GError **error)
 {
     struct hsk_tar_sink sink;
     bool committed = false;
-    if (!hsk_tar_sink_init_append(&sink, doc->io, doc->fd, hsk_carrier_tar_end(doc->base), doc->path, error))
+    if (!hsk_tar_sink_init_append(&sink, doc->io, doc->fd, hsk_carrier_tar_end(doc->base),
+                                  doc->path, error))
         return false;
-    if (copy_members(doc, root, &sink.sink, error) && hsk_tar_sink_commit(&sink, text, root->generation, &committed, error))
+    if (copy_members(doc, root, &sink.sink, error) &&
+        hsk_tar_sink_commit(&sink, text, root->generation, &committed, error))
         return true;
     if (!committed)
         hsk_tar_sink_abort(&sink);
@@ -127,7 +139,9 @@ bool hsk_doc_publish(struct hsk_doc *doc, GError **error)
 {
     HSK_AUTO(hsk_root, root) = NULL;
     if (doc->readonly || !doc->fd_writable) {
-        g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED, "%s cannot be written to; what changed is kept on this computer only", doc->path);
+        g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED,
+                    "%s cannot be written to; what changed is kept on this computer only",
+                    doc->path);
         return false;
     }
     if (!reload(doc, error) || !make_root(doc, &root, error))
@@ -136,6 +150,7 @@ bool hsk_doc_publish(struct hsk_doc *doc, GError **error)
         return true;
     g_autofree char *text = hsk_root_format(root);
     hsk_hash(text, strlen(text), doc->next_hash);
-    return hsk_trust_mark(doc->next_hash, error) && hsk_instance_expect(doc, doc->next_hash, error) && append(doc, root, text, error) &&
+    return hsk_trust_mark(doc->next_hash, error) &&
+           hsk_instance_expect(doc, doc->next_hash, error) && append(doc, root, text, error) &&
            reload(doc, error);
 }

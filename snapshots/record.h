@@ -6,26 +6,29 @@
  */
 #pragma once
 
-#include <snapshots/store.h>
-
 #include "content.h"
 
-#define HSK_RECORD_MAX_BYTES (1u << 20)
+#include <snapshots/store.h>
+
+#define HSK_RECORD_MAX_BYTES     (1u << 20)
 #define HSK_RECORD_MAX_ANCESTORS 64u
 
 struct hsk_record {
-    struct hsk_version_info info;    /* .next unused */
-    uint64_t order;                  /* of taking, within the document */
+    struct hsk_version_info info; /* .next unused */
+    uint64_t order;               /* of taking, within the document */
     char *cpu;
-    GArray *objects;                 /* struct hsk_object */
-    GPtrArray *ancestors;            /* ids, the parent first: dropped ones leave a gap that the next one fills */
+    GArray *objects; /* struct hsk_object */
+    GPtrArray
+        *ancestors; /* ids, the parent first: dropped ones leave a gap that the next one fills */
     struct hsk_blob state, picture;
 };
 struct hsk_record *hsk_record_new(void);
 void hsk_record_free(struct hsk_record *r);
 HSK_DEFINE_AUTO(hsk_record, hsk_record_free)
-const struct hsk_object *hsk_record_object(const struct hsk_record *r, const char *name); /* or NULL */
+const struct hsk_object *hsk_record_object(const struct hsk_record *r,
+                                           const char *name); /* or NULL */
 char *hsk_record_format(const struct hsk_record *r);
 /* Checks every value; the record must be that of id. */
-struct hsk_record *hsk_record_parse(const char *label, const char *id, const void *text, size_t bytes, GError **error);
+struct hsk_record *hsk_record_parse(const char *label, const char *id, const void *text,
+                                    size_t bytes, GError **error);
 bool hsk_version_id_ok(const char *id);

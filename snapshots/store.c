@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Opening and closing documents: the .hva with its lock, ROOT and manifest; then, unless read-only, the instance store.
- * Nothing is scanned but the tar's headers: the cost grows with the number of members, not with their size. One thread.
+ * Opening and closing documents: the .hva with its lock, ROOT and manifest; then, unless read-only,
+ * the instance store. Nothing is scanned but the tar's headers: the cost grows with the number of
+ * members, not with their size. One thread.
  */
 #include "doc.h"
 
@@ -19,7 +20,8 @@ char *hsk_version_member(const char *id)
 
 bool hsk_is_version_member(const char *name, char id[33])
 {
-    if (!g_str_has_prefix(name, "versions/") || strlen(name) != 9 + 32 + 5 || strcmp(name + 41, ".json") != 0)
+    if (!g_str_has_prefix(name, "versions/") || strlen(name) != 9 + 32 + 5 ||
+        strcmp(name + 41, ".json") != 0)
         return false;
     g_strlcpy(id, name + 9, 33);
     return hsk_version_id_ok(id);
@@ -45,12 +47,14 @@ void hsk_doc_find_saved(struct hsk_doc *doc)
     }
 }
 
-GBytes *hsk_read_listed(const struct hsk_carrier *c, const struct hsk_root *root, const char *name, size_t max, GError **error)
+GBytes *hsk_read_listed(const struct hsk_carrier *c, const struct hsk_root *root, const char *name,
+                        size_t max, GError **error)
 {
     const struct hsk_root_entry *e = hsk_root_find(root, name);
     uint8_t hash[HSK_HASH_BYTES];
     if (e == NULL) {
-        g_set_error(error, HSK_ERROR, HSK_ERROR_NOT_FOUND, "%s has no %s in it", hsk_carrier_label(c), name);
+        g_set_error(error, HSK_ERROR, HSK_ERROR_NOT_FOUND, "%s has no %s in it",
+                    hsk_carrier_label(c), name);
         return NULL;
     }
     g_autoptr(GBytes) bytes = hsk_carrier_read(c, name, max, error);
@@ -81,23 +85,28 @@ static bool check_kind(int fd, const char *path, GError **error)
     return false;
 }
 
-bool hsk_doc_load_base(int fd, const char *path, struct hsk_carrier **base, struct hsk_root **root, uint8_t hash[HSK_HASH_BYTES], GError **error)
+bool hsk_doc_load_base(int fd, const char *path, struct hsk_carrier **base, struct hsk_root **root,
+                       uint8_t hash[HSK_HASH_BYTES], GError **error)
 {
     if (!check_kind(fd, path, error))
         return false;
     HSK_AUTO(hsk_carrier, c) = hsk_carrier_open_tar(fd, path, error);
     if (c == NULL)
         return false;
-    g_autoptr(GBytes) mime = hsk_carrier_has(c, "mimetype") ? hsk_carrier_read(c, "mimetype", 256, NULL) : NULL;
-    if (mime == NULL || g_bytes_get_size(mime) != strlen(MIME_TYPE) || memcmp(g_bytes_get_data(mime, NULL), MIME_TYPE, strlen(MIME_TYPE)) != 0) {
-        g_set_error(error, HSK_ERROR, HSK_ERROR_DAMAGED, "%s is a tar archive, but not a Haversack document", path);
+    g_autoptr(GBytes) mime =
+        hsk_carrier_has(c, "mimetype") ? hsk_carrier_read(c, "mimetype", 256, NULL) : NULL;
+    if (mime == NULL || g_bytes_get_size(mime) != strlen(MIME_TYPE) ||
+        memcmp(g_bytes_get_data(mime, NULL), MIME_TYPE, strlen(MIME_TYPE)) != 0) {
+        g_set_error(error, HSK_ERROR, HSK_ERROR_DAMAGED,
+                    "%s is a tar archive, but not a Haversack document", path);
         return false;
     }
     g_autoptr(GBytes) text = hsk_carrier_read(c, "ROOT", HSK_ROOT_MAX_BYTES, error);
     if (text == NULL)
         return false;
     hsk_hash(g_bytes_get_data(text, NULL), g_bytes_get_size(text), hash);
-    HSK_AUTO(hsk_root, r) = hsk_root_parse(g_bytes_get_data(text, NULL), g_bytes_get_size(text), path, error);
+    HSK_AUTO(hsk_root, r) =
+        hsk_root_parse(g_bytes_get_data(text, NULL), g_bytes_get_size(text), path, error);
     if (r == NULL)
         return false;
     if (r->log_number != 0)
@@ -109,14 +118,17 @@ bool hsk_doc_load_base(int fd, const char *path, struct hsk_carrier **base, stru
 
 static bool load_manifest(struct hsk_doc *doc, GError **error)
 {
-    g_autoptr(GBytes) text = hsk_read_listed(doc->base, doc->base_root, "manifest.json", HSK_MANIFEST_MAX_BYTES, error);
+    g_autoptr(GBytes) text =
+        hsk_read_listed(doc->base, doc->base_root, "manifest.json", HSK_MANIFEST_MAX_BYTES, error);
     if (text == NULL)
         return false;
-    doc->manifest = hsk_manifest_parse(doc->path, g_bytes_get_data(text, NULL), g_bytes_get_size(text), error);
+    doc->manifest =
+        hsk_manifest_parse(doc->path, g_bytes_get_data(text, NULL), g_bytes_get_size(text), error);
     if (doc->manifest == NULL)
         return false;
     if (strcmp(doc->manifest->uuid, doc->base_root->document) != 0)
-        return hsk_damaged(error, doc->path, "its ROOT and its manifest speak of different machines");
+        return hsk_damaged(error, doc->path,
+                           "its ROOT and its manifest speak of different machines");
     return true;
 }
 
@@ -134,11 +146,14 @@ static bool load_versions(struct hsk_doc *doc, GError **error)
         hsk_content_add(doc->content, e);
         if (!hsk_is_version_member(e->name, id))
             continue;
-        const struct hsk_carrier *c = doc->dir != NULL && hsk_carrier_has(doc->dir, e->name) ? doc->dir : doc->base;
-        g_autoptr(GBytes) text = hsk_read_listed(c, doc->root, e->name, HSK_RECORD_MAX_BYTES, error);
+        const struct hsk_carrier *c =
+            doc->dir != NULL && hsk_carrier_has(doc->dir, e->name) ? doc->dir : doc->base;
+        g_autoptr(GBytes) text =
+            hsk_read_listed(c, doc->root, e->name, HSK_RECORD_MAX_BYTES, error);
         if (text == NULL)
             return false;
-        struct hsk_record *r = hsk_record_parse(doc->path, id, g_bytes_get_data(text, NULL), g_bytes_get_size(text), error);
+        struct hsk_record *r = hsk_record_parse(doc->path, id, g_bytes_get_data(text, NULL),
+                                                g_bytes_get_size(text), error);
         if (r == NULL)
             return false;
         g_ptr_array_add(doc->versions, r);
@@ -162,7 +177,8 @@ static bool open_locked(struct hsk_doc *doc, GError **error)
     if (!doc->readonly && flock(doc->fd, LOCK_EX | LOCK_NB) < 0) {
         if (errno != EWOULDBLOCK)
             return hsk_io_error(error, errno, "lock %s", doc->path);
-        g_set_error(error, HSK_ERROR, HSK_ERROR_BUSY, "%s is open already; close it there first", doc->path);
+        g_set_error(error, HSK_ERROR, HSK_ERROR_BUSY, "%s is open already; close it there first",
+                    doc->path);
         return false;
     }
     return true;
@@ -170,7 +186,9 @@ static bool open_locked(struct hsk_doc *doc, GError **error)
 
 static bool do_open(struct hsk_doc *doc, char **orphan, GError **error)
 {
-    if (!open_locked(doc, error) || !hsk_doc_load_base(doc->fd, doc->path, &doc->base, &doc->base_root, doc->base_hash, error) ||
+    if (!open_locked(doc, error) ||
+        !hsk_doc_load_base(doc->fd, doc->path, &doc->base, &doc->base_root, doc->base_hash,
+                           error) ||
         !load_manifest(doc, error))
         return false;
     if (doc->readonly)
@@ -198,11 +216,13 @@ static char *document_path(const char *path, GError **error)
         return g_strdup(real);
     g_autofree char *origin = hsk_instance_origin_path(real);
     if (origin == NULL)
-        g_set_error(error, HSK_ERROR, HSK_ERROR_DAMAGED, "%s is a folder, not a Haversack document", path);
+        g_set_error(error, HSK_ERROR, HSK_ERROR_DAMAGED, "%s is a folder, not a Haversack document",
+                    path);
     return g_steal_pointer(&origin);
 }
 
-struct hsk_doc *hsk_doc_open_io(const char *path, bool readonly, const struct hsk_io *io, char **orphan, GError **error)
+struct hsk_doc *hsk_doc_open_io(const char *path, bool readonly, const struct hsk_io *io,
+                                char **orphan, GError **error)
 {
     g_autofree char *real = document_path(path, error);
     if (real == NULL)
@@ -212,7 +232,8 @@ struct hsk_doc *hsk_doc_open_io(const char *path, bool readonly, const struct hs
         return NULL;
     }
     struct hsk_doc *doc = g_new0(struct hsk_doc, 1);
-    *doc = (struct hsk_doc){.io = io, .readonly = readonly, .path = g_steal_pointer(&real), .fd = -1, .dirfd = -1};
+    *doc = (struct hsk_doc){
+        .io = io, .readonly = readonly, .path = g_steal_pointer(&real), .fd = -1, .dirfd = -1};
     doc->versions = g_ptr_array_new_with_free_func((GDestroyNotify)hsk_record_free);
     g_mutex_init(&doc->disk_lock);
     if (!do_open(doc, orphan, error)) {

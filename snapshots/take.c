@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Committing a version: pages through the zero test, the index and the packer into segments, page maps on top, the record,
- * then one new ROOT (docs/format.md, "Directory"). Everything before that ROOT is files that nobody lists: a crash leaves
- * litter, which the next opening removes. One thread; disk_lock only to look at layers and to swap at the end.
+ * Committing a version: pages through the zero test, the index and the packer into segments, page
+ * maps on top, the record, then one new ROOT (docs/format.md, "Directory"). Everything before that
+ * ROOT is files that nobody lists: a crash leaves litter, which the next opening removes. One
+ * thread; disk_lock only to look at layers and to swap at the end.
  */
 #include "doc.h"
 
@@ -10,23 +11,25 @@
 #include <sodium.h>
 #include <stdio.h>
 
-#define MAX_INDEXED_PAGES (1u << 20) /* about 80 MiB of memory for 4 GiB of pages; then it begins anew */
+#define MAX_INDEXED_PAGES                                                                          \
+    (1u << 20) /* about 80 MiB of memory for 4 GiB of pages; then it begins anew */
 
 struct commit {
     struct hsk_doc *doc;
     const struct hsk_take_point *point;
     const struct hsk_take *take;
-    struct hsk_root *root;               /* the new one */
+    struct hsk_root *root; /* the new one */
     struct hsk_record *record;
-    bool fold;                           /* the disks only, and no version comes of it */
+    bool fold; /* the disks only, and no version comes of it */
     struct hsk_dir_sink sink;
     struct hsk_segment_writer *writer;
     struct hsk_pack *pack;
-    GPtrArray *maps;                     /* struct hsk_pagemap, as record->objects */
+    GPtrArray *maps; /* struct hsk_pagemap, as record->objects */
     uint64_t bytes;
 };
 
-static void segment_done(void *opaque, const char *name, const struct hsk_segment_id *id, const uint8_t hash[HSK_HASH_BYTES])
+static void segment_done(void *opaque, const char *name, const struct hsk_segment_id *id,
+                         const uint8_t hash[HSK_HASH_BYTES])
 {
     struct commit *c = opaque;
     hsk_root_set(c->root, name, hash, id);
@@ -38,7 +41,8 @@ static bool becomes_current(enum hsk_version_kind kind)
 }
 
 /* The map that an object of this version begins with: the present's if it fits. */
-static struct hsk_pagemap *begin_object(struct commit *c, const char *name, uint64_t size_bytes, bool *has_base)
+static struct hsk_pagemap *begin_object(struct commit *c, const char *name, uint64_t size_bytes,
+                                        bool *has_base)
 {
     const struct hsk_object *base = hsk_root_present(c->doc->root, name);
     struct hsk_object o = {.size_bytes = size_bytes};
@@ -53,14 +57,16 @@ static struct hsk_pagemap *begin_object(struct commit *c, const char *name, uint
 }
 
 /* A page that may be what the base has already: then its entry stays. */
-static bool add_page(struct commit *c, struct hsk_pagemap *map, uint64_t page, const uint8_t *src, bool compare, GError **error)
+static bool add_page(struct commit *c, struct hsk_pagemap *map, uint64_t page, const uint8_t *src,
+                     bool compare, GError **error)
 {
     uint8_t old[HSK_PAGE_SIZE];
     uint64_t entry = 0;
     if (compare && !hsk_pagemap_get(map, page, &entry, error))
         return false;
     g_autoptr(GError) unreadable = NULL;
-    if (entry != 0 && hsk_content_page(c->doc->content, entry, old, &unreadable) && memcmp(old, src, HSK_PAGE_SIZE) == 0)
+    if (entry != 0 && hsk_content_page(c->doc->content, entry, old, &unreadable) &&
+        memcmp(old, src, HSK_PAGE_SIZE) == 0)
         return true;
     return hsk_pack_page(c->pack, map, page, src, true, error);
 }
@@ -68,14 +74,18 @@ static bool add_page(struct commit *c, struct hsk_pagemap *map, uint64_t page, c
 static bool add_object(struct commit *c, const struct hsk_version_object *o, GError **error)
 {
     bool has_base;
-    if (!hsk_object_name_ok(o->name) || g_str_has_prefix(o->name, "disk.") || hsk_record_object(c->record, o->name) != NULL ||
-        o->size_bytes == 0 || o->size_bytes % HSK_PAGE_SIZE != 0 || o->size_bytes > HSK_OBJECT_MAX_BYTES) {
-        g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED, "a version cannot hold an object \"%s\" of %" PRIu64 " bytes", o->name, o->size_bytes);
+    if (!hsk_object_name_ok(o->name) || g_str_has_prefix(o->name, "disk.") ||
+        hsk_record_object(c->record, o->name) != NULL || o->size_bytes == 0 ||
+        o->size_bytes % HSK_PAGE_SIZE != 0 || o->size_bytes > HSK_OBJECT_MAX_BYTES) {
+        g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED,
+                    "a version cannot hold an object \"%s\" of %" PRIu64 " bytes", o->name,
+                    o->size_bytes);
         return false;
     }
     struct hsk_pagemap *map = begin_object(c, o->name, o->size_bytes, &has_base);
     if (o->dirty != NULL && !has_base) {
-        g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED, "there is no version that the changes of \"%s\" belong to", o->name);
+        g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED,
+                    "there is no version that the changes of \"%s\" belong to", o->name);
         return false;
     }
     const uint8_t *src = o->pages;
@@ -123,12 +133,15 @@ static bool add_content(struct commit *c, GError **error)
     if (!hsk_pack_flush(c->pack, error))
         return false;
     if (t->state_bytes > HSK_BLOB_MAX_BYTES || t->picture_bytes > HSK_BLOB_MAX_BYTES) {
-        g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED, "the device state or the picture is larger than 64 MiB");
+        g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED,
+                    "the device state or the picture is larger than 64 MiB");
         return false;
     }
-    if (t->state_bytes > 0 && !hsk_pack_blob(c->writer, t->state, t->state_bytes, &c->record->state, error))
+    if (t->state_bytes > 0 &&
+        !hsk_pack_blob(c->writer, t->state, t->state_bytes, &c->record->state, error))
         return false;
-    if (t->picture_bytes > 0 && !hsk_pack_blob(c->writer, t->picture_png, t->picture_bytes, &c->record->picture, error))
+    if (t->picture_bytes > 0 &&
+        !hsk_pack_blob(c->writer, t->picture_png, t->picture_bytes, &c->record->picture, error))
         return false;
     c->record->info.has_state = t->state_bytes > 0;
     return hsk_segment_writer_finish(c->writer, error);
@@ -180,13 +193,15 @@ static void begin_record(struct commit *c)
     r->info.kind = c->take->kind;
     r->info.engine = g_strndup(c->take->engine != NULL ? c->take->engine : "", 100);
     r->cpu = g_strndup(c->take->cpu != NULL ? c->take->cpu : "", 200);
-    const struct hsk_record *last = doc->versions->len == 0 ? NULL : g_ptr_array_index(doc->versions, doc->versions->len - 1);
+    const struct hsk_record *last =
+        doc->versions->len == 0 ? NULL : g_ptr_array_index(doc->versions, doc->versions->len - 1);
     r->order = last == NULL ? 1 : last->order + 1;
     const struct hsk_record *parent = hsk_doc_find(doc, doc->root->current);
     if (parent == NULL)
         return;
     g_ptr_array_add(r->ancestors, g_strdup(parent->info.id));
-    for (guint i = 0; i < parent->ancestors->len && r->ancestors->len < HSK_RECORD_MAX_ANCESTORS; i++)
+    for (guint i = 0; i < parent->ancestors->len && r->ancestors->len < HSK_RECORD_MAX_ANCESTORS;
+         i++)
         g_ptr_array_add(r->ancestors, g_strdup(g_ptr_array_index(parent->ancestors, i)));
 }
 
@@ -197,7 +212,8 @@ static bool add_record(struct commit *c, GError **error)
     g_autofree char *name = hsk_version_member(c->record->info.id);
     uint8_t hash[HSK_HASH_BYTES];
     if (strlen(text) > HSK_RECORD_MAX_BYTES) {
-        g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED, "the record of the version would be too large");
+        g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED,
+                    "the record of the version would be too large");
         return false;
     }
     if (!hsk_sink_put(&c->sink.sink, name, text, strlen(text), hash, error))
@@ -208,7 +224,8 @@ static bool add_record(struct commit *c, GError **error)
     return true;
 }
 
-/* One saved state is kept: the older ones go with the commit of a newer one. Folding leaves what was folded before behind. */
+/* One saved state is kept: the older ones go with the commit of a newer one. Folding leaves what
+ * was folded before behind. */
 static bool drop_unneeded(struct commit *c, GError **error)
 {
     if (c->fold)
@@ -248,7 +265,8 @@ static void adopt(struct commit *c)
     hsk_doc_find_saved(doc);
     hsk_disks_rebase(doc, doc->root, c->point->layer);
     if (c->fold || c->take->kind == HSK_VERSION_SAVED) {
-        g_clear_pointer(&doc->index, hsk_index_free); /* it may know pages of members that are gone */
+        g_clear_pointer(&doc->index,
+                        hsk_index_free); /* it may know pages of members that are gone */
         hsk_instance_clean(doc);
     }
 }
@@ -258,26 +276,34 @@ static bool do_commit(struct commit *c, GError **error)
     c->root->log_number = c->point->log_number;
     c->root->log_seq = c->point->log_seq;
     begin_record(c);
-    return add_content(c, error) && add_maps(c, error) && (c->fold || add_record(c, error)) && drop_unneeded(c, error) &&
-           hsk_dir_sink_sync(&c->sink, error) && hsk_doc_commit_root(c->doc, c->root, error);
+    return add_content(c, error) && add_maps(c, error) && (c->fold || add_record(c, error)) &&
+           drop_unneeded(c, error) && hsk_dir_sink_sync(&c->sink, error) &&
+           hsk_doc_commit_root(c->doc, c->root, error);
 }
 
-static bool run_commit(struct hsk_doc *doc, struct hsk_take_point *p, const struct hsk_take *t, bool fold, char *id_out, uint64_t *bytes_added,
-                       GError **error)
+static bool run_commit(struct hsk_doc *doc, struct hsk_take_point *p, const struct hsk_take *t,
+                       bool fold, char *id_out, uint64_t *bytes_added, GError **error)
 {
     g_autofree struct hsk_take_point *point = p;
     if (!hsk_layer_is_live(doc, p->layer)) {
-        g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED, "%s: a later version was saved before this one", doc->path);
+        g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED,
+                    "%s: a later version was saved before this one", doc->path);
         return false;
     }
-    struct commit c = {.doc = doc, .point = point, .take = t, .fold = fold, .root = hsk_root_copy(doc->root), .record = hsk_record_new(),
+    struct commit c = {.doc = doc,
+                       .point = point,
+                       .take = t,
+                       .fold = fold,
+                       .root = hsk_root_copy(doc->root),
+                       .record = hsk_record_new(),
                        .maps = g_ptr_array_new_with_free_func((GDestroyNotify)hsk_pagemap_free)};
     if (doc->index != NULL && hsk_index_used(doc->index) > MAX_INDEXED_PAGES)
         g_clear_pointer(&doc->index, hsk_index_free);
     if (doc->index == NULL)
         doc->index = hsk_index_new();
     hsk_dir_sink_init(&c.sink, doc->io, doc->dirfd, doc->path);
-    c.writer = hsk_segment_writer_new(&c.sink.sink, "data", 1, &c.root->next_number, segment_done, &c);
+    c.writer =
+        hsk_segment_writer_new(&c.sink.sink, "data", 1, &c.root->next_number, segment_done, &c);
     c.pack = hsk_pack_new(doc->content, doc->index, c.writer);
     bool ok = do_commit(&c, error);
     hsk_pack_free(c.pack);
@@ -302,8 +328,8 @@ static bool run_commit(struct hsk_doc *doc, struct hsk_take_point *p, const stru
     return ok;
 }
 
-bool hsk_version_commit(struct hsk_doc *doc, struct hsk_take_point *p, const struct hsk_take *t, char *id_out, uint64_t *bytes_added,
-                        GError **error)
+bool hsk_version_commit(struct hsk_doc *doc, struct hsk_take_point *p, const struct hsk_take *t,
+                        char *id_out, uint64_t *bytes_added, GError **error)
 {
     return run_commit(doc, p, t, false, id_out, bytes_added, error);
 }
@@ -321,7 +347,8 @@ bool hsk_doc_drop(struct hsk_doc *doc, const char *id, GError **error)
 {
     struct hsk_record *r = hsk_doc_find(doc, id);
     if (r == NULL) {
-        g_set_error(error, HSK_ERROR, HSK_ERROR_NOT_FOUND, "%s has no version \"%s\"", doc->path, id);
+        g_set_error(error, HSK_ERROR, HSK_ERROR_NOT_FOUND, "%s has no version \"%s\"", doc->path,
+                    id);
         return false;
     }
     HSK_AUTO(hsk_root, root) = hsk_root_copy(doc->root);
@@ -330,7 +357,9 @@ bool hsk_doc_drop(struct hsk_doc *doc, const char *id, GError **error)
     if (strcmp(root->current, id) == 0) {
         const char *parent = NULL;
         for (guint i = 0; i < r->ancestors->len && parent == NULL; i++)
-            parent = hsk_doc_find(doc, g_ptr_array_index(r->ancestors, i)) != NULL ? g_ptr_array_index(r->ancestors, i) : NULL;
+            parent = hsk_doc_find(doc, g_ptr_array_index(r->ancestors, i)) != NULL
+                         ? g_ptr_array_index(r->ancestors, i)
+                         : NULL;
         g_strlcpy(root->current, parent != NULL ? parent : "", sizeof(root->current));
     }
     if (!hsk_doc_sweep(doc, root, doc->versions, error) || !hsk_doc_commit_root(doc, root, error))

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * "Was this document written here?" A per-user random key ($XDG_DATA_HOME/haversack/key) and, for every ROOT that this user
- * wrote, a record trusted/<hash of ROOT> that holds a keyed BLAKE2b of it. Nothing of this is in a document. Any thread.
+ * "Was this document written here?" A per-user random key ($XDG_DATA_HOME/haversack/key) and, for
+ * every ROOT that this user wrote, a record trusted/<hash of ROOT> that holds a keyed BLAKE2b of
+ * it. Nothing of this is in a document. Any thread.
  */
 #include "doc.h"
 
@@ -34,7 +35,8 @@ static bool read_exact(int dirfd, const char *name, void *buf, size_t len)
 {
     HSK_AUTOFD fd = openat(dirfd, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
     struct stat st;
-    return fd >= 0 && fstat(fd, &st) == 0 && st.st_size == (off_t)len && hsk_pread_all(fd, buf, len, 0) == 0;
+    return fd >= 0 && fstat(fd, &st) == 0 && st.st_size == (off_t)len &&
+           hsk_pread_all(fd, buf, len, 0) == 0;
 }
 
 /* Two programs may start at once: the first link wins. */
@@ -57,7 +59,8 @@ static bool make_key(int dirfd, uint8_t key[KEY_BYTES], GError **error)
     return r == 0 || hsk_io_error(error, r, "make the key in Haversack's data folder");
 }
 
-static void make_tag(const uint8_t key[KEY_BYTES], const uint8_t root_hash[HSK_HASH_BYTES], uint8_t tag[HSK_HASH_BYTES])
+static void make_tag(const uint8_t key[KEY_BYTES], const uint8_t root_hash[HSK_HASH_BYTES],
+                     uint8_t tag[HSK_HASH_BYTES])
 {
     crypto_generichash(tag, HSK_HASH_BYTES, root_hash, HSK_HASH_BYTES, key, KEY_BYTES);
 }
@@ -89,7 +92,8 @@ bool hsk_trust_check(const uint8_t root_hash[HSK_HASH_BYTES])
     g_autofree char *path = hsk_data_folder();
     HSK_AUTOFD dirfd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     record_name(name, root_hash);
-    if (dirfd < 0 || !read_exact(dirfd, "key", key, sizeof(key)) || !read_exact(dirfd, name, got, sizeof(got)))
+    if (dirfd < 0 || !read_exact(dirfd, "key", key, sizeof(key)) ||
+        !read_exact(dirfd, name, got, sizeof(got)))
         return false;
     make_tag(key, root_hash, tag);
     sodium_memzero(key, sizeof(key));

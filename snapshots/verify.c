@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * hva verify: everything that a document says of itself is checked: every listed member as a whole, every frame, every page
- * map and record. Opens read-only and needs no instance. One thread.
+ * hva verify: everything that a document says of itself is checked: every listed member as a whole,
+ * every frame, every page map and record. Opens read-only and needs no instance. One thread.
  */
 #include "doc.h"
 
@@ -10,12 +10,14 @@ struct check {
     bool (*progress)(void *, double);
     void *opaque;
     uint64_t done, all;
-    GHashTable *nodes;       /* addresses of page map nodes that were looked at: shared ones are checked once */
+    GHashTable
+        *nodes; /* addresses of page map nodes that were looked at: shared ones are checked once */
 };
 
 static bool report(struct check *c, GError **error)
 {
-    if (c->progress == NULL || c->progress(c->opaque, c->all == 0 ? 1.0 : (double)c->done / (double)c->all))
+    if (c->progress == NULL ||
+        c->progress(c->opaque, c->all == 0 ? 1.0 : (double)c->done / (double)c->all))
         return true;
     g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED, "checking %s was stopped", c->doc->path);
     return false;
@@ -45,7 +47,8 @@ static bool check_page(void *opaque, uint64_t page, uint64_t entry, GError **err
     if (s == NULL)
         return false;
     const struct hsk_frame *f = hsk_segment_frame(s, hsk_entry_frame(entry));
-    if (f == NULL || f->flags != 0 || !hsk_range_ok((uint64_t)hsk_entry_slot(entry) * HSK_PAGE_SIZE, HSK_PAGE_SIZE, f->rawsize))
+    if (f == NULL || f->flags != 0 ||
+        !hsk_range_ok((uint64_t)hsk_entry_slot(entry) * HSK_PAGE_SIZE, HSK_PAGE_SIZE, f->rawsize))
         return hsk_damaged(error, doc->path, "a page map points at a page that is not there");
     return true;
 }
@@ -95,12 +98,14 @@ static bool check_all(struct check *c, GError **error)
     return hsk_carrier_tar_check_tail(doc->base, error);
 }
 
-bool hsk_doc_verify(const char *path, bool (*progress)(void *, double), void *opaque, GError **error)
+bool hsk_doc_verify(const char *path, bool (*progress)(void *, double), void *opaque,
+                    GError **error)
 {
     struct hsk_doc *doc = hsk_doc_open(path, true, NULL, error);
     if (doc == NULL)
         return false;
-    struct check c = {.doc = doc, .progress = progress, .opaque = opaque, .nodes = g_hash_table_new(NULL, NULL)};
+    struct check c = {
+        .doc = doc, .progress = progress, .opaque = opaque, .nodes = g_hash_table_new(NULL, NULL)};
     for (guint i = 0; i < doc->root->entries->len; i++) {
         const struct hsk_root_entry *e = g_ptr_array_index(doc->root->entries, i);
         struct hsk_member m;

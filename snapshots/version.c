@@ -9,9 +9,9 @@
 struct hsk_version {
     struct hsk_doc *doc;
     char id[33];
-    GArray *objects;              /* struct hsk_object, shared with the record */
+    GArray *objects; /* struct hsk_object, shared with the record */
     struct hsk_blob state, picture;
-    GHashTable *maps;             /* name -> struct hsk_pagemap */
+    GHashTable *maps; /* name -> struct hsk_pagemap */
 };
 
 void hsk_version_info_free(struct hsk_version_info *list)
@@ -73,7 +73,8 @@ bool hsk_doc_live_changed(struct hsk_doc *doc)
     for (guint i = 0; r != NULL && i < doc->root->present->len; i++) {
         const struct hsk_object *now = &g_array_index(doc->root->present, struct hsk_object, i);
         const struct hsk_object *then = hsk_record_object(r, now->name);
-        if (g_str_has_prefix(now->name, "disk.") && (then == NULL || memcmp(&then->root, &now->root, sizeof(now->root)) != 0))
+        if (g_str_has_prefix(now->name, "disk.") &&
+            (then == NULL || memcmp(&then->root, &now->root, sizeof(now->root)) != 0))
             return true;
     }
     return false;
@@ -81,7 +82,8 @@ bool hsk_doc_live_changed(struct hsk_doc *doc)
 
 static char *ambiguous(const char *ref, GError **error)
 {
-    g_set_error(error, HSK_ERROR, HSK_ERROR_USAGE, "more than one version is meant by \"%s\"; use its id", ref);
+    g_set_error(error, HSK_ERROR, HSK_ERROR_USAGE,
+                "more than one version is meant by \"%s\"; use its id", ref);
     return NULL;
 }
 
@@ -115,7 +117,8 @@ char *hsk_doc_resolve(struct hsk_doc *doc, const char *ref, GError **error)
     if (ref == NULL)
         g_set_error(error, HSK_ERROR, HSK_ERROR_NOT_FOUND, "%s has no snapshot yet", doc->path);
     else
-        g_set_error(error, HSK_ERROR, HSK_ERROR_NOT_FOUND, "%s has no version \"%s\"", doc->path, ref);
+        g_set_error(error, HSK_ERROR, HSK_ERROR_NOT_FOUND, "%s has no version \"%s\"", doc->path,
+                    ref);
     return NULL;
 }
 
@@ -123,7 +126,8 @@ struct hsk_version *hsk_version_open(struct hsk_doc *doc, const char *id, GError
 {
     const struct hsk_record *r = hsk_doc_find(doc, id);
     if (r == NULL) {
-        g_set_error(error, HSK_ERROR, HSK_ERROR_NOT_FOUND, "%s has no version \"%s\"", doc->path, id);
+        g_set_error(error, HSK_ERROR, HSK_ERROR_NOT_FOUND, "%s has no version \"%s\"", doc->path,
+                    id);
         return NULL;
     }
     struct hsk_version *v = g_new0(struct hsk_version, 1);
@@ -136,7 +140,8 @@ struct hsk_version *hsk_version_open(struct hsk_doc *doc, const char *id, GError
         g_array_ref(v->state.frames);
     if (v->picture.frames != NULL)
         g_array_ref(v->picture.frames);
-    v->maps = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, (GDestroyNotify)hsk_pagemap_free);
+    v->maps =
+        g_hash_table_new_full(g_str_hash, g_str_equal, g_free, (GDestroyNotify)hsk_pagemap_free);
     return v;
 }
 
@@ -161,11 +166,13 @@ static const struct hsk_object *find_object(const struct hsk_version *v, const c
     return NULL;
 }
 
-static const struct hsk_object *need_object(const struct hsk_version *v, const char *name, GError **error)
+static const struct hsk_object *need_object(const struct hsk_version *v, const char *name,
+                                            GError **error)
 {
     const struct hsk_object *o = find_object(v, name);
     if (o == NULL)
-        g_set_error(error, HSK_ERROR, HSK_ERROR_NOT_FOUND, "%s: version %s does not hold \"%s\"", v->doc->path, v->id, name);
+        g_set_error(error, HSK_ERROR, HSK_ERROR_NOT_FOUND, "%s: version %s does not hold \"%s\"",
+                    v->doc->path, v->id, name);
     return o;
 }
 
@@ -175,13 +182,15 @@ uint64_t hsk_version_object_size(struct hsk_version *v, const char *object)
     return o == NULL ? 0 : o->size_bytes;
 }
 
-bool hsk_version_read(struct hsk_version *v, const char *object, uint64_t page, uint64_t n, void *buf, GError **error)
+bool hsk_version_read(struct hsk_version *v, const char *object, uint64_t page, uint64_t n,
+                      void *buf, GError **error)
 {
     const struct hsk_object *o = need_object(v, object, error);
     if (o == NULL)
         return false;
     if (!hsk_range_ok(page, n, o->size_bytes / HSK_PAGE_SIZE)) {
-        g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED, "%s: reading behind the end of \"%s\"", v->doc->path, object);
+        g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED, "%s: reading behind the end of \"%s\"",
+                    v->doc->path, object);
         return false;
     }
     struct hsk_pagemap *map = g_hash_table_lookup(v->maps, object);
@@ -224,13 +233,17 @@ static bool collect(void *opaque, uint64_t page, uint64_t entry, GError **error)
 static gint by_entry(gconstpointer a, gconstpointer b)
 {
     const struct placed *x = a, *y = b;
-    return x->entry != y->entry ? (x->entry > y->entry ? 1 : -1) : (x->page > y->page) - (x->page < y->page);
+    return x->entry != y->entry ? (x->entry > y->entry ? 1 : -1)
+                                : (x->page > y->page) - (x->page < y->page);
 }
 
-/* The pages p[0..n) all come from one frame: straight into place if they are the frame in order, else through a buffer. */
-static bool fill_frame(struct hsk_version *v, const struct placed *p, size_t n, uint8_t *host, uint8_t *buf, GError **error)
+/* The pages p[0..n) all come from one frame: straight into place if they are the frame in order,
+ * else through a buffer. */
+static bool fill_frame(struct hsk_version *v, const struct placed *p, size_t n, uint8_t *host,
+                       uint8_t *buf, GError **error)
 {
-    HSK_AUTO(hsk_segment, s) = hsk_content_segment(v->doc->content, hsk_entry_segment(p[0].entry), error);
+    HSK_AUTO(hsk_segment, s) =
+        hsk_content_segment(v->doc->content, hsk_entry_segment(p[0].entry), error);
     if (s == NULL)
         return false;
     const struct hsk_frame *f = hsk_segment_frame(s, hsk_entry_frame(p[0].entry));
@@ -238,7 +251,8 @@ static bool fill_frame(struct hsk_version *v, const struct placed *p, size_t n, 
     bool whole = raw == n * HSK_PAGE_SIZE;
     for (size_t i = 0; i < n && whole; i++)
         whole = hsk_entry_slot(p[i].entry) == i && p[i].page == p[0].page + i;
-    if (!hsk_segment_decode_into(s, hsk_entry_frame(p[0].entry), whole ? host + p[0].page * HSK_PAGE_SIZE : buf, raw, error))
+    if (!hsk_segment_decode_into(s, hsk_entry_frame(p[0].entry),
+                                 whole ? host + p[0].page * HSK_PAGE_SIZE : buf, raw, error))
         return false;
     for (size_t i = 0; i < n && !whole; i++) {
         uint64_t off = (uint64_t)hsk_entry_slot(p[i].entry) * HSK_PAGE_SIZE;
@@ -271,7 +285,8 @@ static gpointer fill_frames(gpointer opaque)
 }
 
 /* Shares the sorted pages out, never splitting a frame. */
-static bool fill_pages(struct hsk_version *v, const struct placed *pages, size_t n, uint8_t *host, GError **error)
+static bool fill_pages(struct hsk_version *v, const struct placed *pages, size_t n, uint8_t *host,
+                       GError **error)
 {
     enum { MAX_THREADS = 8 };
     struct filler fillers[MAX_THREADS];
@@ -300,13 +315,16 @@ static bool fill_pages(struct hsk_version *v, const struct placed *pages, size_t
     return ok;
 }
 
-bool hsk_version_fill(struct hsk_version *v, const char *object, void *host, uint64_t size_bytes, GError **error)
+bool hsk_version_fill(struct hsk_version *v, const char *object, void *host, uint64_t size_bytes,
+                      GError **error)
 {
     const struct hsk_object *o = need_object(v, object, error);
     if (o == NULL)
         return false;
     if (o->size_bytes != size_bytes) {
-        g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED, "%s: \"%s\" of version %s has another size than the machine's", v->doc->path, object, v->id);
+        g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED,
+                    "%s: \"%s\" of version %s has another size than the machine's", v->doc->path,
+                    object, v->id);
         return false;
     }
     g_autoptr(GArray) pages = g_array_new(FALSE, FALSE, sizeof(struct placed));
@@ -325,8 +343,11 @@ static bool replace_present(struct hsk_root *root, const struct hsk_version *v, 
     for (guint i = 0; i < root->present->len; i++) {
         const struct hsk_object *now = &g_array_index(root->present, struct hsk_object, i);
         const struct hsk_object *then = find_object(v, now->name);
-        if (g_str_has_prefix(now->name, "disk.") && (then == NULL || then->size_bytes != now->size_bytes))
-            return hsk_damaged(error, v->doc->path, "version %s does not have the machine's disk \"%s\"", v->id, now->name + 5);
+        if (g_str_has_prefix(now->name, "disk.") &&
+            (then == NULL || then->size_bytes != now->size_bytes))
+            return hsk_damaged(error, v->doc->path,
+                               "version %s does not have the machine's disk \"%s\"", v->id,
+                               now->name + 5);
     }
     g_array_set_size(root->present, 0);
     g_array_append_vals(root->present, v->objects->data, v->objects->len);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Every write to a document or an instance store goes through these few calls, so that a test can make the n-th one fail.
+ * Every write to a document or an instance store goes through these few calls, so that a test can
+ * make the n-th one fail.
  *
  * Threads: any; a struct hsk_io is constant while in use. NULL stands for "never fails on purpose".
  */
@@ -11,21 +12,26 @@
 enum hsk_io_op { HSK_IO_CREATE, HSK_IO_WRITE, HSK_IO_SYNC, HSK_IO_RENAME, HSK_IO_TRUNCATE };
 
 struct hsk_io {
-    int (*before)(void *opaque, enum hsk_io_op op); /* 0, or the errno to fail with instead of doing it */
+    int (*before)(void *opaque,
+                  enum hsk_io_op op); /* 0, or the errno to fail with instead of doing it */
     void *opaque;
 };
 
 /* All return 0 or a negative errno, hsk_io_create a descriptor or a negative errno. */
 G_GNUC_WARN_UNUSED_RESULT int hsk_io_create(const struct hsk_io *io, int dirfd, const char *name);
-G_GNUC_WARN_UNUSED_RESULT int hsk_io_pwrite(const struct hsk_io *io, int fd, const void *buf, size_t len, uint64_t off);
+G_GNUC_WARN_UNUSED_RESULT int hsk_io_pwrite(const struct hsk_io *io, int fd, const void *buf,
+                                            size_t len, uint64_t off);
 /* fdatasync, or fsync of a directory */
 G_GNUC_WARN_UNUSED_RESULT int hsk_io_sync(const struct hsk_io *io, int fd);
-G_GNUC_WARN_UNUSED_RESULT int hsk_io_rename(const struct hsk_io *io, int dirfd, const char *from, const char *to);
+G_GNUC_WARN_UNUSED_RESULT int hsk_io_rename(const struct hsk_io *io, int dirfd, const char *from,
+                                            const char *to);
 G_GNUC_WARN_UNUSED_RESULT int hsk_io_truncate(const struct hsk_io *io, int fd, uint64_t size);
 /* name.tmp, sync, rename, sync of the directory. */
-G_GNUC_WARN_UNUSED_RESULT int hsk_io_replace_file(const struct hsk_io *io, int dirfd, const char *name, const void *buf, size_t len);
+G_GNUC_WARN_UNUSED_RESULT int hsk_io_replace_file(const struct hsk_io *io, int dirfd,
+                                                  const char *name, const void *buf, size_t len);
 
-/* Sets a sentence "cannot <what>: <reason>" with the code that fits err (positive or negative errno). Returns false. */
+/* Sets a sentence "cannot <what>: <reason>" with the code that fits err (positive or negative
+ * errno). Returns false. */
 bool hsk_io_error(GError **error, int err, const char *fmt, ...) G_GNUC_PRINTF(3, 4);
 /* Sets HSK_ERROR_DAMAGED "<label> is damaged: <what>". Returns false. */
 bool hsk_damaged(GError **error, const char *label, const char *fmt, ...) G_GNUC_PRINTF(3, 4);

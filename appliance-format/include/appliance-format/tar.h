@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The strict subset of ustar that an .hva is (docs/format.md, "Container"): scanning the headers, making one.
+ * The strict subset of ustar that an .hva is (docs/format.md, "Container"): scanning the headers,
+ * making one.
  *
  * Threads: no state. Missing on purpose: everything else a tar can hold is refused, never skipped.
  */
@@ -8,7 +9,7 @@
 
 #include <base/util.h>
 
-#define HSK_TAR_BLOCK 512u
+#define HSK_TAR_BLOCK    512u
 #define HSK_TAR_NAME_MAX 99
 
 struct hsk_tar_member {
@@ -16,7 +17,8 @@ struct hsk_tar_member {
     uint64_t data, size;
 };
 
-/* All members up to the first zero block, in order; names that may repeat (ROOT, TAIL, ...) repeat. *end = that block. */
+/* All members up to the first zero block, in order; names that may repeat (ROOT, TAIL, ...) repeat.
+ * *end = that block. */
 GArray *hsk_tar_scan(int fd, const char *label, uint64_t *end, GError **error);
 /* Is it a name that an .hva may hold? */
 bool hsk_tar_name_ok(const char *name);
