@@ -8,6 +8,7 @@
 #include "document.h"
 
 #include "common/values.h"
+#include "foreign.h"
 #include "keeper.h"
 #include <glib-unix.h>
 #include <signal.h>
@@ -71,15 +72,18 @@ static bool open_document(struct hsk_document *d, GError **error)
 }
 
 /* Versions that came with a document of somebody else's: their running state stays alone. */
-static void note_foreign(struct hsk_document *d)
+static bool note_foreign(struct hsk_document *d, GError **error)
 {
+    const char *uuid = hsk_doc_manifest(d->doc)->uuid;
     const json_t *v;
     size_t i;
 
+    hsk_foreign_load(uuid, d->foreign);
     if (hsk_doc_trusted(d->doc))
-        return;
+        return true;
     json_array_foreach(d->versions, i, v)
         g_hash_table_add(d->foreign, g_strdup(hsk_json_str(v, "id", "")));
+    return json_array_size(d->versions) == 0 || hsk_foreign_store(uuid, d->foreign, error);
 }
 
 static bool has_state(struct hsk_document *d, const char *id)
@@ -197,7 +201,8 @@ static bool open_all(struct hsk_document *d, GError **error)
     if (!d->engine || !open_document(d, error))
         return false;
     hsk_document_reload_versions(d);
-    note_foreign(d);
+    if (!note_foreign(d, error))
+        return false;
     d->serial = hsk_serial_new(&sc, error);
     if (!d->serial || !start_machine(d, error))
         return false;

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import time
+import unittest
 
 import harness
 from harness import KERNEL, Running
@@ -116,6 +117,17 @@ class Life(Document):
         self.assertEqual(self.state(m)[2:], state[2:])
         self.assertEqual(self.nonce(m), '--------')
         self.hva('stop', doc)
+
+    @unittest.skipUnless(os.environ.get('HVA_LONG') and os.access('/dev/kvm', os.W_OK), 'only in the long run, with /dev/kvm')
+    def test_engines_take_over_each_others_machines(self):
+        doc = self.create()
+        state = None
+        for engine in ('kvm', 'soft', 'kvm'):
+            m = Running(self, doc, '--engine', engine)
+            if state:
+                self.assertEqual(self.state(m), state)
+            state = self.change(m, engine.ljust(8))
+            self.hva('stop', doc)
 
     def test_snapshots_in_a_row_hold_each_its_own(self):
         doc = self.create()
@@ -286,8 +298,16 @@ class BadInput(Document):
         m = Running(self, doc)
         self.assertEqual(self.nonce(m), '--------')
         self.fails(['somebody else'], 'revert', doc, 'theirs')
+        self.say(m, 'wMINE----', 'ok')
+        self.json('snapshot', doc, 'mine')
         self.hva('stop', doc)
         self.assertIn('made by somebody else', m.wait()[1])
+        # What was written here is resumed; what came along is still somebody else's.
+        m = Running(self, doc)
+        self.assertEqual(self.nonce(m), 'MINE----')
+        self.fails(['somebody else'], 'revert', doc, 'theirs')
+        self.json('revert', doc, 'mine')
+        self.hva('stop', doc)
 
     def test_without_display_it_says_so(self):
         doc = self.create(append='poweroff')
