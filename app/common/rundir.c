@@ -13,15 +13,19 @@ static bool make_private(const char *dir, bool make, GError **error)
     struct stat st;
 
     if (make && mkdir(dir, 0700) < 0 && errno != EEXIST) {
-        g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED, "cannot make the folder %s: %s", dir, g_strerror(errno));
+        g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED, "cannot make the folder %s: %s", dir,
+                    g_strerror(errno));
         return false;
     }
     if (lstat(dir, &st) < 0) {
-        g_set_error(error, HSK_ERROR, HSK_ERROR_NOT_FOUND, "there is no folder %s: %s", dir, g_strerror(errno));
+        g_set_error(error, HSK_ERROR, HSK_ERROR_NOT_FOUND, "there is no folder %s: %s", dir,
+                    g_strerror(errno));
         return false;
     }
     if (!S_ISDIR(st.st_mode) || st.st_uid != getuid() || (st.st_mode & 077)) {
-        g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED, "%s is not a folder that only you can use; remove it or set XDG_RUNTIME_DIR", dir);
+        g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED,
+                    "%s is not a folder that only you can use; remove it or set XDG_RUNTIME_DIR",
+                    dir);
         return false;
     }
     return true;
@@ -57,7 +61,8 @@ char **hsk_rundir_list(void)
     return (char **)g_ptr_array_free(list, FALSE);
 }
 
-/* A socket's address has room for 107 bytes, a folder's name for more: the way is by the folder's descriptor. */
+/* A socket's address has room for 107 bytes, a folder's name for more: the way is by the folder's
+ * descriptor. */
 static int address(const char *dir, const char *name, struct sockaddr_un *sa)
 {
     int fd = open(dir, O_PATH | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
@@ -75,8 +80,10 @@ int hsk_rundir_listen(const char *dir, const char *name, int type, GError **erro
 
     if (at >= 0)
         unlinkat(at, name, 0);
-    if (at < 0 || sock < 0 || bind(sock, (struct sockaddr *)&sa, sizeof(sa)) < 0 || listen(sock, 16) < 0) {
-        g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED, "cannot listen on %s/%s: %s", dir, name, g_strerror(errno));
+    if (at < 0 || sock < 0 || bind(sock, (struct sockaddr *)&sa, sizeof(sa)) < 0 ||
+        listen(sock, 16) < 0) {
+        g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED, "cannot listen on %s/%s: %s", dir, name,
+                    g_strerror(errno));
         return -1;
     }
     return hsk_steal_fd(&sock);
@@ -88,7 +95,8 @@ int hsk_rundir_connect(const char *dir, const char *name, int type)
     HSK_AUTOFD at = address(dir, name, &sa);
     HSK_AUTOFD sock = socket(AF_UNIX, type | SOCK_CLOEXEC, 0);
 
-    if (at < 0 || sock < 0 || connect(sock, (struct sockaddr *)&sa, sizeof(sa)) < 0 || !hsk_peer_is_us(sock))
+    if (at < 0 || sock < 0 || connect(sock, (struct sockaddr *)&sa, sizeof(sa)) < 0 ||
+        !hsk_peer_is_us(sock))
         return -1;
     return hsk_steal_fd(&sock);
 }

@@ -52,7 +52,8 @@ bool hsk_parse_word(const char *option, const char *text, const char *const *wor
     if (g_strv_contains(words, text))
         return true;
     g_autofree char *list = g_strjoinv(", ", (char **)words);
-    g_set_error(error, HSK_ERROR, HSK_ERROR_USAGE, "%s takes one of %s, but \"%s\" was given", option, list, text);
+    g_set_error(error, HSK_ERROR, HSK_ERROR_USAGE, "%s takes one of %s, but \"%s\" was given",
+                option, list, text);
     return false;
 }
 

@@ -14,8 +14,9 @@ int hsk_wire_send(int sock, json_t *body, int fd, int flags)
     if (!text)
         return -ENOMEM;
     size_t len = strlen(text);
-    int r = len > HSK_WIRE_MAX ? -EMSGSIZE
-                               : hsk_send_fds(sock, text, len, &fd, fd >= 0 ? 1 : 0, flags | MSG_NOSIGNAL);
+    int r = len > HSK_WIRE_MAX
+                ? -EMSGSIZE
+                : hsk_send_fds(sock, text, len, &fd, fd >= 0 ? 1 : 0, flags | MSG_NOSIGNAL);
     free(text);
     return r;
 }

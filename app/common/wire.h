@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The wire between hva-keeper and hva-machine: a SOCK_SEQPACKET pair, one JSON object per packet, with at most one
- * descriptor beside it. The machine finds its end as descriptor 3.
+ * The wire between hva-keeper and hva-machine: a SOCK_SEQPACKET pair, one JSON object per packet,
+ * with at most one descriptor beside it. The machine finds its end as descriptor 3.
  *
- * keeper -> machine, in this order: {"cmd":"fd","name":N} + descriptor, for each of ram, ram.attr, vram, vram.attr,
- * kernel, initrd, state, serial.in, serial.out, disk.0 ...; {"cmd":"config", ...} (machine/config.c has the keys); then
- * after the machine's {"event":"ready"}: run, stop, reset, power, quit, ... (machine/main.c has the list).
- * machine -> keeper: {"event": ...}; answers carry the command's name in "event". The keeper trusts none of it.
+ * keeper -> machine, in this order: {"cmd":"fd","name":N} + descriptor, for each of ram, ram.attr,
+ * vram, vram.attr, kernel, initrd, state, serial.in, serial.out, disk.0 ...; {"cmd":"config", ...}
+ * (machine/config.c has the keys); then after the machine's {"event":"ready"}: run, stop, reset,
+ * power, quit, ... (machine/main.c has the list). machine -> keeper: {"event": ...}; answers carry
+ * the command's name in "event". The keeper trusts none of it.
  *
  * Threads: none of its own; a socket is used by one thread for sending and one for receiving.
  */
@@ -15,17 +16,19 @@
 #include <base/util.h>
 #include <jansson.h>
 
-#define HSK_WIRE_FD 3
+#define HSK_WIRE_FD  3
 #define HSK_WIRE_MAX 65536
 
 struct hsk_wire_msg {
-    json_t *body;  /* an object; owned */
-    int fd;        /* or -1; owned */
+    json_t *body; /* an object; owned */
+    int fd;       /* or -1; owned */
 };
 
-/* Takes a reference of body (json_pack's result can be passed at once). flags: MSG_DONTWAIT or 0. 0 or a negative errno. */
+/* Takes a reference of body (json_pack's result can be passed at once). flags: MSG_DONTWAIT or 0. 0
+ * or a negative errno. */
 G_GNUC_WARN_UNUSED_RESULT int hsk_wire_send(int sock, json_t *body, int fd, int flags);
-/* 1: a message; 0: the other side is gone; negative errno: -EAGAIN, or -EPROTO for what is no message of this wire. */
+/* 1: a message; 0: the other side is gone; negative errno: -EAGAIN, or -EPROTO for what is no
+ * message of this wire. */
 G_GNUC_WARN_UNUSED_RESULT int hsk_wire_recv(int sock, struct hsk_wire_msg *msg, int flags);
 void hsk_wire_msg_clear(struct hsk_wire_msg *msg);
 

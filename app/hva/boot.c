@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * hva boot: checks the command line of a throw-away machine and becomes the keeper for it (keeper/boot.c has the exit statuses).
- * What architecture.md promises and this version cannot do yet is refused in a sentence.
+ * hva boot: checks the command line of a throw-away machine and becomes the keeper for it
+ * (keeper/boot.c has the exit statuses). What architecture.md promises and this version cannot do
+ * yet is refused in a sentence.
  */
+#include "common/values.h"
 #include "hva.h"
 
-#include "common/values.h"
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -13,7 +14,8 @@
 #define VRAM_BYTES     (16 << 20)
 
 struct options {
-    char *kernel, *initrd, *append, *memory, *cpu, *engine, *serial, *on_reset, *exit_on, *screenshot;
+    char *kernel, *initrd, *append, *memory, *cpu, *engine, *serial, *on_reset, *exit_on,
+        *screenshot;
     char *firmware, *floppy, *net;
     char **disks, **cdroms, **rest;
     int cpus;
@@ -23,8 +25,9 @@ struct options {
 
 static void options_clear(struct options *o)
 {
-    char *strings[] = {o->kernel, o->initrd, o->append, o->memory, o->cpu, o->engine, o->serial,
-                       o->on_reset, o->exit_on, o->screenshot, o->firmware, o->floppy, o->net};
+    char *strings[] = {o->kernel,   o->initrd, o->append,   o->memory,  o->cpu,
+                       o->engine,   o->serial, o->on_reset, o->exit_on, o->screenshot,
+                       o->firmware, o->floppy, o->net};
     for (unsigned i = 0; i < G_N_ELEMENTS(strings); i++)
         g_free(strings[i]);
     g_strfreev(o->disks);
@@ -35,24 +38,35 @@ static void options_clear(struct options *o)
 static bool parse(struct options *o, int *argc, char ***argv, int *status)
 {
     const GOptionEntry entries[] = {
-        {"kernel", 0, 0, G_OPTION_ARG_FILENAME, &o->kernel, "Linux bzImage, or ELF kernel with a PVH note", "FILE"},
+        {"kernel", 0, 0, G_OPTION_ARG_FILENAME, &o->kernel,
+         "Linux bzImage, or ELF kernel with a PVH note", "FILE"},
         {"initrd", 0, 0, G_OPTION_ARG_FILENAME, &o->initrd, "initial RAM disk", "FILE"},
         {"append", 0, 0, G_OPTION_ARG_STRING, &o->append, "the kernel's command line", "TEXT"},
-        {"disk", 0, 0, G_OPTION_ARG_FILENAME_ARRAY, &o->disks, "raw disk image, written in place; repeatable", "FILE[,if=virtio]"},
+        {"disk", 0, 0, G_OPTION_ARG_FILENAME_ARRAY, &o->disks,
+         "raw disk image, written in place; repeatable", "FILE[,if=virtio]"},
         {"memory", 0, 0, G_OPTION_ARG_STRING, &o->memory, "default " DEFAULT_MEMORY, "SIZE"},
         {"cpus", 0, 0, G_OPTION_ARG_INT, &o->cpus, "number of processors", "N"},
-        {"cpu", 0, 0, G_OPTION_ARG_STRING, &o->cpu, "v2 or v3, with ,+feature and ,-feature", "MODEL"},
+        {"cpu", 0, 0, G_OPTION_ARG_STRING, &o->cpu, "v2 or v3, with ,+feature and ,-feature",
+         "MODEL"},
         {"engine", 0, 0, G_OPTION_ARG_STRING, &o->engine, "auto, kvm or soft", "ENGINE"},
-        {"serial", 0, 0, G_OPTION_ARG_FILENAME, &o->serial, "stdio (default), null or a file", "WHERE"},
+        {"serial", 0, 0, G_OPTION_ARG_FILENAME, &o->serial, "stdio (default), null or a file",
+         "WHERE"},
         {"no-window", 0, 0, G_OPTION_ARG_NONE, &o->no_window, "no window", NULL},
         {"on-reset", 0, 0, G_OPTION_ARG_STRING, &o->on_reset, "exit (default) or reset", "ACTION"},
-        {"debug-exit", 0, 0, G_OPTION_ARG_NONE, &o->debug_exit, "a write of V to port 0xf4 ends with status V*2+1", NULL},
-        {"exit-on", 0, 0, G_OPTION_ARG_STRING, &o->exit_on, "end with 0 when the serial output matches", "REGEX"},
-        {"timeout", 0, 0, G_OPTION_ARG_DOUBLE, &o->timeout, "end with 124 after that many seconds", "S"},
-        {"screenshot-at-exit", 0, 0, G_OPTION_ARG_FILENAME, &o->screenshot, "write the last picture", "PNG"},
-        {"json", 0, 0, G_OPTION_ARG_NONE, &o->json, "one line of JSON about the end, on standard output", NULL},
-        {"stats", 0, 0, G_OPTION_ARG_NONE, &o->stats, "the engine's counters, on standard error", NULL},
-        {"strict", 0, 0, G_OPTION_ARG_NONE, &o->strict, "soft engine without short cuts (slow; for tests)", NULL},
+        {"debug-exit", 0, 0, G_OPTION_ARG_NONE, &o->debug_exit,
+         "a write of V to port 0xf4 ends with status V*2+1", NULL},
+        {"exit-on", 0, 0, G_OPTION_ARG_STRING, &o->exit_on,
+         "end with 0 when the serial output matches", "REGEX"},
+        {"timeout", 0, 0, G_OPTION_ARG_DOUBLE, &o->timeout, "end with 124 after that many seconds",
+         "S"},
+        {"screenshot-at-exit", 0, 0, G_OPTION_ARG_FILENAME, &o->screenshot,
+         "write the last picture", "PNG"},
+        {"json", 0, 0, G_OPTION_ARG_NONE, &o->json,
+         "one line of JSON about the end, on standard output", NULL},
+        {"stats", 0, 0, G_OPTION_ARG_NONE, &o->stats, "the engine's counters, on standard error",
+         NULL},
+        {"strict", 0, 0, G_OPTION_ARG_NONE, &o->strict,
+         "soft engine without short cuts (slow; for tests)", NULL},
         {"cdrom", 0, G_OPTION_FLAG_HIDDEN, G_OPTION_ARG_FILENAME_ARRAY, &o->cdroms, NULL, NULL},
         {"floppy", 0, G_OPTION_FLAG_HIDDEN, G_OPTION_ARG_FILENAME, &o->floppy, NULL, NULL},
         {"firmware", 0, G_OPTION_FLAG_HIDDEN, G_OPTION_ARG_STRING, &o->firmware, NULL, NULL},
@@ -60,24 +74,29 @@ static bool parse(struct options *o, int *argc, char ***argv, int *status)
         {G_OPTION_REMAINING, 0, 0, G_OPTION_ARG_FILENAME_ARRAY, &o->rest, NULL, NULL},
         {NULL},
     };
-    return hsk_parse_options(argc, argv, "- boot a kernel in a throw-away machine", entries, status);
+    return hsk_parse_options(argc, argv, "- boot a kernel in a throw-away machine", entries,
+                             status);
 }
 
 /* 0, or the exit status after a sentence. */
 static int check_not_yet(const struct options *o)
 {
     if (o->cdroms || o->floppy)
-        return hsk_usage("this version has no CD-ROM and floppy drives yet; give a raw image with --disk");
+        return hsk_usage(
+            "this version has no CD-ROM and floppy drives yet; give a raw image with --disk");
     if (o->firmware)
-        return hsk_usage("this version has no BIOS and UEFI firmware yet; boot a kernel directly with --kernel");
+        return hsk_usage(
+            "this version has no BIOS and UEFI firmware yet; boot a kernel directly with --kernel");
     if (o->net && strcmp(o->net, "none") != 0)
         return hsk_usage("this version has no network yet; use --net none or leave it out");
     if (!o->kernel)
-        return hsk_usage("--kernel FILE is missing: this version boots a kernel directly, and not yet from a disk");
+        return hsk_usage("--kernel FILE is missing: this version boots a kernel directly, and not "
+                         "yet from a disk");
     if (o->cpus != 1 && (o->cpus < 1 || o->cpus > 8))
         return hsk_usage("--cpus takes 1 to 8, but %d was given", o->cpus);
     if (o->cpus > 1)
-        return hsk_usage("this version has one processor per machine; --cpus %d comes later", o->cpus);
+        return hsk_usage("this version has one processor per machine; --cpus %d comes later",
+                         o->cpus);
     return 0;
 }
 
@@ -130,15 +149,20 @@ static int boot(struct options *o)
         return status;
     }
     if (!o->no_window)
-        fprintf(stderr, "hva: a throw-away machine has no window in this version; going on without (--serial says where its text goes)\n");
-    /* Without a window and a picture at the end nobody would see a screen, so the machine gets no display adapter. */
+        fprintf(stderr, "hva: a throw-away machine has no window in this version; going on without "
+                        "(--serial says where its text goes)\n");
+    /* Without a window and a picture at the end nobody would see a screen, so the machine gets no
+     * display adapter. */
     int64_t vram = o->no_window && !o->screenshot ? 0 : VRAM_BYTES;
     json_t *opts = json_pack(
-        "{s:s, s:s?, s:s?, s:o, s:I, s:I, s:i, s:s?, s:s, s:s, s:s, s:b, s:s?, s:f, s:s?, s:b, s:b, s:b}", "kernel", o->kernel,
-        "initrd", o->initrd, "append", o->append, "disks", disks, "memory", (json_int_t)memory, "vram", (json_int_t)vram, "cpus",
-        o->cpus, "cpu", o->cpu, "engine", o->engine ? o->engine : "auto", "serial", o->serial ? o->serial : "stdio", "on_reset",
-        o->on_reset ? o->on_reset : "exit", "debug_exit", o->debug_exit, "exit_on", o->exit_on, "timeout", o->timeout,
-        "screenshot", o->screenshot, "json", o->json, "stats", o->stats, "strict", o->strict);
+        "{s:s, s:s?, s:s?, s:o, s:I, s:I, s:i, s:s?, s:s, s:s, s:s, s:b, s:s?, s:f, s:s?, s:b, "
+        "s:b, s:b}",
+        "kernel", o->kernel, "initrd", o->initrd, "append", o->append, "disks", disks, "memory",
+        (json_int_t)memory, "vram", (json_int_t)vram, "cpus", o->cpus, "cpu", o->cpu, "engine",
+        o->engine ? o->engine : "auto", "serial", o->serial ? o->serial : "stdio", "on_reset",
+        o->on_reset ? o->on_reset : "exit", "debug_exit", o->debug_exit, "exit_on", o->exit_on,
+        "timeout", o->timeout, "screenshot", o->screenshot, "json", o->json, "stats", o->stats,
+        "strict", o->strict);
     if (!opts)
         return hsk_usage("the names and texts of the command line must be UTF-8");
     return hsk_exec_keeper("boot", opts);

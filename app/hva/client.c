@@ -4,6 +4,7 @@
 
 #include "common/rundir.h"
 #include "common/wire.h"
+
 #include <errno.h>
 #include <stdlib.h>
 #include <sys/socket.h>
@@ -39,7 +40,8 @@ static char *read_line(struct hsk_client *c, GError **error)
     size_t seen = 0;
 
     for (;;) {
-        uint8_t *end = c->in->len > seen ? memchr(c->in->data + seen, '\n', c->in->len - seen) : NULL;
+        uint8_t *end =
+            c->in->len > seen ? memchr(c->in->data + seen, '\n', c->in->len - seen) : NULL;
         uint8_t buf[65536];
 
         if (end) {
@@ -76,9 +78,14 @@ static bool send_all(struct hsk_client *c, const char *text, GError **error)
 static int error_code(const char *word)
 {
     static const char *const words[] = {
-        [HSK_ERROR_FAILED] = "failed",     [HSK_ERROR_DAMAGED] = "damaged",     [HSK_ERROR_UNSUPPORTED] = "unsupported",
-        [HSK_ERROR_BUSY] = "busy",         [HSK_ERROR_NO_SPACE] = "no-space",   [HSK_ERROR_UNTRUSTED] = "untrusted",
-        [HSK_ERROR_USAGE] = "usage",       [HSK_ERROR_NOT_FOUND] = "not-found",
+        [HSK_ERROR_FAILED] = "failed",
+        [HSK_ERROR_DAMAGED] = "damaged",
+        [HSK_ERROR_UNSUPPORTED] = "unsupported",
+        [HSK_ERROR_BUSY] = "busy",
+        [HSK_ERROR_NO_SPACE] = "no-space",
+        [HSK_ERROR_UNTRUSTED] = "untrusted",
+        [HSK_ERROR_USAGE] = "usage",
+        [HSK_ERROR_NOT_FOUND] = "not-found",
     };
     for (unsigned i = 0; i < G_N_ELEMENTS(words); i++) {
         if (strcmp(words[i], word) == 0)
@@ -110,7 +117,8 @@ json_t *hsk_client_ask(struct hsk_client *c, const char *cmd, json_t *args, GErr
         return NULL;
     }
     if (!hsk_json_bool(r, "ok")) {
-        g_set_error_literal(error, HSK_ERROR, error_code(hsk_json_str(r, "code", "")), hsk_json_str(r, "error", "the machine refused"));
+        g_set_error_literal(error, HSK_ERROR, error_code(hsk_json_str(r, "code", "")),
+                            hsk_json_str(r, "error", "the machine refused"));
         json_decref(r);
         return NULL;
     }
@@ -151,7 +159,8 @@ struct hsk_client *hsk_client_find(const char *machine, GError **error)
         if (!c)
             continue;
         bool by_name = strcmp(hsk_json_str(c->info, "name", ""), machine) == 0 ||
-                       (strlen(machine) >= 4 && g_str_has_prefix(hsk_json_str(c->info, "instance", ""), machine));
+                       (strlen(machine) >= 4 &&
+                        g_str_has_prefix(hsk_json_str(c->info, "instance", ""), machine));
         if (real && strcmp(hsk_json_str(c->info, "path", ""), real) == 0) {
             found = c;
         } else if (by_name) {
@@ -169,7 +178,9 @@ struct hsk_client *hsk_client_find(const char *machine, GError **error)
         return found ? found : named;
     }
     hsk_client_free(named);
-    g_set_error(error, HSK_ERROR, HSK_ERROR_USAGE, "%u running machines are called \"%s\"; give the path of the document", n_named, machine);
+    g_set_error(error, HSK_ERROR, HSK_ERROR_USAGE,
+                "%u running machines are called \"%s\"; give the path of the document", n_named,
+                machine);
     return NULL;
 }
 
@@ -183,9 +194,13 @@ struct hsk_client *hsk_client_need(const char *machine, GError **error)
     if (failed)
         g_propagate_error(error, failed);
     else if (g_file_test(machine, G_FILE_TEST_EXISTS))
-        g_set_error(error, HSK_ERROR, HSK_ERROR_NOT_FOUND, "%s is not running; start it with \"hva run\" first", machine);
+        g_set_error(error, HSK_ERROR, HSK_ERROR_NOT_FOUND,
+                    "%s is not running; start it with \"hva run\" first", machine);
     else
-        g_set_error(error, HSK_ERROR, HSK_ERROR_NOT_FOUND, "there is neither a file nor a running machine \"%s\"; \"hva ps\" lists what runs", machine);
+        g_set_error(
+            error, HSK_ERROR, HSK_ERROR_NOT_FOUND,
+            "there is neither a file nor a running machine \"%s\"; \"hva ps\" lists what runs",
+            machine);
     return NULL;
 }
 

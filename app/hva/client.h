@@ -1,18 +1,20 @@
 /* SPDX-License-Identifier: MIT */
-/* Talking to the keepers of running machines (docs/control.md): blocking, one question at a time. Thread: main. */
+/* Talking to the keepers of running machines (docs/control.md): blocking, one question at a time.
+ * Thread: main. */
 #pragma once
 
 #include "hva.h"
 
 struct hsk_client;
 
-/* The running machine called that: a document's path, a machine's name, or the start of an instance id. NULL without error:
-   none is running; NULL with error: the name means several. */
+/* The running machine called that: a document's path, a machine's name, or the start of an instance
+   id. NULL without error: none is running; NULL with error: the name means several. */
 struct hsk_client *hsk_client_find(const char *machine, GError **error);
 /* The same; that it does not run is an error, which says what to do. */
 struct hsk_client *hsk_client_need(const char *machine, GError **error);
 void hsk_client_free(struct hsk_client *c);
-/* Asks and waits for the answer: {"ok":true, ...} without id and ok, owned; else the refusal as error. Takes a reference of args. */
+/* Asks and waits for the answer: {"ok":true, ...} without id and ok, owned; else the refusal as
+ * error. Takes a reference of args. */
 json_t *hsk_client_ask(struct hsk_client *c, const char *cmd, json_t *args, GError **error);
 /* Waits until the keeper has closed the document and is gone. */
 void hsk_client_wait_end(struct hsk_client *c);

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * hva console: the serial line of a running machine on this terminal, or on a pipe. Raw on a terminal, with Ctrl-A x to leave
- * and Ctrl-A c for Ctrl-A itself. End of input does not end it; the machine's end does. Thread: main.
+ * hva console: the serial line of a running machine on this terminal, or on a pipe. Raw on a
+ * terminal, with Ctrl-A x to leave and Ctrl-A c for Ctrl-A itself. End of input does not end it;
+ * the machine's end does. Thread: main.
  */
 #include "client.h"
-
 #include "common/values.h"
+
 #include <errno.h>
 #include <poll.h>
 #include <stdio.h>
@@ -64,7 +65,8 @@ static void relay(struct console *c)
     uint8_t buf[4096];
 
     for (;;) {
-        struct pollfd p[2] = {{.fd = c->sock, .events = POLLIN}, {.fd = c->input_open ? STDIN_FILENO : -1, .events = POLLIN}};
+        struct pollfd p[2] = {{.fd = c->sock, .events = POLLIN},
+                              {.fd = c->input_open ? STDIN_FILENO : -1, .events = POLLIN}};
 
         if (poll(p, 2, -1) < 0 && errno != EINTR)
             return;
@@ -85,7 +87,8 @@ int hsk_cmd_console(int argc, char **argv)
     struct termios saved = {0};
     int status = 0;
 
-    if (!hsk_parse_options(&argc, &argv, "MACHINE - the serial line of a running machine", entries, &status))
+    if (!hsk_parse_options(&argc, &argv, "MACHINE - the serial line of a running machine", entries,
+                           &status))
         return status;
     if (argc != 2)
         return hsk_usage("usage: hva console MACHINE");

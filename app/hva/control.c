@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The commands that talk to a running machine: a table of what each one sends and shows. Those that also work on a document
- * that does not run (info, log, drop) are in document.c.
+ * The commands that talk to a running machine: a table of what each one sends and shows. Those that
+ * also work on a document that does not run (info, log, drop) are in document.c.
  */
 #include "client.h"
-
 #include "common/values.h"
 #include "common/wire.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -16,7 +16,8 @@ struct args {
 };
 
 /* Parses what these commands have in common; argument counts are without the machine. */
-static bool parse(struct args *a, int *argc, char ***argv, const char *usage, unsigned min, unsigned max, int *status)
+static bool parse(struct args *a, int *argc, char ***argv, const char *usage, unsigned min,
+                  unsigned max, int *status)
 {
     const GOptionEntry entries[] = {
         {"json", 0, 0, G_OPTION_ARG_NONE, &a->json, "machine-readable output", NULL},
@@ -36,13 +37,15 @@ static bool parse(struct args *a, int *argc, char ***argv, const char *usage, un
 
 static void show_snapshot(const json_t *r)
 {
-    printf("%s  \"%s\"  paused %.0f ms, %.1f MB added\n", hsk_json_str(r, "id", ""), hsk_json_str(r, "title", ""),
-           json_number_value(json_object_get(r, "pause_ms")), (double)hsk_json_int(r, "bytes_added", 0) / 1e6);
+    printf("%s  \"%s\"  paused %.0f ms, %.1f MB added\n", hsk_json_str(r, "id", ""),
+           hsk_json_str(r, "title", ""), json_number_value(json_object_get(r, "pause_ms")),
+           (double)hsk_json_int(r, "bytes_added", 0) / 1e6);
 }
 
 static void show_gone_back(const json_t *r)
 {
-    printf("back at \"%s\" (%.0f ms); \"hva undo\" returns\n", hsk_json_str(r, "title", ""), json_number_value(json_object_get(r, "pause_ms")));
+    printf("back at \"%s\" (%.0f ms); \"hva undo\" returns\n", hsk_json_str(r, "title", ""),
+           json_number_value(json_object_get(r, "pause_ms")));
 }
 
 static bool mouse_args(json_t *q, char **rest, GError **error)
@@ -53,7 +56,8 @@ static bool mouse_args(json_t *q, char **rest, GError **error)
         char *end = NULL;
         long v = strtol(rest[1 + i], &end, 10);
         if (*end || end == rest[1 + i]) {
-            g_set_error(error, HSK_ERROR, HSK_ERROR_USAGE, "mouse takes X and Y in pixels, but \"%s\" was given", rest[1 + i]);
+            g_set_error(error, HSK_ERROR, HSK_ERROR_USAGE,
+                        "mouse takes X and Y in pixels, but \"%s\" was given", rest[1 + i]);
             return false;
         }
         json_object_set_new(q, keys[i], json_integer(v));
@@ -76,8 +80,8 @@ static bool key_args(json_t *q, char **rest, GError **error)
 static const struct control_command {
     const char *name, *usage;
     unsigned min, max;
-    const char *key;                                           /* where the one argument goes, or NULL */
-    bool (*fill)(json_t *q, char **rest, GError **error);      /* or this one */
+    const char *key;                                      /* where the one argument goes, or NULL */
+    bool (*fill)(json_t *q, char **rest, GError **error); /* or this one */
     void (*show)(const json_t *reply);
 } commands[] = {
     {"pause", "MACHINE", 0, 0, NULL, NULL, NULL},
@@ -137,7 +141,8 @@ int hsk_cmd_control(int argc, char **argv)
 
     for (unsigned i = 0; i < G_N_ELEMENTS(commands); i++) {
         if (strcmp(commands[i].name, argv[0]) == 0) {
-            if (parse(&a, &argc, &argv, commands[i].usage, commands[i].min, commands[i].max, &status))
+            if (parse(&a, &argc, &argv, commands[i].usage, commands[i].min, commands[i].max,
+                      &status))
                 status = ask(&commands[i], &a);
             break;
         }
@@ -181,7 +186,8 @@ int hsk_cmd_screenshot(int argc, char **argv)
 int hsk_cmd_ps(int argc, char **argv)
 {
     gboolean json = FALSE;
-    const GOptionEntry entries[] = {{"json", 0, 0, G_OPTION_ARG_NONE, &json, "machine-readable output", NULL}, {NULL}};
+    const GOptionEntry entries[] = {
+        {"json", 0, 0, G_OPTION_ARG_NONE, &json, "machine-readable output", NULL}, {NULL}};
     int status = 0;
 
     if (!hsk_parse_options(&argc, &argv, "- list running machines", entries, &status))
@@ -192,8 +198,9 @@ int hsk_cmd_ps(int argc, char **argv)
         hsk_print_json(all);
     } else {
         json_array_foreach(all, i, m)
-            printf("%-20s %-8s %-5s %6" G_GINT64_FORMAT " MiB  %s\n", hsk_json_str(m, "name", ""), hsk_json_str(m, "state", ""),
-                   hsk_json_str(m, "engine", ""), hsk_json_int(m, "memory", 0) >> 20, hsk_json_str(m, "path", ""));
+            printf("%-20s %-8s %-5s %6" G_GINT64_FORMAT " MiB  %s\n", hsk_json_str(m, "name", ""),
+                   hsk_json_str(m, "state", ""), hsk_json_str(m, "engine", ""),
+                   hsk_json_int(m, "memory", 0) >> 20, hsk_json_str(m, "path", ""));
     }
     json_decref(all);
     return 0;

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * hva create: a new document from a kernel and disk images. hva template and hva build: the same by a recipe of
- * templates/NAME/build.sh, which calls hva create. Thread: main.
+ * hva create: a new document from a kernel and disk images. hva template and hva build: the same by
+ * a recipe of templates/NAME/build.sh, which calls hva create. Thread: main.
  */
+#include "common/values.h"
 #include "hva.h"
 
-#include "common/values.h"
 #include <errno.h>
 #include <snapshots/store.h>
 #include <stdio.h>
@@ -24,7 +24,8 @@ struct options {
 
 static void options_clear(struct options *o)
 {
-    char *strings[] = {o->kernel, o->initrd, o->append, o->memory, o->cpu, o->name, o->template, o->iso, o->firmware};
+    char *strings[] = {o->kernel, o->initrd,   o->append, o->memory,  o->cpu,
+                       o->name,   o->template, o->iso,    o->firmware};
 
     for (unsigned i = 0; i < G_N_ELEMENTS(strings); i++)
         g_free(strings[i]);
@@ -35,15 +36,20 @@ static void options_clear(struct options *o)
 static bool parse(struct options *o, int *argc, char ***argv, int *status)
 {
     const GOptionEntry entries[] = {
-        {"kernel", 0, 0, G_OPTION_ARG_FILENAME, &o->kernel, "Linux bzImage, or ELF kernel with a PVH note", "FILE"},
+        {"kernel", 0, 0, G_OPTION_ARG_FILENAME, &o->kernel,
+         "Linux bzImage, or ELF kernel with a PVH note", "FILE"},
         {"initrd", 0, 0, G_OPTION_ARG_FILENAME, &o->initrd, "initial RAM disk", "FILE"},
         {"append", 0, 0, G_OPTION_ARG_STRING, &o->append, "the kernel's command line", "TEXT"},
-        {"disk", 0, 0, G_OPTION_ARG_FILENAME_ARRAY, &o->disks, "raw image to take in, or the size of an empty disk; repeatable", "FILE|SIZE"},
+        {"disk", 0, 0, G_OPTION_ARG_FILENAME_ARRAY, &o->disks,
+         "raw image to take in, or the size of an empty disk; repeatable", "FILE|SIZE"},
         {"memory", 0, 0, G_OPTION_ARG_STRING, &o->memory, "default " DEFAULT_MEMORY, "SIZE"},
         {"cpus", 0, 0, G_OPTION_ARG_INT, &o->cpus, "number of processors", "N"},
-        {"cpu", 0, 0, G_OPTION_ARG_STRING, &o->cpu, "v2 or v3, with ,+feature and ,-feature", "MODEL"},
-        {"name", 0, 0, G_OPTION_ARG_STRING, &o->name, "the machine's name (default: the file's)", "NAME"},
-        {"template", 0, 0, G_OPTION_ARG_STRING, &o->template, "build by a recipe; see hva template list", "NAME"},
+        {"cpu", 0, 0, G_OPTION_ARG_STRING, &o->cpu, "v2 or v3, with ,+feature and ,-feature",
+         "MODEL"},
+        {"name", 0, 0, G_OPTION_ARG_STRING, &o->name, "the machine's name (default: the file's)",
+         "NAME"},
+        {"template", 0, 0, G_OPTION_ARG_STRING, &o->template,
+         "build by a recipe; see hva template list", "NAME"},
         {"force", 0, 0, G_OPTION_ARG_NONE, &o->force, "replace an existing file", NULL},
         {"json", 0, 0, G_OPTION_ARG_NONE, &o->json, "machine-readable output", NULL},
         {"iso", 0, G_OPTION_FLAG_HIDDEN, G_OPTION_ARG_FILENAME, &o->iso, NULL, NULL},
@@ -124,7 +130,8 @@ static bool open_input(const char *path, int *fd, uint64_t *size, GError **error
 
     *fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
     if (*fd < 0 || fstat(*fd, &st) < 0) {
-        g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED, "cannot open %s: %s", path, g_strerror(errno));
+        g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED, "cannot open %s: %s", path,
+                    g_strerror(errno));
         return false;
     }
     if (!S_ISREG(st.st_mode)) {
@@ -149,13 +156,15 @@ static bool add_disk(struct building *b, const char *spec, GError **error)
         if (!open_input(spec, &b->disk_fds[n], &d->size_bytes, error))
             return false;
     } else if (!g_ascii_isdigit(spec[0]) || strchr(spec, '/')) {
-        g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED, "cannot open %s: %s", spec, g_strerror(ENOENT));
+        g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED, "cannot open %s: %s", spec,
+                    g_strerror(ENOENT));
         return false;
     } else if (!hsk_parse_size("--disk", spec, &d->size_bytes, error)) {
         return false;
     }
     if (d->size_bytes == 0) {
-        g_set_error(error, HSK_ERROR, HSK_ERROR_USAGE, "the disk %s is empty; give a size, such as --disk 4G", spec);
+        g_set_error(error, HSK_ERROR, HSK_ERROR_USAGE,
+                    "the disk %s is empty; give a size, such as --disk 4G", spec);
         return false;
     }
     b->manifest.ndisks++;
@@ -169,7 +178,8 @@ static bool fill(struct building *b, const struct options *o, GError **error)
 {
     if (!hsk_parse_memory(o->memory ? o->memory : DEFAULT_MEMORY, &b->manifest.memory_bytes, error))
         return false;
-    if (!open_input(o->kernel, &b->kernel_fd, NULL, error) || (o->initrd && !open_input(o->initrd, &b->initrd_fd, NULL, error)))
+    if (!open_input(o->kernel, &b->kernel_fd, NULL, error) ||
+        (o->initrd && !open_input(o->initrd, &b->initrd_fd, NULL, error)))
         return false;
     b->manifest.has_kernel = true;
     b->manifest.has_initrd = o->initrd != NULL;
@@ -201,14 +211,22 @@ static int create(const struct options *o, const char *out)
     struct building b = {.kernel_fd = -1, .initrd_fd = -1};
     g_autoptr(GError) error = NULL;
 
-    b.manifest = (struct hsk_manifest){.name = name, .cpu = o->cpu, .ncpus = (unsigned)o->cpus, .vram_bytes = VRAM_BYTES,
-                                       .disks = b.disks, .cmdline = o->append ? o->append : (char *)""};
+    b.manifest = (struct hsk_manifest){.name = name,
+                                       .cpu = o->cpu,
+                                       .ncpus = (unsigned)o->cpus,
+                                       .vram_bytes = VRAM_BYTES,
+                                       .disks = b.disks,
+                                       .cmdline = o->append ? o->append : (char *)""};
     for (unsigned i = 0; i < MAX_DISKS; i++)
         b.disk_fds[i] = -1;
     bool good = fill(&b, o, &error);
     if (good) {
-        const struct hsk_create c = {.manifest = &b.manifest, .kernel_fd = b.kernel_fd, .initrd_fd = b.initrd_fd, .disk_fds = b.disk_fds};
-        good = hsk_doc_create(out, &c, o->force, isatty(STDERR_FILENO) ? progress : NULL, NULL, &error);
+        const struct hsk_create c = {.manifest = &b.manifest,
+                                     .kernel_fd = b.kernel_fd,
+                                     .initrd_fd = b.initrd_fd,
+                                     .disk_fds = b.disk_fds};
+        good = hsk_doc_create(out, &c, o->force, isatty(STDERR_FILENO) ? progress : NULL, NULL,
+                              &error);
     }
     for (unsigned i = 0; i < MAX_DISKS; i++) {
         if (b.disk_fds[i] >= 0)
@@ -232,17 +250,21 @@ static int create(const struct options *o, const char *out)
 static int check(const struct options *o)
 {
     if (!o->rest || !o->rest[0] || o->rest[1])
-        return hsk_usage("usage: hva create OUT.hva --kernel FILE [--initrd FILE] [--append TEXT] [--disk FILE|SIZE]...");
+        return hsk_usage("usage: hva create OUT.hva --kernel FILE [--initrd FILE] [--append TEXT] "
+                         "[--disk FILE|SIZE]...");
     if (o->iso)
         return hsk_usage("this version has no CD-ROM drive yet; give a raw image with --disk");
     if (o->firmware)
-        return hsk_usage("this version has no BIOS and UEFI firmware yet; give the machine a kernel with --kernel");
+        return hsk_usage("this version has no BIOS and UEFI firmware yet; give the machine a "
+                         "kernel with --kernel");
     if (o->template)
         return o->kernel ? hsk_usage("--template and --kernel exclude each other") : 0;
     if (!o->kernel)
-        return hsk_usage("--kernel FILE is missing: this version boots a kernel directly, and not yet from a disk");
+        return hsk_usage("--kernel FILE is missing: this version boots a kernel directly, and not "
+                         "yet from a disk");
     if (o->cpus != 1)
-        return hsk_usage("this version has one processor per machine, but --cpus %d was given", o->cpus);
+        return hsk_usage("this version has one processor per machine, but --cpus %d was given",
+                         o->cpus);
     return 0;
 }
 

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Commands about a document, whether it runs or not: info, log, drop, verify. A running one is asked; one that does not run
- * is opened, read-only where nothing changes. Thread: main.
+ * Commands about a document, whether it runs or not: info, log, drop, verify. A running one is
+ * asked; one that does not run is opened, read-only where nothing changes. Thread: main.
  */
 #include "client.h"
-
 #include "common/values.h"
 #include "common/wire.h"
+
 #include <snapshots/store.h>
 #include <stdio.h>
 
@@ -15,7 +15,8 @@ struct args {
     char **rest;
 };
 
-static bool parse(struct args *a, int *argc, char ***argv, const char *usage, unsigned count, int *status)
+static bool parse(struct args *a, int *argc, char ***argv, const char *usage, unsigned count,
+                  int *status)
 {
     const GOptionEntry entries[] = {
         {"json", 0, 0, G_OPTION_ARG_NONE, &a->json, "machine-readable output", NULL},
@@ -33,7 +34,9 @@ static bool parse(struct args *a, int *argc, char ***argv, const char *usage, un
 static const char *kind_name(enum hsk_version_kind kind)
 {
     static const char *const names[] = {
-        [HSK_VERSION_USER] = "user", [HSK_VERSION_SAVED] = "saved", [HSK_VERSION_BEFORE_REVERT] = "before-revert",
+        [HSK_VERSION_USER] = "user",
+        [HSK_VERSION_SAVED] = "saved",
+        [HSK_VERSION_BEFORE_REVERT] = "before-revert",
         [HSK_VERSION_AUTO] = "auto",
     };
     return names[kind];
@@ -45,9 +48,11 @@ static json_t *versions_of(struct hsk_doc *doc, GError **error)
     json_t *out = json_array();
 
     for (struct hsk_version_info *v = list; v; v = v->next)
-        json_array_append_new(out, json_pack("{s:s, s:s, s:s, s:I, s:s, s:I, s:b}", "id", v->id, "parent", v->parent, "title",
-                                             v->title ? v->title : "", "time", (json_int_t)v->time, "kind", kind_name(v->kind), "bytes",
-                                             (json_int_t)v->bytes, "has_state", v->has_state));
+        json_array_append_new(out,
+                              json_pack("{s:s, s:s, s:s, s:I, s:s, s:I, s:b}", "id", v->id,
+                                        "parent", v->parent, "title", v->title ? v->title : "",
+                                        "time", (json_int_t)v->time, "kind", kind_name(v->kind),
+                                        "bytes", (json_int_t)v->bytes, "has_state", v->has_state));
     hsk_version_info_free(list);
     return out;
 }
@@ -60,16 +65,20 @@ static json_t *info_of(struct hsk_doc *doc, const char *path, GError **error)
     const char *state = "off", *engine = NULL;
 
     for (unsigned n = 0; n < m->ndisks; n++)
-        json_array_append_new(disks, json_pack("{s:s, s:I, s:s}", "id", m->disks[n].id, "bytes", (json_int_t)m->disks[n].size_bytes,
-                                               "interface", m->disks[n].interface));
-    json_array_foreach(versions, i, v) {
+        json_array_append_new(disks, json_pack("{s:s, s:I, s:s}", "id", m->disks[n].id, "bytes",
+                                               (json_int_t)m->disks[n].size_bytes, "interface",
+                                               m->disks[n].interface));
+    json_array_foreach(versions, i, v)
+    {
         snapshots += strcmp(hsk_json_str(v, "kind", ""), "user") == 0;
-        if (strcmp(hsk_json_str(v, "id", ""), hsk_doc_saved(doc)) == 0 && hsk_json_bool(v, "has_state"))
+        if (strcmp(hsk_json_str(v, "id", ""), hsk_doc_saved(doc)) == 0 &&
+            hsk_json_bool(v, "has_state"))
             state = "saved";
     }
-    json_t *out = json_pack("{s:s, s:s, s:s?, s:s, s:I, s:i, s:o, s:I, s:s}", "name", m->name, "uuid", m->uuid, "engine", engine, "state",
-                            state, "memory", (json_int_t)m->memory_bytes, "cpus", (int)m->ncpus, "disks", disks, "snapshots",
-                            (json_int_t)snapshots, "path", path);
+    json_t *out = json_pack("{s:s, s:s, s:s?, s:s, s:I, s:i, s:o, s:I, s:s}", "name", m->name,
+                            "uuid", m->uuid, "engine", engine, "state", state, "memory",
+                            (json_int_t)m->memory_bytes, "cpus", (int)m->ncpus, "disks", disks,
+                            "snapshots", (json_int_t)snapshots, "path", path);
     json_decref(versions);
     return out;
 }
@@ -82,11 +91,13 @@ static void print_info(const json_t *i)
     printf("%s: %s", hsk_json_str(i, "name", ""), hsk_json_str(i, "state", ""));
     if (hsk_json_str(i, "text", NULL))
         printf(" (%s)", hsk_json_str(i, "text", ""));
-    printf("\n  memory    %" G_GINT64_FORMAT " MiB\n  cpus      %" G_GINT64_FORMAT "\n", hsk_json_int(i, "memory", 0) >> 20,
-           hsk_json_int(i, "cpus", 0));
+    printf("\n  memory    %" G_GINT64_FORMAT " MiB\n  cpus      %" G_GINT64_FORMAT "\n",
+           hsk_json_int(i, "memory", 0) >> 20, hsk_json_int(i, "cpus", 0));
     json_array_foreach(json_object_get(i, "disks"), n, d)
-        printf("  disk      %s, %" G_GINT64_FORMAT " MiB\n", hsk_json_str(d, "id", ""), hsk_json_int(d, "bytes", 0) >> 20);
-    printf("  snapshots %" G_GINT64_FORMAT "\n  uuid      %s\n", hsk_json_int(i, "snapshots", 0), hsk_json_str(i, "uuid", ""));
+        printf("  disk      %s, %" G_GINT64_FORMAT " MiB\n", hsk_json_str(d, "id", ""),
+               hsk_json_int(d, "bytes", 0) >> 20);
+    printf("  snapshots %" G_GINT64_FORMAT "\n  uuid      %s\n", hsk_json_int(i, "snapshots", 0),
+           hsk_json_str(i, "uuid", ""));
     if (hsk_json_str(i, "engine", NULL))
         printf("  engine    %s\n", hsk_json_str(i, "engine", ""));
     printf("  file      %s\n", hsk_json_str(i, "path", ""));
@@ -97,16 +108,20 @@ static void print_log(const json_t *versions)
     json_t *v;
     size_t i;
 
-    json_array_foreach(versions, i, v) {
+    json_array_foreach(versions, i, v)
+    {
         g_autoptr(GDateTime) t = g_date_time_new_from_unix_local(hsk_json_int(v, "time", 0));
         g_autofree char *when = t ? g_date_time_format(t, "%Y-%m-%d %H:%M") : g_strdup("?");
-        printf("%.12s  %s  %-13s %8.1f MB  %s\n", hsk_json_str(v, "id", ""), when, hsk_json_str(v, "kind", ""),
-               (double)hsk_json_int(v, "bytes", 0) / 1e6, hsk_json_str(v, "title", ""));
+        printf("%.12s  %s  %-13s %8.1f MB  %s\n", hsk_json_str(v, "id", ""), when,
+               hsk_json_str(v, "kind", ""), (double)hsk_json_int(v, "bytes", 0) / 1e6,
+               hsk_json_str(v, "title", ""));
     }
 }
 
 /* What a running machine says, or (made by read) what the file says; NULL + error. */
-static json_t *look(const char *machine, const char *cmd, json_t *(*read)(struct hsk_doc *doc, const char *path, GError **error), GError **error)
+static json_t *look(const char *machine, const char *cmd,
+                    json_t *(*read)(struct hsk_doc *doc, const char *path, GError **error),
+                    GError **error)
 {
     GError *failed = NULL;
     HSK_AUTO(hsk_client, c) = hsk_client_find(machine, &failed);
@@ -118,7 +133,10 @@ static json_t *look(const char *machine, const char *cmd, json_t *(*read)(struct
     if (c)
         return hsk_client_ask(c, cmd, NULL, error);
     if (!g_file_test(machine, G_FILE_TEST_EXISTS)) {
-        g_set_error(error, HSK_ERROR, HSK_ERROR_NOT_FOUND, "there is neither a file nor a running machine \"%s\"; \"hva ps\" lists what runs", machine);
+        g_set_error(
+            error, HSK_ERROR, HSK_ERROR_NOT_FOUND,
+            "there is neither a file nor a running machine \"%s\"; \"hva ps\" lists what runs",
+            machine);
         return NULL;
     }
     struct hsk_doc *doc = hsk_doc_open(machine, true, NULL, error);

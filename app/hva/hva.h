@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The command line. Each command is one function; argv[0] is the command's name. Exit status: 0 ok, 1 failed, 2 wrong usage.
- * architecture of the commands: docs/architecture.md, "The command line".
+ * The command line. Each command is one function; argv[0] is the command's name. Exit status: 0 ok,
+ * 1 failed, 2 wrong usage. architecture of the commands: docs/architecture.md, "The command line".
  */
 #pragma once
 
@@ -11,7 +11,8 @@
 int hsk_cmd_boot(int argc, char **argv);
 int hsk_cmd_build(int argc, char **argv);
 int hsk_cmd_console(int argc, char **argv);
-int hsk_cmd_control(int argc, char **argv);   /* pause, snapshot, key ...: all that only ask a running machine */
+int hsk_cmd_control(
+    int argc, char **argv); /* pause, snapshot, key ...: all that only ask a running machine */
 int hsk_cmd_create(int argc, char **argv);
 int hsk_cmd_doctor(int argc, char **argv);
 int hsk_cmd_drop(int argc, char **argv);
@@ -23,8 +24,10 @@ int hsk_cmd_screenshot(int argc, char **argv);
 int hsk_cmd_template(int argc, char **argv);
 int hsk_cmd_verify(int argc, char **argv);
 
-/* Parses options by GLib; wrong usage: the sentence is printed, *status = 2, false. usage: "FILE..." for --help. */
-bool hsk_parse_options(int *argc, char ***argv, const char *usage, const GOptionEntry *entries, int *status);
+/* Parses options by GLib; wrong usage: the sentence is printed, *status = 2, false. usage:
+ * "FILE..." for --help. */
+bool hsk_parse_options(int *argc, char ***argv, const char *usage, const GOptionEntry *entries,
+                       int *status);
 void hsk_print_json(const json_t *v);
 /* Prints the error's sentence; its exit status. */
 int hsk_fail(const GError *error);

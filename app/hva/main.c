@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /* hva: the command line's entry: finds the command. Thread: main. */
+#include "common/values.h"
 #include "hva.h"
 
-#include "common/values.h"
 #include <errno.h>
 #include <locale.h>
 #include <stdio.h>
@@ -51,7 +51,8 @@ static int help(FILE *out, int status)
     return status;
 }
 
-bool hsk_parse_options(int *argc, char ***argv, const char *usage, const GOptionEntry *entries, int *status)
+bool hsk_parse_options(int *argc, char ***argv, const char *usage, const GOptionEntry *entries,
+                       int *status)
 {
     g_autoptr(GError) error = NULL;
     g_autoptr(GOptionContext) ctx = g_option_context_new(usage);
@@ -105,7 +106,8 @@ int main(int argc, char **argv)
     setlocale(LC_ALL, "");
     if (argc < 2)
         return help(stderr, 2);
-    if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 || strcmp(argv[1], "help") == 0)
+    if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 ||
+        strcmp(argv[1], "help") == 0)
         return help(stdout, 0);
     if (strcmp(argv[1], "--version") == 0) {
         printf("hva %s\n", HSK_VERSION);

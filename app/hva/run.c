@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * hva run: opens a document and runs its machine. With a window it becomes the desktop program, which starts a keeper of its
- * own; without one it becomes the keeper itself, in the foreground. Thread: main.
+ * hva run: opens a document and runs its machine. With a window it becomes the desktop program,
+ * which starts a keeper of its own; without one it becomes the keeper itself, in the foreground.
+ * Thread: main.
  */
 #include "client.h"
-
 #include "common/values.h"
 #include "common/wire.h"
+
 #include <errno.h>
 #include <stdio.h>
 
@@ -21,12 +22,17 @@ static bool parse(struct options *o, int *argc, char ***argv, int *status)
 {
     const GOptionEntry entries[] = {
         {"engine", 0, 0, G_OPTION_ARG_STRING, &o->engine, "auto, kvm or soft", "ENGINE"},
-        {"no-window", 0, 0, G_OPTION_ARG_NONE, &o->no_window, "no window; Ctrl-C or hva stop saves and ends", NULL},
+        {"no-window", 0, 0, G_OPTION_ARG_NONE, &o->no_window,
+         "no window; Ctrl-C or hva stop saves and ends", NULL},
         {"player", 0, 0, G_OPTION_ARG_NONE, &o->player, "full screen without a desktop", NULL},
-        {"serial", 0, 0, G_OPTION_ARG_FILENAME, &o->serial, "without a window: stdio (default), null or a file", "WHERE"},
-        {"fresh", 0, 0, G_OPTION_ARG_NONE, &o->fresh, "start from power-on and leave the saved state alone", NULL},
-        {"discard", 0, 0, G_OPTION_ARG_NONE, &o->discard, "delete the saved state and start from power-on", NULL},
-        {"memory", 0, 0, G_OPTION_ARG_STRING, &o->memory, "another memory size, from power-on only", "SIZE"},
+        {"serial", 0, 0, G_OPTION_ARG_FILENAME, &o->serial,
+         "without a window: stdio (default), null or a file", "WHERE"},
+        {"fresh", 0, 0, G_OPTION_ARG_NONE, &o->fresh,
+         "start from power-on and leave the saved state alone", NULL},
+        {"discard", 0, 0, G_OPTION_ARG_NONE, &o->discard,
+         "delete the saved state and start from power-on", NULL},
+        {"memory", 0, 0, G_OPTION_ARG_STRING, &o->memory, "another memory size, from power-on only",
+         "SIZE"},
         {"cpus", 0, 0, G_OPTION_ARG_INT, &o->cpus, "another number of processors", "N"},
         {"json", 0, G_OPTION_FLAG_HIDDEN, G_OPTION_ARG_NONE, &o->json, NULL, NULL},
         {G_OPTION_REMAINING, 0, 0, G_OPTION_ARG_FILENAME_ARRAY, &o->rest, NULL, NULL},
@@ -43,10 +49,13 @@ static int check(const struct options *o, uint64_t *memory)
     if (!o->rest || !o->rest[0] || o->rest[1])
         return hsk_usage("usage: hva run MACHINE; see hva run --help");
     if (o->player)
-        return hsk_usage("this version has no full-screen player yet; use the window, or --no-window");
+        return hsk_usage(
+            "this version has no full-screen player yet; use the window, or --no-window");
     if (o->cpus > 1)
-        return hsk_usage("this version has one processor per machine; --cpus %d comes later", o->cpus);
-    if ((o->engine && !hsk_parse_word("--engine", o->engine, engines, &error)) || (o->memory && !hsk_parse_memory(o->memory, memory, &error)))
+        return hsk_usage("this version has one processor per machine; --cpus %d comes later",
+                         o->cpus);
+    if ((o->engine && !hsk_parse_word("--engine", o->engine, engines, &error)) ||
+        (o->memory && !hsk_parse_memory(o->memory, memory, &error)))
         return hsk_fail(error);
     return 0;
 }
@@ -75,7 +84,10 @@ static int run(const struct options *o)
     bool has_display = g_getenv("DISPLAY") || g_getenv("WAYLAND_DISPLAY");
     bool plain = !o->fresh && !o->discard && !o->engine && !o->memory && !o->serial;
     if (running && o->no_window) {
-        fprintf(stderr, "hva: %s is running already; \"hva console\" shows its serial line and \"hva stop\" saves and ends it\n", file);
+        fprintf(stderr,
+                "hva: %s is running already; \"hva console\" shows its serial line and \"hva "
+                "stop\" saves and ends it\n",
+                file);
         return 1;
     }
     if (!o->no_window && has_display && plain)
@@ -83,10 +95,14 @@ static int run(const struct options *o)
     if (running)
         return hsk_usage("%s is running already, so it cannot be started with other options", file);
     if (!o->no_window)
-        fprintf(stderr, "hva: %s, so there is no window; Ctrl-C or \"hva stop\" saves and ends the machine\n",
-                has_display ? "these options are for running without one" : "there is no display");
-    json_t *opts = json_pack("{s:s, s:s, s:s, s:b, s:b, s:I}", "path", file, "engine", o->engine ? o->engine : "auto", "serial",
-                             o->serial ? o->serial : "stdio", "fresh", o->fresh, "discard", o->discard, "memory", (json_int_t)memory);
+        fprintf(
+            stderr,
+            "hva: %s, so there is no window; Ctrl-C or \"hva stop\" saves and ends the machine\n",
+            has_display ? "these options are for running without one" : "there is no display");
+    json_t *opts =
+        json_pack("{s:s, s:s, s:s, s:b, s:b, s:I}", "path", file, "engine",
+                  o->engine ? o->engine : "auto", "serial", o->serial ? o->serial : "stdio",
+                  "fresh", o->fresh, "discard", o->discard, "memory", (json_int_t)memory);
     if (!opts)
         return hsk_usage("the names and texts of the command line must be UTF-8");
     return hsk_exec_keeper("run", opts);

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * `hva boot`: a throw-away machine without a document. Opens the kernel, the initrd and the disk files, starts
- * hva-machine, and turns the guest's end into an exit status:
- * power-off 0, reset with --on-reset exit 0, --exit-on seen 0, Ctrl-A x 0, --debug-exit (value << 1) | 1, --timeout 124,
- * a machine that stopped with an error or died 1, a signal 128 + its number.
+ * `hva boot`: a throw-away machine without a document. Opens the kernel, the initrd and the disk
+ * files, starts hva-machine, and turns the guest's end into an exit status: power-off 0, reset with
+ * --on-reset exit 0, --exit-on seen 0, Ctrl-A x 0, --debug-exit (value << 1) | 1, --timeout 124, a
+ * machine that stopped with an error or died 1, a signal 128 + its number.
  *
  * Thread: main.
  */
@@ -26,13 +26,13 @@
 struct boot {
     const json_t *options;
     const struct hsk_engine_ops *engine;
-    char *engine_note;        /* a sentence about the choice, said when the machine starts; or NULL */
+    char *engine_note; /* a sentence about the choice, said when the machine starts; or NULL */
     GMainLoop *loop;
     struct hsk_child *child;
     struct hsk_serial *serial;
     bool ending, ended;
     int status;
-    const char *reason;       /* for --json */
+    const char *reason; /* for --json */
     gint64 started_us;
 };
 
@@ -49,7 +49,8 @@ static gboolean quit_overdue(gpointer opaque)
     return G_SOURCE_REMOVE;
 }
 
-/* The first reason to end counts. The machine is asked for its last words and gets a moment for them. */
+/* The first reason to end counts. The machine is asked for its last words and gets a moment for
+ * them. */
 static void finish(struct boot *b, int status, const char *reason, const char *complaint)
 {
     if (b->ending)
@@ -59,8 +60,8 @@ static void finish(struct boot *b, int status, const char *reason, const char *c
     b->reason = reason;
     if (complaint)
         hsk_complain(complaint);
-    bool asked = b->started_us && hsk_json_str(b->options, "screenshot", NULL) && hsk_child_tell(b->child, "stop") &&
-                 hsk_child_tell(b->child, "screenshot");
+    bool asked = b->started_us && hsk_json_str(b->options, "screenshot", NULL) &&
+                 hsk_child_tell(b->child, "stop") && hsk_child_tell(b->child, "screenshot");
     if (!asked && !hsk_child_tell(b->child, "quit"))
         quit_loop(b);
     else
@@ -110,7 +111,8 @@ static void on_message(void *opaque, struct hsk_child *c, const json_t *body, in
             finish(b, 0, "reset", NULL);
     } else if (strcmp(event, "debug-exit") == 0) {
         hsk_serial_drain(b->serial);
-        finish(b, (int)((((uint64_t)hsk_json_int(body, "value", 0) << 1) | 1) & 0xff), "debug-exit", NULL);
+        finish(b, (int)((((uint64_t)hsk_json_int(body, "value", 0) << 1) | 1) & 0xff), "debug-exit",
+               NULL);
     }
 }
 
@@ -122,7 +124,8 @@ static void on_ended(void *opaque, struct hsk_child *c, const char *how)
         b->ending = true;
         b->status = 1;
         b->reason = "died";
-        g_autofree char *text = g_strdup_printf("the machine process %s; this throw-away machine is lost", how);
+        g_autofree char *text =
+            g_strdup_printf("the machine process %s; this throw-away machine is lost", how);
         hsk_complain(text);
     }
     quit_loop(b);
@@ -168,7 +171,8 @@ static int open_input(const char *path, int flags, GError **error)
     int fd = open(path, flags | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
 
     if (fd < 0 || fstat(fd, &st) < 0) {
-        g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED, "cannot open %s: %s", path, g_strerror(errno));
+        g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED, "cannot open %s: %s", path,
+                    g_strerror(errno));
     } else if (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode)) {
         g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED, "%s is neither a file nor a disk", path);
     } else {
@@ -191,20 +195,23 @@ static bool give_file(struct boot *b, const char *name, GError **error)
     return true;
 }
 
-/* A file that may only be read becomes a read-only disk. A disk file belongs to one machine at a time. */
+/* A file that may only be read becomes a read-only disk. A disk file belongs to one machine at a
+ * time. */
 static bool give_disks(struct boot *b, json_t *out, GError **error)
 {
     size_t i;
     json_t *d;
 
-    json_array_foreach(json_object_get(b->options, "disks"), i, d) {
+    json_array_foreach(json_object_get(b->options, "disks"), i, d)
+    {
         const char *path = hsk_json_str(d, "file", "");
         bool readonly = access(path, W_OK) < 0 && (errno == EACCES || errno == EROFS);
         HSK_AUTOFD fd = open_input(path, readonly ? O_RDONLY : O_RDWR, error);
         if (fd < 0)
             return false;
         if (flock(fd, (readonly ? LOCK_SH : LOCK_EX) | LOCK_NB) < 0) {
-            g_set_error(error, HSK_ERROR, HSK_ERROR_BUSY, "%s is the disk of another running machine; stop that one first", path);
+            g_set_error(error, HSK_ERROR, HSK_ERROR_BUSY,
+                        "%s is the disk of another running machine; stop that one first", path);
             return false;
         }
         g_autofree char *name = g_strdup_printf("disk.%zu", i);
@@ -219,7 +226,8 @@ static bool start_machine(struct boot *b, GError **error)
 {
     static const struct hsk_child_ops ops = {.message = on_message, .ended = on_ended};
     const json_t *o = b->options;
-    uint64_t memory = (uint64_t)hsk_json_int(o, "memory", 0), vram = (uint64_t)hsk_json_int(o, "vram", 0);
+    uint64_t memory = (uint64_t)hsk_json_int(o, "memory", 0),
+             vram = (uint64_t)hsk_json_int(o, "vram", 0);
 
     b->child = hsk_child_spawn(&ops, b, error);
     if (!b->child)
@@ -240,12 +248,15 @@ static bool start_machine(struct boot *b, GError **error)
         hsk_child_give(b->child, "serial.in", hsk_serial_in_fd(b->serial));
     if (hsk_serial_out_fd(b->serial) >= 0)
         hsk_child_give(b->child, "serial.out", hsk_serial_out_fd(b->serial));
-    json_t *cfg = json_pack(
-        "{s:s, s:s, s:s?, s:I, s:I, s:I, s:b, s:b, s:b, s:s, s:s?, s:s?, s:o}", "cmd", "config", "engine", b->engine->name, "cpu",
-        hsk_json_str(o, "cpu", NULL), "ncpus", (json_int_t)hsk_json_int(o, "cpus", 1), "memory", (json_int_t)memory, "vram",
-        (json_int_t)vram, "debug_exit", hsk_json_bool(o, "debug_exit"), "strict", hsk_json_bool(o, "strict"), "stats",
-        hsk_json_bool(o, "stats"), "on_reset", strcmp(hsk_json_str(o, "on_reset", ""), "reset") == 0 ? "reset" : "stop", "append",
-        hsk_json_str(o, "append", NULL), "kernel_name", hsk_json_str(o, "kernel", NULL), "disks", disks);
+    json_t *cfg =
+        json_pack("{s:s, s:s, s:s?, s:I, s:I, s:I, s:b, s:b, s:b, s:s, s:s?, s:s?, s:o}", "cmd",
+                  "config", "engine", b->engine->name, "cpu", hsk_json_str(o, "cpu", NULL), "ncpus",
+                  (json_int_t)hsk_json_int(o, "cpus", 1), "memory", (json_int_t)memory, "vram",
+                  (json_int_t)vram, "debug_exit", hsk_json_bool(o, "debug_exit"), "strict",
+                  hsk_json_bool(o, "strict"), "stats", hsk_json_bool(o, "stats"), "on_reset",
+                  strcmp(hsk_json_str(o, "on_reset", ""), "reset") == 0 ? "reset" : "stop",
+                  "append", hsk_json_str(o, "append", NULL), "kernel_name",
+                  hsk_json_str(o, "kernel", NULL), "disks", disks);
     /* false: it died already, and on_ended says so. */
     hsk_child_send(b->child, cfg, -1);
     return true;
@@ -267,8 +278,8 @@ static void print_result(const struct boot *b)
     if (!hsk_json_bool(b->options, "json"))
         return;
     double seconds = b->started_us ? (double)(g_get_monotonic_time() - b->started_us) / 1e6 : 0;
-    printf("{\"reason\": \"%s\", \"exit\": %d, \"engine\": \"%s\", \"seconds\": %.3f}\n", b->reason, b->status, b->engine->name,
-           seconds);
+    printf("{\"reason\": \"%s\", \"exit\": %d, \"engine\": \"%s\", \"seconds\": %.3f}\n", b->reason,
+           b->status, b->engine->name, seconds);
     fflush(stdout);
 }
 

@@ -3,6 +3,7 @@
 #include "child.h"
 
 #include "common/values.h"
+
 #include <errno.h>
 #include <glib-unix.h>
 #include <signal.h>
@@ -14,7 +15,7 @@ struct hsk_child {
     const struct hsk_child_ops *ops;
     void *opaque;
     int wire;
-    GPid pid;              /* 0: reaped */
+    GPid pid; /* 0: reaped */
     int status;
     guint wire_source, pid_source;
     bool eof;
@@ -25,7 +26,8 @@ extern char **environ;
 static char *describe_end(int status)
 {
     if (WIFSIGNALED(status))
-        return g_strdup_printf("was killed by signal %d (%s)", WTERMSIG(status), g_strsignal(WTERMSIG(status)));
+        return g_strdup_printf("was killed by signal %d (%s)", WTERMSIG(status),
+                               g_strsignal(WTERMSIG(status)));
     return g_strdup_printf("ended with status %d", WIFEXITED(status) ? WEXITSTATUS(status) : -1);
 }
 
@@ -79,7 +81,8 @@ struct hsk_child *hsk_child_spawn(const struct hsk_child_ops *ops, void *opaque,
     pid_t pid = 0;
 
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0) {
-        g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED, "cannot talk to a machine process: %s", g_strerror(errno));
+        g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED, "cannot talk to a machine process: %s",
+                    g_strerror(errno));
         return NULL;
     }
     posix_spawn_file_actions_init(&fa);
@@ -128,14 +131,16 @@ GBytes *hsk_message_bytes(const json_t *body, int fd, GError **error)
     int64_t n = hsk_json_int(body, "bytes", -1);
 
     if (fd < 0 || n < 0 || n > 1 << 30) {
-        g_set_error_literal(error, HSK_ERROR, HSK_ERROR_FAILED, hsk_json_str(body, "text", "the machine process gave no answer"));
+        g_set_error_literal(error, HSK_ERROR, HSK_ERROR_FAILED,
+                            hsk_json_str(body, "text", "the machine process gave no answer"));
         return NULL;
     }
     void *buf = g_try_malloc(MAX((size_t)n, 1));
     int r = buf ? hsk_pread_all(fd, buf, (size_t)n, 0) : -ENOMEM;
     if (r < 0) {
         g_free(buf);
-        g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED, "an answer of the machine process could not be read: %s", g_strerror(-r));
+        g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED,
+                    "an answer of the machine process could not be read: %s", g_strerror(-r));
         return NULL;
     }
     return g_bytes_new_take(buf, (gsize)n);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The commands of the control socket (docs/control.md). What needs the store becomes an operation (ops.c); the rest is
- * answered at once. Thread: main.
+ * The commands of the control socket (docs/control.md). What needs the store becomes an operation
+ * (ops.c); the rest is answered at once. Thread: main.
  */
 #include "document.h"
 
@@ -58,7 +58,8 @@ void hsk_screenshots_refuse(struct hsk_document *d, const char *why)
     }
 }
 
-static void queue_op(struct hsk_document *d, enum hsk_op_kind kind, struct hsk_conn *c, const json_t *q, const char *arg)
+static void queue_op(struct hsk_document *d, enum hsk_op_kind kind, struct hsk_conn *c,
+                     const json_t *q, const char *arg)
 {
     struct hsk_op *op = hsk_op_new(d, kind, c, json_object_get(q, "id"), arg);
 
@@ -90,7 +91,8 @@ static void cmd_snapshot(struct hsk_document *d, struct hsk_conn *c, const json_
 static void cmd_log(struct hsk_document *d, struct hsk_conn *c, const json_t *q)
 {
     const char *current = d->in_job ? "" : hsk_doc_current(d->doc);
-    hsk_conn_reply(c, json_object_get(q, "id"), json_pack("{s:O, s:s}", "versions", d->versions, "current", current));
+    hsk_conn_reply(c, json_object_get(q, "id"),
+                   json_pack("{s:O, s:s}", "versions", d->versions, "current", current));
 }
 
 static void cmd_revert(struct hsk_document *d, struct hsk_conn *c, const json_t *q)
@@ -103,14 +105,16 @@ static void cmd_undo(struct hsk_document *d, struct hsk_conn *c, const json_t *q
     queue_op(d, HSK_OP_UNDO, c, q, NULL);
 }
 
-static void needs_version(struct hsk_document *d, enum hsk_op_kind kind, struct hsk_conn *c, const json_t *q)
+static void needs_version(struct hsk_document *d, enum hsk_op_kind kind, struct hsk_conn *c,
+                          const json_t *q)
 {
     const char *version = hsk_json_str(q, "version", NULL);
 
     if (version)
         queue_op(d, kind, c, q, version);
     else
-        refuse(c, json_object_get(q, "id"), HSK_ERROR_USAGE, "which version? \"version\" is missing");
+        refuse(c, json_object_get(q, "id"), HSK_ERROR_USAGE,
+               "which version? \"version\" is missing");
 }
 
 static void cmd_drop(struct hsk_document *d, struct hsk_conn *c, const json_t *q)
@@ -134,7 +138,8 @@ static void cmd_pause(struct hsk_document *d, struct hsk_conn *c, const json_t *
 
 static bool held_still(const struct hsk_document *d)
 {
-    return d->op && (d->op->kind == HSK_OP_REVERT || d->op->kind == HSK_OP_UNDO || d->op->kind == HSK_OP_STOP || d->op->asked);
+    return d->op && (d->op->kind == HSK_OP_REVERT || d->op->kind == HSK_OP_UNDO ||
+                     d->op->kind == HSK_OP_STOP || d->op->asked);
 }
 
 static void cmd_resume(struct hsk_document *d, struct hsk_conn *c, const json_t *q)
@@ -150,7 +155,8 @@ static void cmd_resume(struct hsk_document *d, struct hsk_conn *c, const json_t 
 static void cmd_reset(struct hsk_document *d, struct hsk_conn *c, const json_t *q)
 {
     if (held_still(d)) {
-        refuse(c, json_object_get(q, "id"), HSK_ERROR_BUSY, "the machine is just being saved or reverted; try again in a moment");
+        refuse(c, json_object_get(q, "id"), HSK_ERROR_BUSY,
+               "the machine is just being saved or reverted; try again in a moment");
         return;
     }
     d->want_run = true;
@@ -182,12 +188,13 @@ static void cmd_screenshot(struct hsk_document *d, struct hsk_conn *c, const jso
         hsk_screenshots_refuse(d, "the machine process does not answer");
 }
 
-/* ---- typing: a keyboard sends one key after the other, and no guest takes a page of them at once ---- */
+/* ---- typing: a keyboard sends one key after the other, and no guest takes a page of them at once
+ * ---- */
 
 struct hsk_stroke {
     uint16_t code;
     bool down;
-    struct hsk_conn *conn;    /* not a key but the end of a request: answer it */
+    struct hsk_conn *conn; /* not a key but the end of a request: answer it */
     json_t *id;
 };
 
@@ -210,7 +217,9 @@ static gboolean next_stroke(gpointer opaque)
     if (k->conn)
         hsk_conn_reply(k->conn, k->id, NULL);
     else
-        hsk_child_send(d->now.child, json_pack("{s:s, s:i, s:b}", "cmd", "key", "code", (int)k->code, "down", k->down), -1);
+        hsk_child_send(
+            d->now.child,
+            json_pack("{s:s, s:i, s:b}", "cmd", "key", "code", (int)k->code, "down", k->down), -1);
     stroke_free(k);
     return G_SOURCE_CONTINUE;
 }
@@ -239,14 +248,16 @@ static void send_key(struct hsk_document *d, uint16_t code, bool down)
 /* Answers when all keys before it are sent. */
 static void ok_when_typed(struct hsk_document *d, struct hsk_conn *c, const json_t *q)
 {
-    push_stroke(d, (struct hsk_stroke){.conn = hsk_conn_ref(c), .id = json_deep_copy(json_object_get(q, "id"))});
+    push_stroke(d, (struct hsk_stroke){.conn = hsk_conn_ref(c),
+                                       .id = json_deep_copy(json_object_get(q, "id"))});
 }
 
 static bool keyboard_busy(struct hsk_document *d, struct hsk_conn *c, const json_t *q)
 {
     if (g_queue_get_length(&d->strokes) < MAX_STROKES)
         return false;
-    refuse(c, json_object_get(q, "id"), HSK_ERROR_BUSY, "too much is still being typed; try again in a moment");
+    refuse(c, json_object_get(q, "id"), HSK_ERROR_BUSY,
+           "too much is still being typed; try again in a moment");
     return true;
 }
 
@@ -257,13 +268,15 @@ static void cmd_key(struct hsk_document *d, struct hsk_conn *c, const json_t *q)
 
     if (keyboard_busy(d, c, q))
         return;
-    json_array_foreach(list, i, v) {
+    json_array_foreach(list, i, v)
+    {
         uint16_t codes[8];
         const char *name = json_string_value(v);
         unsigned n = name ? hsk_key_combo(name, codes, G_N_ELEMENTS(codes)) : 0;
 
         if (n == 0) {
-            g_autofree char *text = g_strdup_printf("there is no key \"%s\"; names are like ctrl+alt+delete, f5, a", name ? name : "");
+            g_autofree char *text = g_strdup_printf(
+                "there is no key \"%s\"; names are like ctrl+alt+delete, f5, a", name ? name : "");
             refuse(c, json_object_get(q, "id"), HSK_ERROR_USAGE, text);
             return;
         }
@@ -295,13 +308,15 @@ static void cmd_type(struct hsk_document *d, struct hsk_conn *c, const json_t *q
     if (keyboard_busy(d, c, q))
         return;
     if (strlen(text) > MAX_TYPED) {
-        refuse(c, json_object_get(q, "id"), HSK_ERROR_USAGE, "that is too long to be typed at once");
+        refuse(c, json_object_get(q, "id"), HSK_ERROR_USAGE,
+               "that is too long to be typed at once");
         return;
     }
     for (const char *p = text; *p; p = g_utf8_next_char(p)) {
         if (!hsk_key_from_char(g_utf8_get_char(p), &k)) {
-            g_autofree char *why = g_strdup_printf("the US keyboard has no key for \"%.*s\", so nothing was typed",
-                                                   (int)(g_utf8_next_char(p) - p), p);
+            g_autofree char *why =
+                g_strdup_printf("the US keyboard has no key for \"%.*s\", so nothing was typed",
+                                (int)(g_utf8_next_char(p) - p), p);
             refuse(c, json_object_get(q, "id"), HSK_ERROR_USAGE, why);
             return;
         }
@@ -325,13 +340,17 @@ static void cmd_mouse(struct hsk_document *d, struct hsk_conn *c, const json_t *
             bits = 1 << i;
     }
     if (x < 0 || y < 0 || (button && !bits)) {
-        refuse(c, json_object_get(q, "id"), HSK_ERROR_USAGE, "mouse takes x and y in pixels, and a button: left, right or middle");
+        refuse(c, json_object_get(q, "id"), HSK_ERROR_USAGE,
+               "mouse takes x and y in pixels, and a button: left, right or middle");
         return;
     }
     /* Move there; with a button: press and release it. */
     const int presses[] = {0, bits, 0};
     for (unsigned i = 0; i < (bits ? 3u : 1u); i++)
-        hsk_child_send(d->now.child, json_pack("{s:s, s:I, s:I, s:i}", "cmd", "pointer", "x", (json_int_t)x, "y", (json_int_t)y, "buttons", presses[i]), -1);
+        hsk_child_send(d->now.child,
+                       json_pack("{s:s, s:I, s:I, s:i}", "cmd", "pointer", "x", (json_int_t)x, "y",
+                                 (json_int_t)y, "buttons", presses[i]),
+                       -1);
     ok(c, q);
 }
 
@@ -352,11 +371,12 @@ static void request(void *opaque, struct hsk_conn *c, const json_t *body)
         const char *name;
         void (*fn)(struct hsk_document *d, struct hsk_conn *c, const json_t *q);
     } table[] = {
-        {"info", cmd_info},     {"subscribe", cmd_subscribe}, {"snapshot", cmd_snapshot}, {"log", cmd_log},
-        {"revert", cmd_revert}, {"undo", cmd_undo},           {"drop", cmd_drop},         {"picture", cmd_picture},
-        {"pause", cmd_pause},   {"resume", cmd_resume},       {"reset", cmd_reset},       {"power", cmd_power},
-        {"stop", cmd_stop},     {"screenshot", cmd_screenshot}, {"key", cmd_key},         {"type", cmd_type},
-        {"mouse", cmd_mouse},   {"console", cmd_console},
+        {"info", cmd_info},     {"subscribe", cmd_subscribe},   {"snapshot", cmd_snapshot},
+        {"log", cmd_log},       {"revert", cmd_revert},         {"undo", cmd_undo},
+        {"drop", cmd_drop},     {"picture", cmd_picture},       {"pause", cmd_pause},
+        {"resume", cmd_resume}, {"reset", cmd_reset},           {"power", cmd_power},
+        {"stop", cmd_stop},     {"screenshot", cmd_screenshot}, {"key", cmd_key},
+        {"type", cmd_type},     {"mouse", cmd_mouse},           {"console", cmd_console},
     };
     const char *cmd = hsk_json_str(body, "cmd", "");
 
@@ -366,7 +386,8 @@ static void request(void *opaque, struct hsk_conn *c, const json_t *body)
             return;
         }
     }
-    refuse(c, json_object_get(body, "id"), HSK_ERROR_USAGE, "there is no such command; docs/control.md lists them");
+    refuse(c, json_object_get(body, "id"), HSK_ERROR_USAGE,
+           "there is no such command; docs/control.md lists them");
 }
 
 static void display(void *opaque, int fd)

@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The control and display sockets of a running document: see control.h.
- * A client that sends lines over the limit or does not read its answers is dropped: it is one of ours and has a bug.
+ * A client that sends lines over the limit or does not read its answers is dropped: it is one of
+ * ours and has a bug.
  */
 #include "control.h"
 
 #include "common/rundir.h"
+
 #include <errno.h>
 #include <glib-unix.h>
 #include <poll.h>
@@ -17,7 +19,7 @@
 
 struct hsk_conn {
     unsigned refs;
-    struct hsk_control *server;   /* NULL: closed */
+    struct hsk_control *server; /* NULL: closed */
     int fd;
     guint in_source, out_source;
     GByteArray *in, *out;
@@ -30,7 +32,7 @@ struct hsk_control {
     char *dir;
     int control_fd, display_fd;
     guint control_source, display_source;
-    GList *conns;                 /* a reference each */
+    GList *conns; /* a reference each */
 };
 
 struct hsk_conn *hsk_conn_ref(struct hsk_conn *c)
@@ -133,13 +135,19 @@ void hsk_conn_reply(struct hsk_conn *c, const json_t *id, json_t *fields)
 void hsk_conn_refuse(struct hsk_conn *c, const json_t *id, const GError *error)
 {
     static const char *const codes[] = {
-        [HSK_ERROR_FAILED] = "failed",     [HSK_ERROR_DAMAGED] = "damaged",     [HSK_ERROR_UNSUPPORTED] = "unsupported",
-        [HSK_ERROR_BUSY] = "busy",         [HSK_ERROR_NO_SPACE] = "no-space",   [HSK_ERROR_UNTRUSTED] = "untrusted",
-        [HSK_ERROR_USAGE] = "usage",       [HSK_ERROR_NOT_FOUND] = "not-found",
+        [HSK_ERROR_FAILED] = "failed",
+        [HSK_ERROR_DAMAGED] = "damaged",
+        [HSK_ERROR_UNSUPPORTED] = "unsupported",
+        [HSK_ERROR_BUSY] = "busy",
+        [HSK_ERROR_NO_SPACE] = "no-space",
+        [HSK_ERROR_UNTRUSTED] = "untrusted",
+        [HSK_ERROR_USAGE] = "usage",
+        [HSK_ERROR_NOT_FOUND] = "not-found",
     };
     bool ours = error->domain == HSK_ERROR && (unsigned)error->code < G_N_ELEMENTS(codes);
     g_autofree char *text = g_utf8_make_valid(error->message, -1);
-    json_t *line = json_pack("{s:O*, s:b, s:s, s:s}", "id", id, "ok", 0, "error", text, "code", codes[ours ? error->code : 0]);
+    json_t *line = json_pack("{s:O*, s:b, s:s, s:s}", "id", id, "ok", 0, "error", text, "code",
+                             codes[ours ? error->code : 0]);
 
     if (c->server)
         send_line(c, line);
@@ -168,7 +176,8 @@ static void handle_line(struct hsk_conn *c, const char *text, size_t len)
     if (json_is_object(body)) {
         c->server->ops->request(c->server->opaque, c, body);
     } else {
-        g_autoptr(GError) error = g_error_new(HSK_ERROR, HSK_ERROR_USAGE, "a request is one JSON object on a line of its own");
+        g_autoptr(GError) error = g_error_new(HSK_ERROR, HSK_ERROR_USAGE,
+                                              "a request is one JSON object on a line of its own");
         hsk_conn_refuse(c, NULL, error);
     }
     json_decref(body);
@@ -246,7 +255,8 @@ static gboolean display_connects(gint listener, GIOCondition cond, gpointer opaq
     return G_SOURCE_CONTINUE;
 }
 
-struct hsk_control *hsk_control_new(const char *instance, const struct hsk_control_ops *ops, void *opaque, GError **error)
+struct hsk_control *hsk_control_new(const char *instance, const struct hsk_control_ops *ops,
+                                    void *opaque, GError **error)
 {
     struct hsk_control *s = g_new0(struct hsk_control, 1);
 

@@ -3,6 +3,7 @@
 #include "disks.h"
 
 #include "common/diskwire.h"
+
 #include <errno.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
@@ -13,7 +14,7 @@ struct hsk_disk_service {
     uint8_t *slots;
     GThread *thread;
     unsigned ndisks;
-    uint64_t size[8];     /* bytes, per disk */
+    uint64_t size[8]; /* bytes, per disk */
 };
 
 static bool possible(const struct hsk_disk_service *s, const struct hsk_disk_request *q)
@@ -62,8 +63,10 @@ static gpointer disk_thread(gpointer opaque)
         if (n <= 0)
             return NULL;
         if (n != sizeof(q) || !possible(s, &q)) {
-            /* The machine process was taken over or has a bug. Without its disks it comes to a stop by itself. */
-            g_warning("the machine process asked for something impossible of its disks; it gets no answers any more");
+            /* The machine process was taken over or has a bug. Without its disks it comes to a stop
+             * by itself. */
+            g_warning("the machine process asked for something impossible of its disks; it gets no "
+                      "answers any more");
             shutdown(s->sock, SHUT_RDWR);
             return NULL;
         }
@@ -73,7 +76,8 @@ static gpointer disk_thread(gpointer opaque)
     }
 }
 
-struct hsk_disk_service *hsk_disk_service_new(struct hsk_doc *doc, struct hsk_child *c, GError **error)
+struct hsk_disk_service *hsk_disk_service_new(struct hsk_doc *doc, struct hsk_child *c,
+                                              GError **error)
 {
     const struct hsk_manifest *m = hsk_doc_manifest(doc);
     const size_t bytes = (size_t)HSK_DISK_SLOTS * HSK_DISK_SLOT_BYTES;
@@ -84,7 +88,8 @@ struct hsk_disk_service *hsk_disk_service_new(struct hsk_doc *doc, struct hsk_ch
         return NULL;
     void *map = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, slots, 0);
     if (map == MAP_FAILED || socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0) {
-        g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED, "cannot make the disks' buffers: %s", g_strerror(errno));
+        g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED, "cannot make the disks' buffers: %s",
+                    g_strerror(errno));
         if (map != MAP_FAILED)
             munmap(map, bytes);
         return NULL;

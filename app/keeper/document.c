@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A keeper that runs a document: opens it, starts its machine (resumed where it was, or from power-on), and lives until the
- * machine is stopped, switched off or dies. Options: path, engine, serial, fresh, discard, memory (0: the document's).
+ * A keeper that runs a document: opens it, starts its machine (resumed where it was, or from
+ * power-on), and lives until the machine is stopped, switched off or dies. Options: path, engine,
+ * serial, fresh, discard, memory (0: the document's).
  *
  * Thread: main.
  */
@@ -10,6 +11,7 @@
 #include "common/values.h"
 #include "foreign.h"
 #include "keeper.h"
+
 #include <glib-unix.h>
 #include <signal.h>
 #include <stdio.h>
@@ -30,20 +32,24 @@ json_t *hsk_document_info(struct hsk_document *d)
     size_t i, snapshots = 0;
 
     for (unsigned n = 0; n < m->ndisks; n++)
-        json_array_append_new(disks, json_pack("{s:s, s:I, s:s}", "id", m->disks[n].id, "bytes", (json_int_t)m->disks[n].size_bytes,
-                                               "interface", m->disks[n].interface));
-    json_array_foreach(d->versions, i, v)
-        snapshots += strcmp(hsk_json_str(v, "kind", ""), "user") == 0;
-    return json_pack("{s:s, s:s, s:s, s:s?, s:s, s:s?, s:I, s:i, s:o, s:I, s:s?, s:s}", "name", m->name, "uuid", m->uuid, "engine",
-                     d->engine->name, "engine_note", d->engine_note, "state", d->want_run ? "running" : "paused", "text", d->trouble,
-                     "memory", (json_int_t)d->memory_bytes, "cpus", (int)m->ncpus, "disks", disks, "snapshots", (json_int_t)snapshots,
-                     "instance", hsk_doc_instance(d->doc), "path", d->path);
+        json_array_append_new(disks, json_pack("{s:s, s:I, s:s}", "id", m->disks[n].id, "bytes",
+                                               (json_int_t)m->disks[n].size_bytes, "interface",
+                                               m->disks[n].interface));
+    json_array_foreach(d->versions, i, v) snapshots +=
+        strcmp(hsk_json_str(v, "kind", ""), "user") == 0;
+    return json_pack("{s:s, s:s, s:s, s:s?, s:s, s:s?, s:I, s:i, s:o, s:I, s:s?, s:s}", "name",
+                     m->name, "uuid", m->uuid, "engine", d->engine->name, "engine_note",
+                     d->engine_note, "state", d->want_run ? "running" : "paused", "text",
+                     d->trouble, "memory", (json_int_t)d->memory_bytes, "cpus", (int)m->ncpus,
+                     "disks", disks, "snapshots", (json_int_t)snapshots, "instance",
+                     hsk_doc_instance(d->doc), "path", d->path);
 }
 
 void hsk_document_tell_state(struct hsk_document *d)
 {
-    hsk_control_broadcast(d->control, json_pack("{s:s, s:s, s:s?}", "event", "state", "state", d->want_run ? "running" : "paused",
-                                                "text", d->trouble));
+    hsk_control_broadcast(d->control,
+                          json_pack("{s:s, s:s, s:s?}", "event", "state", "state",
+                                    d->want_run ? "running" : "paused", "text", d->trouble));
 }
 
 static bool open_document(struct hsk_document *d, GError **error)
@@ -58,11 +64,14 @@ static bool open_document(struct hsk_document *d, GError **error)
     const struct hsk_manifest *m = hsk_doc_manifest(d->doc);
     if (!m->has_kernel) {
         g_set_error(error, HSK_ERROR, HSK_ERROR_UNSUPPORTED,
-                    "%s has no kernel of its own, and this version cannot boot from a disk yet", d->path);
+                    "%s has no kernel of its own, and this version cannot boot from a disk yet",
+                    d->path);
         return false;
     }
     if (m->ncpus > 1) {
-        g_set_error(error, HSK_ERROR, HSK_ERROR_UNSUPPORTED, "%s wants %u processors, and this version has one per machine", d->path, m->ncpus);
+        g_set_error(error, HSK_ERROR, HSK_ERROR_UNSUPPORTED,
+                    "%s wants %u processors, and this version has one per machine", d->path,
+                    m->ncpus);
         return false;
     }
     d->kernel = hsk_doc_boot_member(d->doc, "boot/kernel", error);
@@ -91,7 +100,8 @@ static bool has_state(struct hsk_document *d, const char *id)
     const json_t *v;
     size_t i;
 
-    json_array_foreach(d->versions, i, v) {
+    json_array_foreach(d->versions, i, v)
+    {
         if (strcmp(hsk_json_str(v, "id", ""), id) == 0)
             return hsk_json_bool(v, "has_state");
     }
@@ -108,7 +118,8 @@ static bool discard_saved(struct hsk_document *d, GError **error)
     if (!hsk_doc_drop(d->doc, id, error))
         return false;
     hsk_document_reload_versions(d);
-    /* A document that cannot be written keeps it there; this computer's store has forgotten it all the same. */
+    /* A document that cannot be written keeps it there; this computer's store has forgotten it all
+     * the same. */
     g_autoptr(GError) unpublished = NULL;
     if (!hsk_doc_publish(d->doc, &unpublished))
         hsk_complain(unpublished->message);
@@ -120,14 +131,17 @@ static const char *state_to_resume(struct hsk_document *d)
 {
     const char *saved = hsk_doc_saved(d->doc);
 
-    if (hsk_json_bool(d->options, "fresh") || hsk_json_bool(d->options, "discard") || !*saved || !has_state(d, saved))
+    if (hsk_json_bool(d->options, "fresh") || hsk_json_bool(d->options, "discard") || !*saved ||
+        !has_state(d, saved))
         return NULL;
     if (g_hash_table_contains(d->foreign, saved)) {
-        hsk_complain("this document was made by somebody else: its running state is not resumed; starting it cold");
+        hsk_complain("this document was made by somebody else: its running state is not resumed; "
+                     "starting it cold");
         return NULL;
     }
     if (strcmp(saved, hsk_doc_current(d->doc)) != 0 || hsk_doc_live_changed(d->doc)) {
-        hsk_complain("the machine was not stopped properly and its disks have changed since it was saved; starting it cold, as after a power cut");
+        hsk_complain("the machine was not stopped properly and its disks have changed since it was "
+                     "saved; starting it cold, as after a power cut");
         return NULL;
     }
     return saved;
@@ -138,15 +152,18 @@ static bool resume(struct hsk_document *d, const char *id, GError **error)
     struct hsk_guest_memory *mem = &d->now.memory;
     struct hsk_version *v = hsk_version_open(d->doc, id, error);
     g_autoptr(GBytes) state = NULL;
-    bool good = v && hsk_guest_memory_init(mem, hsk_version_object_size(v, "ram"), hsk_version_object_size(v, "vram"), error);
+    bool good = v && hsk_guest_memory_init(mem, hsk_version_object_size(v, "ram"),
+                                           hsk_version_object_size(v, "vram"), error);
 
     for (unsigned i = 0; good && i < mem->n; i++)
-        good = hsk_version_fill(v, mem->obj[i]->name, mem->obj[i]->host, mem->obj[i]->size_bytes, error);
+        good = hsk_version_fill(v, mem->obj[i]->name, mem->obj[i]->host, mem->obj[i]->size_bytes,
+                                error);
     if (good)
         state = hsk_version_state(v, error);
     hsk_version_free(v);
     if (!state) {
-        g_prefix_error(error, "the saved state cannot be resumed (\"hva run --fresh\" starts the machine without it): ");
+        g_prefix_error(error, "the saved state cannot be resumed (\"hva run --fresh\" starts the "
+                              "machine without it): ");
         return false;
     }
     d->base_known = true;
@@ -162,7 +179,8 @@ static bool start_machine(struct hsk_document *d, GError **error)
         return false;
     g_autofree char *id = g_strdup(state_to_resume(d));
     if (id && memory && memory != m->memory_bytes) {
-        g_set_error(error, HSK_ERROR, HSK_ERROR_USAGE, "a saved machine keeps its memory; use --fresh with --memory to start it anew");
+        g_set_error(error, HSK_ERROR, HSK_ERROR_USAGE,
+                    "a saved machine keeps its memory; use --fresh with --memory to start it anew");
         return false;
     }
     d->memory_bytes = memory ? memory : m->memory_bytes;
@@ -172,7 +190,8 @@ static bool start_machine(struct hsk_document *d, GError **error)
             d->memory_bytes = d->now.memory.obj[0]->size_bytes;
         return good;
     }
-    return hsk_guest_memory_init(&d->now.memory, d->memory_bytes, m->vram_bytes, error) && hsk_running_start(d, &d->now, NULL, error);
+    return hsk_guest_memory_init(&d->now.memory, d->memory_bytes, m->vram_bytes, error) &&
+           hsk_running_start(d, &d->now, NULL, error);
 }
 
 static void on_leave(void *opaque)
@@ -191,7 +210,10 @@ static bool open_all(struct hsk_document *d, GError **error)
 {
     const char *engine = hsk_json_str(d->options, "engine", "auto");
     const struct hsk_serial_config sc = {
-        .where = hsk_json_str(d->options, "serial", "null"), .consoles = true, .leave = on_leave, .opaque = d,
+        .where = hsk_json_str(d->options, "serial", "null"),
+        .consoles = true,
+        .leave = on_leave,
+        .opaque = d,
     };
 
     d->engine = hsk_engine_pick(strcmp(engine, "kvm") == 0    ? HSK_ENGINE_KVM

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The inside of a keeper that runs a document: shared by document.c (life), machine.c (start and messages of the machine),
- * take.c (versions), revert.c (going back), commands.c (the control socket's commands).
+ * The inside of a keeper that runs a document: shared by document.c (life), machine.c (start and
+ * messages of the machine), take.c (versions), revert.c (going back), commands.c (the control
+ * socket's commands).
  *
- * Threads: main, except job functions (hsk_job). The store's calls other than hsk_disk_* are made by the main thread while no
- * job is under way, or by the job: never both.
+ * Threads: main, except job functions (hsk_job). The store's calls other than hsk_disk_* are made
+ * by the main thread while no job is under way, or by the job: never both.
  */
 #pragma once
 
@@ -13,6 +14,7 @@
 #include "disks.h"
 #include "memory.h"
 #include "serial.h"
+
 #include <snapshots/store.h>
 #include <vmm/engine.h>
 
@@ -23,7 +25,15 @@ struct hsk_running {
     struct hsk_guest_memory memory;
 };
 
-enum hsk_op_kind { HSK_OP_SNAPSHOT, HSK_OP_REVERT, HSK_OP_UNDO, HSK_OP_DROP, HSK_OP_PICTURE, HSK_OP_STOP, HSK_OP_OFF };
+enum hsk_op_kind {
+    HSK_OP_SNAPSHOT,
+    HSK_OP_REVERT,
+    HSK_OP_UNDO,
+    HSK_OP_DROP,
+    HSK_OP_PICTURE,
+    HSK_OP_STOP,
+    HSK_OP_OFF
+};
 
 struct hsk_document;
 
@@ -31,17 +41,17 @@ struct hsk_document;
 struct hsk_op {
     enum hsk_op_kind kind;
     struct hsk_document *d;
-    struct hsk_conn *conn;         /* who waits for the answer, or NULL */
-    json_t *id;                    /* of the request, or NULL */
-    char *arg;                     /* title or version */
+    struct hsk_conn *conn; /* who waits for the answer, or NULL */
+    json_t *id;            /* of the request, or NULL */
+    char *arg;             /* title or version */
     bool wait;
     gint64 started_us;
     double pause_ms, durable_ms;
     /* taking */
     char *title;
     enum hsk_version_kind version_kind;
-    void (*taken)(struct hsk_op *op);       /* main thread, after the commit */
-    bool asked;                    /* the machine was asked to save and has not answered */
+    void (*taken)(struct hsk_op *op); /* main thread, after the commit */
+    bool asked;                       /* the machine was asked to save and has not answered */
     struct hsk_take_point *point;
     struct hsk_staged staged[HSK_MAX_OBJECTS];
     unsigned nstaged;
@@ -71,25 +81,27 @@ struct hsk_document {
     struct hsk_running now;
     GBytes *kernel, *initrd;
     uint64_t memory_bytes;
-    json_t *versions;              /* as in the reply to "log" */
-    bool want_run;                 /* the user wants it to run (not paused) */
-    bool base_known;               /* the dirty bits count from the current version; else all pages may differ */
-    char *trouble;                 /* why it is paused, or NULL */
-    GQueue ops;                    /* of hsk_op: waiting */
-    struct hsk_op *op;             /* under way, or NULL */
-    bool in_job;                   /* a job thread has the store */
+    json_t *versions; /* as in the reply to "log" */
+    bool want_run;    /* the user wants it to run (not paused) */
+    bool base_known;  /* the dirty bits count from the current version; else all pages may differ */
+    char *trouble;    /* why it is paused, or NULL */
+    GQueue ops;       /* of hsk_op: waiting */
+    struct hsk_op *op; /* under way, or NULL */
+    bool in_job;       /* a job thread has the store */
     bool ending;
     int status;
-    GHashTable *foreign;           /* ids of versions that somebody else made */
-    GQueue screenshots;            /* of struct hsk_screenshot (commands.c): who waits for one */
-    GQueue strokes;                /* of struct hsk_stroke (commands.c): keys still to be pressed */
+    GHashTable *foreign; /* ids of versions that somebody else made */
+    GQueue screenshots;  /* of struct hsk_screenshot (commands.c): who waits for one */
+    GQueue strokes;      /* of struct hsk_stroke (commands.c): keys still to be pressed */
     guint strokes_source;
 };
 
 /* ---- machine.c ---- */
 
-/* Starts a process for memory that is in place; state NULL: from power-on. It answers "ready" or "failed". */
-bool hsk_running_start(struct hsk_document *d, struct hsk_running *r, GBytes *state, GError **error);
+/* Starts a process for memory that is in place; state NULL: from power-on. It answers "ready" or
+ * "failed". */
+bool hsk_running_start(struct hsk_document *d, struct hsk_running *r, GBytes *state,
+                       GError **error);
 void hsk_running_clear(struct hsk_running *r);
 extern const struct hsk_child_ops hsk_document_child_ops;
 
@@ -104,9 +116,11 @@ json_t *hsk_document_info(struct hsk_document *d);
 /* ---- ops.c ---- */
 
 /* Queues; takes a reference of conn and id. */
-struct hsk_op *hsk_op_new(struct hsk_document *d, enum hsk_op_kind kind, struct hsk_conn *conn, const json_t *id, const char *arg);
+struct hsk_op *hsk_op_new(struct hsk_document *d, enum hsk_op_kind kind, struct hsk_conn *conn,
+                          const json_t *id, const char *arg);
 void hsk_op_queue(struct hsk_op *op);
-/* The end of the op: answers (fields: reply, taken; error: refusal, cleared) unless it was answered, and starts the next. */
+/* The end of the op: answers (fields: reply, taken; error: refusal, cleared) unless it was
+ * answered, and starts the next. */
 void hsk_op_finish(struct hsk_op *op, json_t *fields);
 void hsk_op_fail(struct hsk_op *op, GError *error);
 /* An op that was not started or will not go on; no answer. */
@@ -118,9 +132,10 @@ void hsk_document_reload_versions(struct hsk_document *d);
 
 /* ---- take.c ---- */
 
-/* Stops the machine, copies what a version needs and commits it; then op->taken. Fails the op otherwise. The machine goes
-   on after the copy if version_kind is USER, else it stays stopped. */
-void hsk_take_start(struct hsk_op *op, enum hsk_version_kind kind, const char *title, void (*taken)(struct hsk_op *op));
+/* Stops the machine, copies what a version needs and commits it; then op->taken. Fails the op
+   otherwise. The machine goes on after the copy if version_kind is USER, else it stays stopped. */
+void hsk_take_start(struct hsk_op *op, enum hsk_version_kind kind, const char *title,
+                    void (*taken)(struct hsk_op *op));
 /* Messages "picture", "save" and "run" of the machine for the op under way. */
 void hsk_take_message(struct hsk_op *op, const char *event, const json_t *body, int fd);
 void hsk_snapshot_start(struct hsk_op *op);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* Versions that came with a document of somebody else's: see foreign.h. One file per document uuid, one id per line. */
+/* Versions that came with a document of somebody else's: see foreign.h. One file per document uuid,
+ * one id per line. */
 #include "foreign.h"
 
 #include <errno.h>
@@ -38,9 +39,11 @@ bool hsk_foreign_store(const char *uuid, GHashTable *ids, GError **error)
     while (g_hash_table_iter_next(&it, &id, NULL))
         g_string_append_printf(text, "%s\n", (const char *)id);
     if (g_mkdir_with_parents(dir, 0700) < 0) {
-        g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED, "cannot make the folder %s: %s", dir, g_strerror(errno));
+        g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED, "cannot make the folder %s: %s", dir,
+                    g_strerror(errno));
         return false;
     }
-    return g_file_set_contents_full(path, text->str, (gssize)text->len, G_FILE_SET_CONTENTS_CONSISTENT | G_FILE_SET_CONTENTS_DURABLE,
+    return g_file_set_contents_full(path, text->str, (gssize)text->len,
+                                    G_FILE_SET_CONTENTS_CONSISTENT | G_FILE_SET_CONTENTS_DURABLE,
                                     0600, error);
 }

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Versions that came with a document of somebody else's. Their running state is not resumed, not even after this user has
- * written the document again: the list is kept beside the instances. Thread: main.
+ * Versions that came with a document of somebody else's. Their running state is not resumed, not
+ * even after this user has written the document again: the list is kept beside the instances.
+ * Thread: main.
  */
 #pragma once
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* The keeper's ways of being started; options is the JSON object that hva made of its command line. Return the exit status. */
+/* The keeper's ways of being started; options is the JSON object that hva made of its command line.
+ * Return the exit status. */
 #pragma once
 
 #include <jansson.h>

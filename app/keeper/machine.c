@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The machine process of a document: start, and what it says. A message of a process that is not the current one belongs
- * to a revert under way (revert.c). Thread: main.
+ * The machine process of a document: start, and what it says. A message of a process that is not
+ * the current one belongs to a revert under way (revert.c). Thread: main.
  */
+#include "common/values.h"
 #include "document.h"
 
-#include "common/values.h"
 #include <errno.h>
 #include <stdio.h>
 
@@ -22,7 +22,8 @@ static bool give_bytes(struct hsk_child *c, const char *name, GBytes *bytes, GEr
         return false;
     int r = hsk_pwrite_all(fd, data, n, 0);
     if (r < 0) {
-        g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED, "there is not enough memory for the %s: %s", name, g_strerror(-r));
+        g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED, "there is not enough memory for the %s: %s",
+                    name, g_strerror(-r));
         return false;
     }
     hsk_child_give(c, name, fd);
@@ -35,12 +36,15 @@ static json_t *config_message(struct hsk_document *d, const struct hsk_running *
     json_t *disks = json_array();
 
     for (unsigned i = 0; i < m->ndisks; i++)
-        json_array_append_new(disks, json_pack("{s:s, s:b, s:I}", "serial", m->disks[i].id, "readonly", 0, "bytes",
-                                               (json_int_t)m->disks[i].size_bytes));
-    return json_pack("{s:s, s:s, s:s?, s:i, s:I, s:I, s:s, s:s?, s:s, s:o}", "cmd", "config", "engine", d->engine->name, "cpu",
-                     m->cpu, "ncpus", (int)m->ncpus, "memory", (json_int_t)r->memory.obj[0]->size_bytes, "vram",
-                     (json_int_t)(r->memory.n > 1 ? r->memory.obj[1]->size_bytes : 0), "on_reset", "reset", "append", m->cmdline,
-                     "kernel_name", "the document's kernel", "disks", disks);
+        json_array_append_new(disks,
+                              json_pack("{s:s, s:b, s:I}", "serial", m->disks[i].id, "readonly", 0,
+                                        "bytes", (json_int_t)m->disks[i].size_bytes));
+    return json_pack("{s:s, s:s, s:s?, s:i, s:I, s:I, s:s, s:s?, s:s, s:o}", "cmd", "config",
+                     "engine", d->engine->name, "cpu", m->cpu, "ncpus", (int)m->ncpus, "memory",
+                     (json_int_t)r->memory.obj[0]->size_bytes, "vram",
+                     (json_int_t)(r->memory.n > 1 ? r->memory.obj[1]->size_bytes : 0), "on_reset",
+                     "reset", "append", m->cmdline, "kernel_name", "the document's kernel", "disks",
+                     disks);
 }
 
 bool hsk_running_start(struct hsk_document *d, struct hsk_running *r, GBytes *state, GError **error)
@@ -49,7 +53,8 @@ bool hsk_running_start(struct hsk_document *d, struct hsk_running *r, GBytes *st
     if (!r->child)
         return false;
     hsk_guest_memory_give(&r->memory, r->child);
-    if (!give_bytes(r->child, "kernel", d->kernel, error) || !give_bytes(r->child, "initrd", d->initrd, error) ||
+    if (!give_bytes(r->child, "kernel", d->kernel, error) ||
+        !give_bytes(r->child, "initrd", d->initrd, error) ||
         !give_bytes(r->child, "state", state, error))
         return false;
     r->disks = hsk_disk_service_new(d->doc, r->child, error);
@@ -85,13 +90,16 @@ static void disk_trouble(struct hsk_document *d, const json_t *body)
     int64_t disk = hsk_json_int(body, "disk", -1), err = hsk_json_int(body, "errno", EIO);
     const struct hsk_manifest *m = hsk_doc_manifest(d->doc);
     const char *id = disk >= 0 && disk < m->ndisks ? m->disks[disk].id : "?";
-    const char *known = disk >= 0 && disk < m->ndisks ? hsk_disk_error(hsk_doc_disk(d->doc, (unsigned)disk)) : NULL;
+    const char *known =
+        disk >= 0 && disk < m->ndisks ? hsk_disk_error(hsk_doc_disk(d->doc, (unsigned)disk)) : NULL;
     g_autofree char *text = NULL;
 
     if (err == ENOSPC || err == EDQUOT)
-        text = g_strdup_printf("the computer's disk is full, so the machine is paused and nothing is lost; free some space, then resume it");
+        text = g_strdup_printf("the computer's disk is full, so the machine is paused and nothing "
+                               "is lost; free some space, then resume it");
     else
-        text = g_strdup_printf("the machine is paused, because its disk \"%s\" cannot be used: %s", id, known ? known : g_strerror((int)err));
+        text = g_strdup_printf("the machine is paused, because its disk \"%s\" cannot be used: %s",
+                               id, known ? known : g_strerror((int)err));
     pause_with(d, text);
 }
 
@@ -146,17 +154,21 @@ static void ended(void *opaque, struct hsk_child *c, const char *how)
         return;
     const json_t *last = NULL, *v;
     size_t i;
-    json_array_foreach(d->versions, i, v) {
+    json_array_foreach(d->versions, i, v)
+    {
         if (strcmp(hsk_json_str(v, "kind", ""), "user") == 0)
             last = v;
     }
-    g_autofree char *text =
-        last ? g_strdup_printf("the machine process %s; everything saved is kept, and the newest snapshot is \"%s\"", how,
-                               hsk_json_str(last, "title", ""))
-             : g_strdup_printf("the machine process %s; its disks are kept, but it has no snapshot to go back to", how);
+    g_autofree char *text = last ? g_strdup_printf("the machine process %s; everything saved is "
+                                                   "kept, and the newest snapshot is \"%s\"",
+                                                   how, hsk_json_str(last, "title", ""))
+                                 : g_strdup_printf("the machine process %s; its disks are kept, "
+                                                   "but it has no snapshot to go back to",
+                                                   how);
     hsk_complain(text);
     hsk_screenshots_refuse(d, text);
-    hsk_control_broadcast(d->control, json_pack("{s:s, s:s}", "event", "machine-died", "text", text));
+    hsk_control_broadcast(d->control,
+                          json_pack("{s:s, s:s}", "event", "machine-died", "text", text));
     hsk_document_end(d, 1);
 }
 

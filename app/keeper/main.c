@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * hva-keeper: what stands behind one machine. `hva` and the window start it as "hva-keeper MODE OPTIONS", where OPTIONS is
- * one JSON object (hva/boot.c, hva/run.c make it): a private interface, checked there, so a wrong value here is only refused.
+ * hva-keeper: what stands behind one machine. `hva` and the window start it as "hva-keeper MODE
+ * OPTIONS", where OPTIONS is one JSON object (hva/boot.c, hva/run.c make it): a private interface,
+ * checked there, so a wrong value here is only refused.
  *
  * Thread: main. Missing on purpose: parsing of a command line for people.
  */
+#include "common/values.h"
 #include "keeper.h"
 
-#include "common/values.h"
 #include <signal.h>
 #include <stdio.h>
 
@@ -22,7 +23,8 @@ int main(int argc, char **argv)
     else if (json_is_object(options) && strcmp(argv[1], "run") == 0)
         status = hsk_keeper_run(options);
     else
-        fprintf(stderr, "hva-keeper is started by hva and haversack; use \"hva run\" or \"hva boot\"\n");
+        fprintf(stderr,
+                "hva-keeper is started by hva and haversack; use \"hva run\" or \"hva boot\"\n");
     json_decref(options);
     return status;
 }

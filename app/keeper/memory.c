@@ -5,7 +5,8 @@
 #include <errno.h>
 #include <sys/mman.h>
 
-bool hsk_guest_memory_init(struct hsk_guest_memory *m, uint64_t ram_bytes, uint64_t vram_bytes, GError **error)
+bool hsk_guest_memory_init(struct hsk_guest_memory *m, uint64_t ram_bytes, uint64_t vram_bytes,
+                           GError **error)
 {
     *m = (struct hsk_guest_memory){0};
     m->obj[0] = hsk_memobj_new("ram", ram_bytes, error);
@@ -42,7 +43,8 @@ void hsk_guest_memory_give(const struct hsk_guest_memory *m, struct hsk_child *c
 static bool no_memory(uint64_t bytes, GError **error)
 {
     g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED,
-                "there is not enough memory to hold %" G_GUINT64_FORMAT " MiB of the machine until they are stored; close something and try again",
+                "there is not enough memory to hold %" G_GUINT64_FORMAT
+                " MiB of the machine until they are stored; close something and try again",
                 bytes >> 20);
     return false;
 }
@@ -51,7 +53,8 @@ static bool map_pages(struct hsk_staged *s, uint64_t bytes, GError **error)
 {
     if (!bytes)
         return true;
-    void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
+                   -1, 0);
     if (p == MAP_FAILED)
         return no_memory(bytes, error);
     s->pages = p;

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Operations that need the store, one at a time: the queue, their answers, and the job thread. Thread: main, but for job functions.
+ * Operations that need the store, one at a time: the queue, their answers, and the job thread.
+ * Thread: main, but for job functions.
  */
-#include "document.h"
-
 #include "common/values.h"
+#include "document.h"
 
 struct job {
     struct hsk_op *op;
@@ -12,7 +12,8 @@ struct job {
     void (*done)(struct hsk_op *op);
 };
 
-struct hsk_op *hsk_op_new(struct hsk_document *d, enum hsk_op_kind kind, struct hsk_conn *conn, const json_t *id, const char *arg)
+struct hsk_op *hsk_op_new(struct hsk_document *d, enum hsk_op_kind kind, struct hsk_conn *conn,
+                          const json_t *id, const char *arg)
 {
     struct hsk_op *op = g_new0(struct hsk_op, 1);
 
@@ -71,7 +72,8 @@ static void picture_done(struct hsk_op *op)
     gsize n = 0;
 
     if (!op->data) {
-        hsk_op_fail(op, e ? e : g_error_new(HSK_ERROR, HSK_ERROR_NOT_FOUND, "that version has no picture"));
+        hsk_op_fail(
+            op, e ? e : g_error_new(HSK_ERROR, HSK_ERROR_NOT_FOUND, "that version has no picture"));
         return;
     }
     const void *data = g_bytes_get_data(op->data, &n);
@@ -199,7 +201,9 @@ void hsk_op_job(struct hsk_op *op, void (*fn)(struct hsk_op *op), void (*done)(s
 void hsk_document_reload_versions(struct hsk_document *d)
 {
     static const char *const kinds[] = {
-        [HSK_VERSION_USER] = "user", [HSK_VERSION_SAVED] = "saved", [HSK_VERSION_BEFORE_REVERT] = "before-revert",
+        [HSK_VERSION_USER] = "user",
+        [HSK_VERSION_SAVED] = "saved",
+        [HSK_VERSION_BEFORE_REVERT] = "before-revert",
         [HSK_VERSION_AUTO] = "auto",
     };
     g_autoptr(GError) error = NULL;
@@ -210,9 +214,10 @@ void hsk_document_reload_versions(struct hsk_document *d)
         hsk_complain(error->message);
     for (struct hsk_version_info *v = list; v; v = v->next) {
         g_autofree char *title = g_utf8_make_valid(v->title ? v->title : "", -1);
-        json_array_append_new(out, json_pack("{s:s, s:s, s:s, s:I, s:s, s:I, s:b}", "id", v->id, "parent", v->parent, "title", title,
-                                             "time", (json_int_t)v->time, "kind", kinds[v->kind], "bytes", (json_int_t)v->bytes,
-                                             "has_state", v->has_state));
+        json_array_append_new(out, json_pack("{s:s, s:s, s:s, s:I, s:s, s:I, s:b}", "id", v->id,
+                                             "parent", v->parent, "title", title, "time",
+                                             (json_int_t)v->time, "kind", kinds[v->kind], "bytes",
+                                             (json_int_t)v->bytes, "has_state", v->has_state));
     }
     hsk_version_info_free(list);
     json_decref(d->versions);

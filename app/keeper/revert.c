@@ -1,17 +1,17 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Going back to a version of a running machine. The present is parked first as a version of kind "before-revert" (undo goes
- * to it, and a second undo to the one that the first undo made). Then a new machine is built beside the stopped old one;
- * only when it stands complete do the disks change over and the old one ends. Whatever fails, the old one goes on.
+ * Going back to a version of a running machine. The present is parked first as a version of kind
+ * "before-revert" (undo goes to it, and a second undo to the one that the first undo made). Then a
+ * new machine is built beside the stopped old one; only when it stands complete do the disks change
+ * over and the old one ends. Whatever fails, the old one goes on.
  *
- *   take BEFORE_REVERT -> job: open, fill fresh memory -> start process, load -> "ready" -> job: disks continue from the
- *   version -> swap, run -> answer -> job: publish
+ *   take BEFORE_REVERT -> job: open, fill fresh memory -> start process, load -> "ready" -> job:
+ * disks continue from the version -> swap, run -> answer -> job: publish
  *
  * Thread: main, but for the job functions.
  */
-#include "document.h"
-
 #include "common/values.h"
+#include "document.h"
 
 #define KEPT_BEFORE_REVERT 5
 
@@ -53,7 +53,8 @@ static char *undo_target(struct hsk_version_info *list, GError **error)
             last = v;
     }
     if (!last)
-        g_set_error(error, HSK_ERROR, HSK_ERROR_NOT_FOUND, "there is nothing to undo: this machine was never reverted");
+        g_set_error(error, HSK_ERROR, HSK_ERROR_NOT_FOUND,
+                    "there is nothing to undo: this machine was never reverted");
     return last ? g_strdup(last->id) : NULL;
 }
 
@@ -74,17 +75,24 @@ static bool find_target(struct hsk_op *op, GError **error)
     if (v)
         op->target_title = g_strdup(v->title);
     if (v && !v->has_state) {
-        g_set_error(error, HSK_ERROR, HSK_ERROR_UNSUPPORTED, "\"%s\" holds only disks, no running machine, so one cannot go back to it while the machine runs", v->title);
+        g_set_error(error, HSK_ERROR, HSK_ERROR_UNSUPPORTED,
+                    "\"%s\" holds only disks, no running machine, so one cannot go back to it "
+                    "while the machine runs",
+                    v->title);
     } else if (v && g_hash_table_contains(d->foreign, v->id)) {
-        g_set_error(error, HSK_ERROR, HSK_ERROR_UNTRUSTED, "\"%s\" was made by somebody else, so its running state is not resumed", v->title);
+        g_set_error(error, HSK_ERROR, HSK_ERROR_UNTRUSTED,
+                    "\"%s\" was made by somebody else, so its running state is not resumed",
+                    v->title);
     } else if (op->target && !v) {
-        g_set_error(error, HSK_ERROR, HSK_ERROR_NOT_FOUND, "the snapshot %s is not there any more", op->target);
+        g_set_error(error, HSK_ERROR, HSK_ERROR_NOT_FOUND, "the snapshot %s is not there any more",
+                    op->target);
     }
     hsk_version_info_free(list);
     return !*error;
 }
 
-/* Keeps the last five of what was parked; never the one to go to, nor the one that the present comes from. */
+/* Keeps the last five of what was parked; never the one to go to, nor the one that the present
+ * comes from. */
 static void prune(struct hsk_op *op)
 {
     g_autoptr(GError) error = NULL;
@@ -94,7 +102,8 @@ static void prune(struct hsk_op *op)
     for (struct hsk_version_info *v = list; v; v = v->next)
         n += v->kind == HSK_VERSION_BEFORE_REVERT;
     for (struct hsk_version_info *v = list; v && n > KEPT_BEFORE_REVERT; v = v->next) {
-        if (v->kind != HSK_VERSION_BEFORE_REVERT || strcmp(v->id, op->target) == 0 || strcmp(v->id, hsk_doc_current(op->d->doc)) == 0)
+        if (v->kind != HSK_VERSION_BEFORE_REVERT || strcmp(v->id, op->target) == 0 ||
+            strcmp(v->id, hsk_doc_current(op->d->doc)) == 0)
             continue;
         n--;
         if (!hsk_doc_drop(op->d->doc, v->id, &error)) {
@@ -110,11 +119,13 @@ static void build_job(struct hsk_op *op)
     struct hsk_guest_memory *mem = &op->next.memory;
 
     op->version = hsk_version_open(op->d->doc, op->target, &op->error);
-    if (!op->version || !hsk_guest_memory_init(mem, hsk_version_object_size(op->version, "ram"),
-                                               hsk_version_object_size(op->version, "vram"), &op->error))
+    if (!op->version ||
+        !hsk_guest_memory_init(mem, hsk_version_object_size(op->version, "ram"),
+                               hsk_version_object_size(op->version, "vram"), &op->error))
         return;
     for (unsigned i = 0; i < mem->n; i++) {
-        if (!hsk_version_fill(op->version, mem->obj[i]->name, mem->obj[i]->host, mem->obj[i]->size_bytes, &op->error))
+        if (!hsk_version_fill(op->version, mem->obj[i]->name, mem->obj[i]->host,
+                              mem->obj[i]->size_bytes, &op->error))
             return;
     }
     op->next_state = hsk_version_state(op->version, &op->error);
@@ -183,11 +194,14 @@ static void disks_changed(struct hsk_op *op)
     hsk_child_tell(d->now.child, "run");
     op->pause_ms = (double)(g_get_monotonic_time() - op->started_us) / 1000;
     hsk_document_reload_versions(d);
-    hsk_control_broadcast(d->control, json_pack("{s:s, s:s, s:s, s:b}", "event", "reverted", "to", op->target, "title",
-                                                op->target_title, "undo", op->kind == HSK_OP_UNDO));
+    hsk_control_broadcast(d->control,
+                          json_pack("{s:s, s:s, s:s, s:b}", "event", "reverted", "to", op->target,
+                                    "title", op->target_title, "undo", op->kind == HSK_OP_UNDO));
     hsk_document_tell_state(d);
     if (op->conn)
-        hsk_conn_reply(op->conn, op->id, json_pack("{s:s, s:s, s:f}", "to", op->target, "title", op->target_title, "pause_ms", op->pause_ms));
+        hsk_conn_reply(op->conn, op->id,
+                       json_pack("{s:s, s:s, s:f}", "to", op->target, "title", op->target_title,
+                                 "pause_ms", op->pause_ms));
     op->answered = true;
     hsk_op_job(op, publish_job, published);
 }
@@ -199,8 +213,10 @@ void hsk_revert_message(struct hsk_op *op, const char *event, const json_t *body
     if (strcmp(event, "ready") == 0 && !op->d->in_job)
         hsk_op_job(op, change_disks_job, disks_changed);
     else if (strcmp(event, "failed") == 0 && !op->d->in_job)
-        give_up(op, g_error_new(HSK_ERROR, HSK_ERROR_FAILED, "\"%s\" could not be resumed (%s); the machine goes on as it was",
+        give_up(op, g_error_new(HSK_ERROR, HSK_ERROR_FAILED,
+                                "\"%s\" could not be resumed (%s); the machine goes on as it was",
                                 op->target_title, text));
     else if (strcmp(event, "ended") == 0 && !op->d->in_job)
-        give_up(op, g_error_new(HSK_ERROR, HSK_ERROR_FAILED, "the new machine process %s; the machine goes on as it was", text));
+        give_up(op, g_error_new(HSK_ERROR, HSK_ERROR_FAILED,
+                                "the new machine process %s; the machine goes on as it was", text));
 }

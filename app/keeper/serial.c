@@ -14,16 +14,16 @@
 
 struct hsk_serial {
     struct hsk_serial_config cfg;
-    int in_fd, out_fd;        /* the machine's ends */
-    int out;                  /* where the relay's output goes: a dup of stdout, a file, or -1 */
+    int in_fd, out_fd; /* the machine's ends */
+    int out;           /* where the relay's output goes: a dup of stdout, a file, or -1 */
     bool terminal, escaped;
-    struct termios saved;     /* terminal only */
-    int relay;                /* our end of the relay, or -1 */
+    struct termios saved; /* terminal only */
+    int relay;            /* our end of the relay, or -1 */
     guint relay_source, out_source, stdin_source;
-    GByteArray *pending;      /* read from the machine, not yet taken by out */
-    GRegex *pattern;          /* NULL: none, or seen */
+    GByteArray *pending; /* read from the machine, not yet taken by out */
+    GRegex *pattern;     /* NULL: none, or seen */
     GString *window;
-    GList *consoles;          /* struct console */
+    GList *consoles; /* struct console */
 };
 
 struct console {
@@ -47,7 +47,8 @@ static void look_for_pattern(struct hsk_serial *s, const uint8_t *buf, size_t le
     }
 }
 
-/* Writes what goes without blocking: after POLLOUT a pipe or terminal takes a small piece. false: it would block. */
+/* Writes what goes without blocking: after POLLOUT a pipe or terminal takes a small piece. false:
+ * it would block. */
 static bool write_some(struct hsk_serial *s)
 {
     while (s->pending->len) {
@@ -191,7 +192,8 @@ static bool start_relay(struct hsk_serial *s, GError **error)
     int pair[2];
 
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) < 0) {
-        g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED, "cannot make a serial line: %s", g_strerror(errno));
+        g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED, "cannot make a serial line: %s",
+                    g_strerror(errno));
         return false;
     }
     s->relay = pair[0];
@@ -210,7 +212,8 @@ static void make_raw(struct hsk_serial *s)
     tcsetattr(STDIN_FILENO, TCSADRAIN, &raw);
 }
 
-/* Descriptors for the machine itself: fresh file descriptions, so that its non-blocking mode stays its own. */
+/* Descriptors for the machine itself: fresh file descriptions, so that its non-blocking mode stays
+ * its own. */
 static void direct_stdio(struct hsk_serial *s, mode_t in_mode)
 {
     if (S_ISFIFO(in_mode))
@@ -228,7 +231,8 @@ static bool setup_stdio(struct hsk_serial *s, GError **error)
     bool have_in = fstat(STDIN_FILENO, &in) == 0;
 
     s->terminal = isatty(STDIN_FILENO) && tcgetattr(STDIN_FILENO, &s->saved) == 0;
-    /* /dev/null and other devices have nothing to say; a file cannot be waited for by the machine's loop. */
+    /* /dev/null and other devices have nothing to say; a file cannot be waited for by the machine's
+     * loop. */
     bool needs_relay = s->cfg.pattern || s->cfg.consoles || s->terminal || isatty(STDOUT_FILENO) ||
                        (have_in && (S_ISREG(in.st_mode) || S_ISSOCK(in.st_mode)));
     if (!needs_relay) {
@@ -238,7 +242,8 @@ static bool setup_stdio(struct hsk_serial *s, GError **error)
     if (!start_relay(s, error))
         return false;
     s->out = fcntl(STDOUT_FILENO, F_DUPFD_CLOEXEC, 3);
-    if (s->terminal || (have_in && (S_ISREG(in.st_mode) || S_ISFIFO(in.st_mode) || S_ISSOCK(in.st_mode))))
+    if (s->terminal ||
+        (have_in && (S_ISREG(in.st_mode) || S_ISFIFO(in.st_mode) || S_ISSOCK(in.st_mode))))
         s->stdin_source = g_unix_fd_add(STDIN_FILENO, G_IO_IN | G_IO_HUP, stdin_readable, s);
     if (s->terminal)
         make_raw(s);
@@ -248,9 +253,11 @@ static bool setup_stdio(struct hsk_serial *s, GError **error)
 static bool setup(struct hsk_serial *s, GError **error)
 {
     if (s->cfg.pattern) {
-        s->pattern = g_regex_new(s->cfg.pattern, G_REGEX_RAW | G_REGEX_MULTILINE | G_REGEX_OPTIMIZE, 0, NULL);
+        s->pattern = g_regex_new(s->cfg.pattern, G_REGEX_RAW | G_REGEX_MULTILINE | G_REGEX_OPTIMIZE,
+                                 0, NULL);
         if (!s->pattern) {
-            g_set_error(error, HSK_ERROR, HSK_ERROR_USAGE, "--exit-on: \"%s\" is no regular expression", s->cfg.pattern);
+            g_set_error(error, HSK_ERROR, HSK_ERROR_USAGE,
+                        "--exit-on: \"%s\" is no regular expression", s->cfg.pattern);
             return false;
         }
         s->window = g_string_new(NULL);
@@ -260,7 +267,8 @@ static bool setup(struct hsk_serial *s, GError **error)
     bool null = strcmp(s->cfg.where, "null") == 0;
     int fd = null ? -1 : open(s->cfg.where, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
     if (!null && fd < 0) {
-        g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED, "cannot write the serial output to %s: %s", s->cfg.where, g_strerror(errno));
+        g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED, "cannot write the serial output to %s: %s",
+                    s->cfg.where, g_strerror(errno));
         return false;
     }
     if (!s->pattern && !s->cfg.consoles) {
@@ -310,7 +318,8 @@ void hsk_serial_free(struct hsk_serial *s)
         s->cfg.seen = NULL;
         g_clear_pointer(&s->pattern, g_regex_unref);
         hsk_serial_drain(s);
-        /* A reader that is merely slow gets the last words too; one that is stuck does not hold us for ever. */
+        /* A reader that is merely slow gets the last words too; one that is stuck does not hold us
+         * for ever. */
         for (unsigned i = 0; i < 20 && !write_some(s); i++) {
             struct pollfd p = {.fd = s->out, .events = POLLOUT};
             poll(&p, 1, 50);

@@ -1,18 +1,19 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Taking versions of a running machine: stop, copy, go on, store (stop-and-copy; the format needs nothing else).
+ * Taking versions of a running machine: stop, copy, go on, store (stop-and-copy; the format needs
+ * nothing else).
  *
- *   save -> machine stops and answers with its state -> dirty pages and disks' position are copied -> (USER: dirty bits
- *   cleared, run) -> job: commit -> answer -> job: publish into the .hva
+ *   save -> machine stops and answers with its state -> dirty pages and disks' position are copied
+ * -> (USER: dirty bits cleared, run) -> job: commit -> answer -> job: publish into the .hva
  *
- * The dirty bits count from the current version. They are cleared only for a version that will become current, and
- * base_known is false from then until its commit has succeeded: if it fails, the next take copies everything.
+ * The dirty bits count from the current version. They are cleared only for a version that will
+ * become current, and base_known is false from then until its commit has succeeded: if it fails,
+ * the next take copies everything.
  *
  * Thread: main, but for the job functions.
  */
-#include "document.h"
-
 #include "common/values.h"
+#include "document.h"
 
 void hsk_take_clear(struct hsk_op *op)
 {
@@ -41,19 +42,25 @@ static void commit_job(struct hsk_op *op)
     struct hsk_version_object objects[HSK_MAX_OBJECTS];
     gsize state_bytes = 0, picture_bytes = 0;
     struct hsk_take take = {
-        .title = op->title, .kind = op->version_kind, .engine = op->d->engine->name, .cpu = hsk_doc_manifest(op->d->doc)->cpu,
-        .objects = objects, .nobjects = op->nstaged,
+        .title = op->title,
+        .kind = op->version_kind,
+        .engine = op->d->engine->name,
+        .cpu = hsk_doc_manifest(op->d->doc)->cpu,
+        .objects = objects,
+        .nobjects = op->nstaged,
     };
 
     for (unsigned i = 0; i < op->nstaged; i++) {
         const struct hsk_staged *s = &op->staged[i];
-        objects[i] = (struct hsk_version_object){.name = s->name, .size_bytes = s->size_bytes, .dirty = s->dirty, .pages = s->pages};
+        objects[i] = (struct hsk_version_object){
+            .name = s->name, .size_bytes = s->size_bytes, .dirty = s->dirty, .pages = s->pages};
     }
     take.state = op->state ? g_bytes_get_data(op->state, &state_bytes) : NULL;
     take.state_bytes = state_bytes;
     take.picture_png = op->picture ? g_bytes_get_data(op->picture, &picture_bytes) : NULL;
     take.picture_bytes = picture_bytes;
-    hsk_version_commit(op->d->doc, g_steal_pointer(&op->point), &take, op->new_id, &op->bytes_added, &op->error);
+    hsk_version_commit(op->d->doc, g_steal_pointer(&op->point), &take, op->new_id, &op->bytes_added,
+                       &op->error);
 }
 
 static void committed(struct hsk_op *op)
@@ -107,7 +114,8 @@ static void copy(struct hsk_op *op)
     }
 }
 
-void hsk_take_start(struct hsk_op *op, enum hsk_version_kind kind, const char *title, void (*taken)(struct hsk_op *op))
+void hsk_take_start(struct hsk_op *op, enum hsk_version_kind kind, const char *title,
+                    void (*taken)(struct hsk_op *op))
 {
     GError *error = NULL;
 
@@ -155,8 +163,9 @@ static void publish_job(struct hsk_op *op)
 
 static json_t *snapshot_fields(const struct hsk_op *op)
 {
-    return json_pack("{s:s, s:s, s:f, s:f, s:I}", "version", op->new_id, "title", op->title, "pause_ms", op->pause_ms, "durable_ms",
-                     op->durable_ms, "bytes_added", (json_int_t)op->bytes_added);
+    return json_pack("{s:s, s:s, s:f, s:f, s:I}", "version", op->new_id, "title", op->title,
+                     "pause_ms", op->pause_ms, "durable_ms", op->durable_ms, "bytes_added",
+                     (json_int_t)op->bytes_added);
 }
 
 /* The instance has it already; a document that cannot be written now gets it the next time. */
@@ -173,8 +182,8 @@ static void snapshot_taken(struct hsk_op *op)
     struct hsk_document *d = op->d;
 
     hsk_document_reload_versions(d);
-    hsk_control_broadcast(d->control, json_pack("{s:s, s:s, s:s, s:b}", "event", "snapshot", "id", op->new_id, "title", op->title,
-                                                "durable", 1));
+    hsk_control_broadcast(d->control, json_pack("{s:s, s:s, s:s, s:b}", "event", "snapshot", "id",
+                                                op->new_id, "title", op->title, "durable", 1));
     if (!op->wait && op->conn) {
         hsk_conn_reply(op->conn, op->id, snapshot_fields(op));
         op->answered = true;
@@ -201,7 +210,8 @@ static void tidy_job(struct hsk_op *op)
     struct hsk_version_info *list = hsk_doc_versions(op->d->doc, &error);
 
     for (struct hsk_version_info *v = list; v; v = v->next) {
-        if (v->kind == HSK_VERSION_SAVED && strcmp(v->id, op->new_id) != 0 && !hsk_doc_drop(op->d->doc, v->id, &error)) {
+        if (v->kind == HSK_VERSION_SAVED && strcmp(v->id, op->new_id) != 0 &&
+            !hsk_doc_drop(op->d->doc, v->id, &error)) {
             hsk_complain(error->message);
             g_clear_error(&error);
         }
@@ -216,7 +226,9 @@ static void tidied(struct hsk_op *op)
     g_autofree char *text = NULL;
 
     if (op->error) {
-        text = g_strdup_printf("everything is saved in this computer's own store, but not in the document: %s", op->error->message);
+        text = g_strdup_printf(
+            "everything is saved in this computer's own store, but not in the document: %s",
+            op->error->message);
         hsk_complain(text);
     }
     g_clear_error(&op->error);

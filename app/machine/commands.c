@@ -3,12 +3,12 @@
  * What the keeper can ask of the machine, and what the machine reports. Commands:
  *   run, stop, quit         answered by the same word in "event" when done
  *   reset, power            not answered
- *   save                    stops; answers "picture" (PNG in the descriptor; left out without a display), then "save"
- *                           (state in the descriptor, its size in "bytes"; or "text": why not). The attributes tell dirty pages.
- *   clear-dirty             after the keeper has copied the dirty pages; stopped; not answered
- *   screenshot              answers "screenshot" with the picture in the descriptor, or with "text": why not
- *   display                 a window's connected socket in the descriptor
- *   key {code, down}, pointer {x, y, buttons}: input; x and y in pixels of the picture
+ *   save                    stops; answers "picture" (PNG in the descriptor; left out without a
+ * display), then "save" (state in the descriptor, its size in "bytes"; or "text": why not). The
+ * attributes tell dirty pages. clear-dirty             after the keeper has copied the dirty pages;
+ * stopped; not answered screenshot              answers "screenshot" with the picture in the
+ * descriptor, or with "text": why not display                 a window's connected socket in the
+ * descriptor key {code, down}, pointer {x, y, buttons}: input; x and y in pixels of the picture
  *
  * Thread: loop thread.
  */
@@ -73,7 +73,10 @@ void hsk_runner_event(void *opaque, enum hsk_event_kind kind, uint64_t value, co
         break;
     case HSK_EVENT_DEBUG_EXIT:
         stop(r);
-        hsk_runner_tell(r, json_pack("{s:s, s:I}", "event", "debug-exit", "value", (json_int_t)(value & 0xffffffff)), -1);
+        hsk_runner_tell(r,
+                        json_pack("{s:s, s:I}", "event", "debug-exit", "value",
+                                  (json_int_t)(value & 0xffffffff)),
+                        -1);
         break;
     case HSK_EVENT_ERROR:
         stop(r);
@@ -93,7 +96,9 @@ void hsk_runner_disk_trouble(void *opaque, unsigned disk, int err)
     struct hsk_runner *r = opaque;
 
     stop(r);
-    hsk_runner_tell(r, json_pack("{s:s, s:i, s:i}", "event", "disk-trouble", "disk", (int)disk, "errno", -err), -1);
+    hsk_runner_tell(
+        r, json_pack("{s:s, s:i, s:i}", "event", "disk-trouble", "disk", (int)disk, "errno", -err),
+        -1);
 }
 
 /* Sends contents by descriptor; if that cannot be, a sentence in their place. */
@@ -107,7 +112,9 @@ static void tell_bytes(struct hsk_runner *r, const char *event, GBytes *bytes)
     if (fd >= 0 && hsk_pwrite_all(fd, data, n, 0) == 0)
         hsk_runner_tell(r, json_pack("{s:s, s:I}", "event", event, "bytes", (json_int_t)n), fd);
     else
-        hsk_runner_tell_text(r, event, error ? error->message : "there is not enough memory for the machine's state");
+        hsk_runner_tell_text(r, event,
+                             error ? error->message
+                                   : "there is not enough memory for the machine's state");
 }
 
 static void cmd_run(struct hsk_runner *r, struct hsk_wire_msg *msg)
@@ -128,7 +135,8 @@ static void cmd_save(struct hsk_runner *r, struct hsk_wire_msg *msg)
 
     stop(r);
     if (r->disks && hsk_keeper_disks_parked(r->disks)) {
-        hsk_runner_tell_text(r, "save", "a disk request is waiting; clear the trouble and resume the machine first");
+        hsk_runner_tell_text(
+            r, "save", "a disk request is waiting; clear the trouble and resume the machine first");
         return;
     }
     e->ops->dirty_sync(e);
@@ -187,7 +195,8 @@ static void cmd_pointer(struct hsk_runner *r, struct hsk_wire_msg *msg)
         return;
     int64_t x = CLAMP(hsk_json_int(msg->body, "x", 0), 0, (int64_t)so.width - 1);
     int64_t y = CLAMP(hsk_json_int(msg->body, "y", 0), 0, (int64_t)so.height - 1);
-    in->pointer_abs(in, (uint16_t)(x * 32767 / MAX(so.width - 1, 1)), (uint16_t)(y * 32767 / MAX(so.height - 1, 1)),
+    in->pointer_abs(in, (uint16_t)(x * 32767 / MAX(so.width - 1, 1)),
+                    (uint16_t)(y * 32767 / MAX(so.height - 1, 1)),
                     (uint8_t)(hsk_json_int(msg->body, "buttons", 0) & 7));
 }
 
@@ -217,9 +226,12 @@ void hsk_runner_command(struct hsk_runner *r, struct hsk_wire_msg *msg)
         const char *name;
         void (*fn)(struct hsk_runner *r, struct hsk_wire_msg *msg);
     } table[] = {
-        {"run", cmd_run},         {"stop", cmd_stop},   {"save", cmd_save},       {"clear-dirty", cmd_clear_dirty},
-        {"reset", cmd_reset},     {"power", cmd_power}, {"display", cmd_display}, {"screenshot", cmd_screenshot},
-        {"key", cmd_key},         {"pointer", cmd_pointer}, {"quit", cmd_quit},
+        {"run", cmd_run},         {"stop", cmd_stop},
+        {"save", cmd_save},       {"clear-dirty", cmd_clear_dirty},
+        {"reset", cmd_reset},     {"power", cmd_power},
+        {"display", cmd_display}, {"screenshot", cmd_screenshot},
+        {"key", cmd_key},         {"pointer", cmd_pointer},
+        {"quit", cmd_quit},
     };
     const char *cmd = hsk_json_str(msg->body, "cmd", "");
 

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * From the keeper's config message to a machine that can run. Keys of the message: engine ("soft", "kvm"), cpu, ncpus,
- * memory, vram, tsc_hz, debug_exit, strict, stats, on_reset ("reset" boots again, "stop" leaves it to the keeper),
- * append, kernel_name, disks: list of {"serial", "readonly", "bytes"}.
- * Disks are files (disk.0 ...) or, with the descriptors disks and disks.slots, the keeper's (common/diskwire.h; "bytes" is their size).
+ * From the keeper's config message to a machine that can run. Keys of the message: engine ("soft",
+ * "kvm"), cpu, ncpus, memory, vram, tsc_hz, debug_exit, strict, stats, on_reset ("reset" boots
+ * again, "stop" leaves it to the keeper), append, kernel_name, disks: list of {"serial",
+ * "readonly", "bytes"}. Disks are files (disk.0 ...) or, with the descriptors disks and
+ * disks.slots, the keeper's (common/diskwire.h; "bytes" is their size).
  *
  * Thread: the main thread, which later is the loop thread.
  */
@@ -27,7 +28,8 @@ GBytes *hsk_read_fd(int fd, uint64_t max_bytes, const char *what, GError **error
     struct stat st;
 
     if (fstat(fd, &st) < 0 || st.st_size < 0 || (uint64_t)st.st_size > max_bytes) {
-        g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED, "%s does not fit into the machine's memory; give it more with --memory", what);
+        g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED,
+                    "%s does not fit into the machine's memory; give it more with --memory", what);
         return NULL;
     }
     size_t len = (size_t)st.st_size;
@@ -35,13 +37,15 @@ GBytes *hsk_read_fd(int fd, uint64_t max_bytes, const char *what, GError **error
     int r = buf ? hsk_pread_all(fd, buf, len, 0) : -ENOMEM;
     if (r < 0) {
         g_free(buf);
-        g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED, "%s could not be read: %s", what, g_strerror(-r));
+        g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED, "%s could not be read: %s", what,
+                    g_strerror(-r));
         return NULL;
     }
     return g_bytes_new_take(buf, len);
 }
 
-static bool read_member(struct hsk_runner *r, const char *name, uint64_t max, GBytes **out, GError **error)
+static bool read_member(struct hsk_runner *r, const char *name, uint64_t max, GBytes **out,
+                        GError **error)
 {
     HSK_AUTOFD fd = hsk_runner_take_fd(r, name);
     if (fd < 0)
@@ -61,13 +65,15 @@ static bool open_keeper_disks(struct hsk_runner *r, GError **error)
     return r->disks != NULL;
 }
 
-static bool add_disks(struct hsk_runner *r, struct hsk_machine_config *mc, const json_t *list, GError **error)
+static bool add_disks(struct hsk_runner *r, struct hsk_machine_config *mc, const json_t *list,
+                      GError **error)
 {
     size_t n = json_array_size(list);
 
     if (n > G_N_ELEMENTS(mc->disks)) {
-        g_set_error(error, HSK_ERROR, HSK_ERROR_USAGE, "a machine has at most %zu disks, but %zu were given",
-                    G_N_ELEMENTS(mc->disks), n);
+        g_set_error(error, HSK_ERROR, HSK_ERROR_USAGE,
+                    "a machine has at most %zu disks, but %zu were given", G_N_ELEMENTS(mc->disks),
+                    n);
         return false;
     }
     for (size_t i = 0; i < n; i++) {
@@ -76,12 +82,15 @@ static bool add_disks(struct hsk_runner *r, struct hsk_machine_config *mc, const
         bool readonly = hsk_json_bool(d, "readonly");
 
         if (r->disks)
-            mc->disks[i].block = hsk_keeper_disk_new(r->disks, (unsigned)i, (uint64_t)hsk_json_int(d, "bytes", 0), readonly);
+            mc->disks[i].block = hsk_keeper_disk_new(
+                r->disks, (unsigned)i, (uint64_t)hsk_json_int(d, "bytes", 0), readonly);
         else
-            mc->disks[i].block = hsk_block_rawfile_new(hsk_runner_take_fd(r, name), readonly, error);
+            mc->disks[i].block =
+                hsk_block_rawfile_new(hsk_runner_take_fd(r, name), readonly, error);
         if (!mc->disks[i].block)
             return false;
-        g_strlcpy(mc->disks[i].serial, hsk_json_str(d, "serial", name), sizeof(mc->disks[i].serial));
+        g_strlcpy(mc->disks[i].serial, hsk_json_str(d, "serial", name),
+                  sizeof(mc->disks[i].serial));
         mc->ndisks++;
     }
     return true;
@@ -90,7 +99,8 @@ static bool add_disks(struct hsk_runner *r, struct hsk_machine_config *mc, const
 bool hsk_runner_build(struct hsk_runner *r, const json_t *cfg, GError **error)
 {
     struct hsk_machine_config mc = {
-        .engine = strcmp(hsk_json_str(cfg, "engine", ""), "kvm") == 0 ? &hsk_engine_kvm_ops : &hsk_engine_soft_ops,
+        .engine = strcmp(hsk_json_str(cfg, "engine", ""), "kvm") == 0 ? &hsk_engine_kvm_ops
+                                                                      : &hsk_engine_soft_ops,
         .cpu = hsk_json_str(cfg, "cpu", NULL),
         .ncpus = (unsigned)hsk_json_int(cfg, "ncpus", 1),
         .memory_bytes = (uint64_t)hsk_json_int(cfg, "memory", 0),

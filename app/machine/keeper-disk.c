@@ -2,16 +2,18 @@
 /*
  * Disks that live in the document: see keeper-disk.h.
  *
- * A request of the device is cut into pieces of at most one slot; a piece waits in line for a free slot, travels, and comes
- * back. When the last piece of a request is back, its done() runs. A piece that failed for the host's reasons is parked
- * with its request: the guest sees neither an error nor wrong data, only a disk that takes long while the machine is stopped.
+ * A request of the device is cut into pieces of at most one slot; a piece waits in line for a free
+ * slot, travels, and comes back. When the last piece of a request is back, its done() runs. A piece
+ * that failed for the host's reasons is parked with its request: the guest sees neither an error
+ * nor wrong data, only a disk that takes long while the machine is stopped.
  *
- * Threads: submit on any thread; everything else on the loop thread. One lock, never held over done() or a blocking call
- * (the socket's buffer holds more messages than there are slots).
+ * Threads: submit on any thread; everything else on the loop thread. One lock, never held over
+ * done() or a blocking call (the socket's buffer holds more messages than there are slots).
  */
 #include "keeper-disk.h"
 
 #include "common/diskwire.h"
+
 #include <errno.h>
 #include <poll.h>
 #include <pthread.h>
@@ -39,12 +41,12 @@ struct hsk_keeper_disks {
     uint8_t *slots;
     void (*trouble)(void *opaque, unsigned disk, int err);
     void *opaque;
-    struct hsk_loop *loop;      /* set by attach */
+    struct hsk_loop *loop; /* set by attach */
     /* lock */
     pthread_mutex_t lock;
     struct piece *slot[HSK_DISK_SLOTS];
-    GQueue waiting;             /* of struct piece: no slot yet */
-    GQueue parked;              /* of struct piece: failed, to be asked again */
+    GQueue waiting; /* of struct piece: no slot yet */
+    GQueue parked;  /* of struct piece: failed, to be asked again */
     unsigned in_flight;
     bool troubled, watched, gone;
 };
@@ -56,7 +58,8 @@ static void pump_locked(struct hsk_keeper_disks *k)
         if (k->slot[i])
             continue;
         struct piece *p = g_queue_pop_head(&k->waiting);
-        struct hsk_disk_request q = {.disk = p->b->index, .op = p->op, .slot = i, .offset = p->offset, .len = p->len};
+        struct hsk_disk_request q = {
+            .disk = p->b->index, .op = p->op, .slot = i, .offset = p->offset, .len = p->len};
 
         if (p->op == HSK_DISK_OP_WRITE)
             memcpy(k->slots + (size_t)i * HSK_DISK_SLOT_BYTES, p->data, p->len);
@@ -67,8 +70,8 @@ static void pump_locked(struct hsk_keeper_disks *k)
     }
 }
 
-static void add_piece(struct hsk_keeper_disks *k, struct keeper_block *b, struct hsk_block_req *req, enum hsk_disk_op op,
-                      uint64_t at, uint64_t len)
+static void add_piece(struct hsk_keeper_disks *k, struct keeper_block *b, struct hsk_block_req *req,
+                      enum hsk_disk_op op, uint64_t at, uint64_t len)
 {
     struct piece *p = g_new0(struct piece, 1);
     *p = (struct piece){.req = req, .b = b, .op = op, .offset = req->offset + at, .len = len};
@@ -87,8 +90,9 @@ static void submit(struct hsk_block *base, struct hsk_block_req *req)
     struct keeper_block *b = (struct keeper_block *)base;
     struct hsk_keeper_disks *k = b->k;
     static const enum hsk_disk_op ops[] = {
-        [HSK_BLOCK_READ] = HSK_DISK_OP_READ,   [HSK_BLOCK_WRITE] = HSK_DISK_OP_WRITE, [HSK_BLOCK_FLUSH] = HSK_DISK_OP_FLUSH,
-        [HSK_BLOCK_DISCARD] = HSK_DISK_OP_DISCARD, [HSK_BLOCK_ZERO] = HSK_DISK_OP_DISCARD, /* a discarded page reads as zeros */
+        [HSK_BLOCK_READ] = HSK_DISK_OP_READ,    [HSK_BLOCK_WRITE] = HSK_DISK_OP_WRITE,
+        [HSK_BLOCK_FLUSH] = HSK_DISK_OP_FLUSH,  [HSK_BLOCK_DISCARD] = HSK_DISK_OP_DISCARD,
+        [HSK_BLOCK_ZERO] = HSK_DISK_OP_DISCARD, /* a discarded page reads as zeros */
     };
 
     pthread_mutex_lock(&k->lock);
@@ -108,7 +112,8 @@ static void submit(struct hsk_block *base, struct hsk_block_req *req)
 }
 
 /* One answer; returns the request that it completed, or NULL. */
-static struct hsk_block_req *settle_locked(struct hsk_keeper_disks *k, const struct hsk_disk_answer *a, unsigned *disk, int *err)
+static struct hsk_block_req *
+settle_locked(struct hsk_keeper_disks *k, const struct hsk_disk_answer *a, unsigned *disk, int *err)
 {
     if (a->slot >= HSK_DISK_SLOTS || !k->slot[a->slot])
         return NULL;
@@ -201,27 +206,33 @@ static void attach(struct hsk_block *base)
     k->watched = hsk_loop_watch_fd(k->loop, k->sock, EPOLLIN, readable, k);
 }
 
-static const struct hsk_block_ops keeper_block_ops = {.attach = attach, .submit = submit, .drain = drain, .free = block_free};
+static const struct hsk_block_ops keeper_block_ops = {
+    .attach = attach, .submit = submit, .drain = drain, .free = block_free};
 
-struct hsk_block *hsk_keeper_disk_new(struct hsk_keeper_disks *k, unsigned index, uint64_t size_bytes, bool readonly)
+struct hsk_block *hsk_keeper_disk_new(struct hsk_keeper_disks *k, unsigned index,
+                                      uint64_t size_bytes, bool readonly)
 {
     struct keeper_block *b = g_new0(struct keeper_block, 1);
 
-    b->base = (struct hsk_block){.ops = &keeper_block_ops, .size_bytes = size_bytes, .readonly = readonly};
+    b->base = (struct hsk_block){
+        .ops = &keeper_block_ops, .size_bytes = size_bytes, .readonly = readonly};
     b->k = k;
     b->index = index;
     return &b->base;
 }
 
-struct hsk_keeper_disks *hsk_keeper_disks_new(int sock, int slots_fd, void (*trouble)(void *opaque, unsigned disk, int err),
+struct hsk_keeper_disks *hsk_keeper_disks_new(int sock, int slots_fd,
+                                              void (*trouble)(void *opaque, unsigned disk, int err),
                                               void *opaque, GError **error)
 {
     HSK_AUTOFD slots = slots_fd;
-    void *map = mmap(NULL, (size_t)HSK_DISK_SLOTS * HSK_DISK_SLOT_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, slots, 0);
+    void *map = mmap(NULL, (size_t)HSK_DISK_SLOTS * HSK_DISK_SLOT_BYTES, PROT_READ | PROT_WRITE,
+                     MAP_SHARED, slots, 0);
 
     if (map == MAP_FAILED) {
         close(sock);
-        g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED, "cannot map the disks' buffers: %s", g_strerror(errno));
+        g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED, "cannot map the disks' buffers: %s",
+                    g_strerror(errno));
         return NULL;
     }
     struct hsk_keeper_disks *k = g_new0(struct hsk_keeper_disks, 1);

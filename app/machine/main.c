@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * hva-machine: the only process that touches a guest. Started by hva-keeper with the wire as descriptor 3 (common/wire.h);
- * takes its descriptors and its configuration, builds the machine, locks itself in, and then does what the keeper says.
+ * hva-machine: the only process that touches a guest. Started by hva-keeper with the wire as
+ * descriptor 3 (common/wire.h); takes its descriptors and its configuration, builds the machine,
+ * locks itself in, and then does what the keeper says.
  *
- * Life: fd* config -> build -> sandbox lock -> power-on or load -> {"event":"ready"} -> commands until quit or end of file.
- * Threads: main is the loop thread; the machine has one per vCPU.
+ * Life: fd* config -> build -> sandbox lock -> power-on or load -> {"event":"ready"} -> commands
+ * until quit or end of file. Threads: main is the loop thread; the machine has one per vCPU.
  */
 #include "runner.h"
 #include "sandbox.h"
@@ -109,6 +110,7 @@ int main(void)
     g_free(r.cmdline);
     g_free(r.kernel_name);
     g_hash_table_unref(r.fds);
-    /* Not exit(): handlers of libraries and sanitizers want system calls that the filter has taken away. */
+    /* Not exit(): handlers of libraries and sanitizers want system calls that the filter has taken
+     * away. */
     _exit(ok ? 0 : 1);
 }

@@ -5,16 +5,18 @@
 #include "common/wire.h"
 #include "keeper-disk.h"
 #include "screen.h"
+
 #include <vmm/boot.h>
 
 struct hsk_runner {
     int wire;
-    GHashTable *fds;              /* name -> descriptor + 1; what nobody took is closed at the end */
+    GHashTable *fds; /* name -> descriptor + 1; what nobody took is closed at the end */
     struct hsk_machine *machine;
     struct hsk_keeper_disks *disks; /* of a document; NULL: disks are files */
     struct hsk_screen *screen;      /* or NULL: no display */
-    bool reset_in_place;          /* a reset of the guest boots again; else it stops and the keeper decides */
-    GBytes *kernel, *initrd;      /* or NULL */
+    bool
+        reset_in_place; /* a reset of the guest boots again; else it stops and the keeper decides */
+    GBytes *kernel, *initrd; /* or NULL */
     char *cmdline, *kernel_name;
 };
 

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The picture and the input of the machine: connects display/server.h to the machine's scanout, page damage and input.
+ * The picture and the input of the machine: connects display/server.h to the machine's scanout,
+ * page damage and input.
  *
- * Damage is collected with the vCPUs parked for a moment (vmm/memory.h asks for it); afterwards the engine has to
- * announce writes again. Thread: loop thread.
+ * Damage is collected with the vCPUs parked for a moment (vmm/memory.h asks for it); afterwards the
+ * engine has to announce writes again. Thread: loop thread.
  */
 #include "screen.h"
 
@@ -13,8 +14,8 @@
 struct hsk_screen {
     struct hsk_machine *m;
     struct hsk_display_server *server;
-    struct hsk_memobj *obj;     /* what is shown now */
-    uint8_t *bitmap;            /* of the call to collect under way */
+    struct hsk_memobj *obj; /* what is shown now */
+    uint8_t *bitmap;        /* of the call to collect under way */
 };
 
 static void collect_parked(void *opaque)
@@ -78,17 +79,28 @@ void hsk_screen_changed(struct hsk_screen *s)
         return;
     s->obj = so.obj;
     const struct hsk_display_surface surface = {
-        .fd = so.obj->fd, .fd_size_bytes = so.obj->size_bytes, .offset = so.offset, .width = so.width, .height = so.height,
-        .stride_bytes = so.stride_bytes, .blank = so.blank,
+        .fd = so.obj->fd,
+        .fd_size_bytes = so.obj->size_bytes,
+        .offset = so.offset,
+        .width = so.width,
+        .height = so.height,
+        .stride_bytes = so.stride_bytes,
+        .blank = so.blank,
     };
     if (!hsk_display_server_set_surface(s->server, &surface))
-        g_warning("the guest asked for a picture of %ux%u that does not fit its memory; the old one stays", so.width, so.height);
+        g_warning("the guest asked for a picture of %ux%u that does not fit its memory; the old "
+                  "one stays",
+                  so.width, so.height);
 }
 
 struct hsk_screen *hsk_screen_new(struct hsk_machine *m, GError **error)
 {
     static const struct hsk_display_server_ops with_input = {
-        .collect = collect, .key = key, .pointer_abs = pointer_abs, .pointer_rel = pointer_rel, .wheel = wheel,
+        .collect = collect,
+        .key = key,
+        .pointer_abs = pointer_abs,
+        .pointer_rel = pointer_rel,
+        .wheel = wheel,
         .release_all = release_all,
     };
     static const struct hsk_display_server_ops without_input = {.collect = collect};
@@ -98,7 +110,8 @@ struct hsk_screen *hsk_screen_new(struct hsk_machine *m, GError **error)
         return NULL;
     struct hsk_screen *s = g_new0(struct hsk_screen, 1);
     s->m = m;
-    s->server = hsk_display_server_new(hsk_machine_loop(m), hsk_machine_input(m) ? &with_input : &without_input, s, error);
+    s->server = hsk_display_server_new(
+        hsk_machine_loop(m), hsk_machine_input(m) ? &with_input : &without_input, s, error);
     if (!s->server) {
         g_free(s);
         return NULL;
@@ -136,18 +149,22 @@ void hsk_screen_attach(struct hsk_screen *s, int sock)
         g_warning("there is no room for one more window");
 }
 
-GBytes *hsk_screen_png(struct hsk_screen *s, uint32_t max_width, uint32_t max_height, GError **error)
+GBytes *hsk_screen_png(struct hsk_screen *s, uint32_t max_width, uint32_t max_height,
+                       GError **error)
 {
     struct hsk_scanout so;
 
     if (!s || !hsk_machine_scanout(s->m, &so)) {
-        g_set_error(error, HSK_ERROR, HSK_ERROR_NOT_FOUND, "this machine has no display, so there is no picture of it");
+        g_set_error(error, HSK_ERROR, HSK_ERROR_NOT_FOUND,
+                    "this machine has no display, so there is no picture of it");
         return NULL;
     }
-    bool inside = !so.blank && so.stride_bytes >= (uint64_t)so.width * 4 &&
-                  hsk_range_ok(so.offset, (uint64_t)so.stride_bytes * so.height, so.obj->size_bytes);
+    bool inside =
+        !so.blank && so.stride_bytes >= (uint64_t)so.width * 4 &&
+        hsk_range_ok(so.offset, (uint64_t)so.stride_bytes * so.height, so.obj->size_bytes);
     const uint8_t *pixels = inside ? so.obj->host + so.offset : NULL;
     if (max_width)
-        return hsk_png_encode_thumbnail(pixels, so.width, so.height, so.stride_bytes, max_width, max_height, error);
+        return hsk_png_encode_thumbnail(pixels, so.width, so.height, so.stride_bytes, max_width,
+                                        max_height, error);
     return hsk_png_encode(pixels, so.width, so.height, so.stride_bytes, error);
 }

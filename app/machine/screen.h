@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: MIT */
-/* The picture and the input of the machine, for windows (display/server.h) and for the keeper's commands: see screen.c. */
+/* The picture and the input of the machine, for windows (display/server.h) and for the keeper's
+ * commands: see screen.c. */
 #pragma once
 
 #include "common/wire.h"
+
 #include <vmm/machine.h>
 
 struct hsk_screen;
@@ -19,4 +21,5 @@ void hsk_screen_running(struct hsk_screen *s, bool running);
 /* A window's socket; taken. */
 void hsk_screen_attach(struct hsk_screen *s, int sock);
 /* The picture as PNG; max_width 0: full size, else shrunk to fit. */
-GBytes *hsk_screen_png(struct hsk_screen *s, uint32_t max_width, uint32_t max_height, GError **error);
+GBytes *hsk_screen_png(struct hsk_screen *s, uint32_t max_width, uint32_t max_height,
+                       GError **error);

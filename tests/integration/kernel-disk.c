@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The smallest virtio-blk driver that works (Virtio 1.1, 4.1 and 5.2): one queue, one request at a time, polling.
- * There is no firmware, so it gives the device its address itself.
+ * The smallest virtio-blk driver that works (Virtio 1.1, 4.1 and 5.2): one queue, one request at a
+ * time, polling. There is no firmware, so it gives the device its address itself.
  */
 #include "kernel.h"
 
@@ -56,7 +56,8 @@ static int find_structures(uint32_t dev)
 {
     uint32_t multiplier = 0, notify_at = 0;
 
-    for (uint32_t cap = config_read(dev, 0x34) & 0xff; cap; cap = config_read(dev, cap + 1) & 0xff) {
+    for (uint32_t cap = config_read(dev, 0x34) & 0xff; cap;
+         cap = config_read(dev, cap + 1) & 0xff) {
         if ((config_read(dev, cap) & 0xff) != 9)
             continue;
         uint32_t type = config_read(dev, cap + 3) & 0xff, offset = config_read(dev, cap + 8);
@@ -119,7 +120,8 @@ static int request(uint32_t type, uint64_t sector, void *buf, uint32_t bytes, in
     desc[n] = (struct desc){(uintptr_t)&header, sizeof(header), 1, (uint16_t)(n + 1)};
     n++;
     if (bytes) {
-        desc[n] = (struct desc){(uintptr_t)buf, bytes, (uint16_t)(1 | (device_writes ? 2 : 0)), (uint16_t)(n + 1)};
+        desc[n] = (struct desc){(uintptr_t)buf, bytes, (uint16_t)(1 | (device_writes ? 2 : 0)),
+                                (uint16_t)(n + 1)};
         n++;
     }
     desc[n] = (struct desc){(uintptr_t)&status, 1, 2, 0};

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* Sizes and words of the command line; messages of the wire between keeper and machine. */
+/* clang-format off: cmocka wants to be last */
 #include "common/values.h"
 #include "common/wire.h"
 
@@ -9,6 +10,7 @@
 #include <sys/socket.h>
 
 #include <cmocka.h>
+/* clang-format on */
 
 static void sizes(void **state)
 {
@@ -16,10 +18,29 @@ static void sizes(void **state)
         const char *text;
         uint64_t bytes;
     } good[] = {
-        {"0", 0}, {"512", 512}, {"4K", 4096}, {"512M", 512ull << 20}, {"2g", 2ull << 30}, {"1GiB", 1ull << 30}, {"3MB", 3 << 20},
-        {"1T", 1ull << 40}, {"18446744073709551615", UINT64_MAX},
+        {"0", 0},
+        {"512", 512},
+        {"4K", 4096},
+        {"512M", 512ull << 20},
+        {"2g", 2ull << 30},
+        {"1GiB", 1ull << 30},
+        {"3MB", 3 << 20},
+        {"1T", 1ull << 40},
+        {"18446744073709551615", UINT64_MAX},
     };
-    static const char *const bad[] = {"", "M", "-1", "+1", " 1", "1X", "1MM", "1M ", "1.5G", "0x10", "18446744073709551616", "16777216T", "1i"};
+    static const char *const bad[] = {"",
+                                      "M",
+                                      "-1",
+                                      "+1",
+                                      " 1",
+                                      "1X",
+                                      "1MM",
+                                      "1M ",
+                                      "1.5G",
+                                      "0x10",
+                                      "18446744073709551616",
+                                      "16777216T",
+                                      "1i"};
     uint64_t bytes = 0;
 
     for (unsigned i = 0; i < G_N_ELEMENTS(good); i++) {
@@ -86,7 +107,9 @@ static void message_and_descriptor_arrive(void **state)
     struct hsk_wire_msg msg;
     HSK_AUTOFD fd = hsk_memfd_new("x", 4096, NULL);
 
-    assert_int_equal(hsk_wire_send(p->fd[0], json_pack("{s:s, s:i, s:b}", "cmd", "fd", "n", 7, "yes", 1), fd, 0), 0);
+    assert_int_equal(
+        hsk_wire_send(p->fd[0], json_pack("{s:s, s:i, s:b}", "cmd", "fd", "n", 7, "yes", 1), fd, 0),
+        0);
     assert_int_equal(hsk_wire_recv(p->fd[1], &msg, 0), 1);
     assert_string_equal(hsk_json_str(msg.body, "cmd", ""), "fd");
     assert_int_equal(hsk_json_int(msg.body, "n", 0), 7);
@@ -110,7 +133,8 @@ static void missing_and_wrong_values_are_the_default(void **state)
 
 static void what_is_no_object_is_refused(void **state)
 {
-    static const char *const bad[] = {"[]", "1", "{", "{\"a\":1,\"a\":2}", "\xff\xff", "{} {}", "null"};
+    static const char *const bad[] = {"[]",       "1",     "{",   "{\"a\":1,\"a\":2}",
+                                      "\xff\xff", "{} {}", "null"};
     struct pair *p = *state;
     struct hsk_wire_msg msg;
 
