@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* Sizes and words of the command line; messages of the wire between keeper and machine. */
-/* clang-format off: cmocka wants to be last */
+/* cmocka wants to be last */
+/* clang-format off */
 #include "common/values.h"
 #include "common/wire.h"
 
