@@ -42,27 +42,16 @@ static void act_snapshot(GSimpleAction *action, GVariant *parameter, gpointer op
     hsk_control_call(w->control, "snapshot", args, on_snapshot, w);
 }
 
-static void show_reverted(struct machine_window *w, json_t *reply, const char *error, bool undo)
+/* What happened is told by the event "reverted", which also comes when somebody else went back. */
+static void on_reverted(void *opaque, json_t *reply, const char *error)
 {
+    struct machine_window *w = opaque;
+
     hsk_window_set_busy(w, NULL, false);
     if (error)
         hsk_window_error(w, error);
-    else
-        hsk_session_show_reverted(w, json_string_value(json_object_get(reply, "to")),
-                                  json_string_value(json_object_get(reply, "title")), undo);
-    /* The old machine is gone or still there: look. */
     if (!hsk_screen_attached(w->screen))
         hsk_session_attach_screen(w);
-}
-
-static void on_reverted(void *opaque, json_t *reply, const char *error)
-{
-    show_reverted(opaque, reply, error, false);
-}
-
-static void on_undone(void *opaque, json_t *reply, const char *error)
-{
-    show_reverted(opaque, reply, error, true);
 }
 
 static void revert(struct machine_window *w, json_t *args)
@@ -91,7 +80,7 @@ static void act_undo(GSimpleAction *action, GVariant *parameter, gpointer opaque
 
     hsk_screen_release_keys(w->screen);
     hsk_window_set_busy(w, "Undoing", false);
-    hsk_control_call(w->control, "undo", NULL, on_undone, w);
+    hsk_control_call(w->control, "undo", NULL, on_reverted, w);
 }
 
 /* ---- power ---- */

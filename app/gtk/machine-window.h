@@ -55,7 +55,6 @@ void hsk_session_end(struct machine_window *w);          /* drops everything, ca
 void hsk_session_close(struct machine_window *w, bool force);
 void hsk_session_attach_screen(struct machine_window *w);
 void hsk_session_refresh_versions(struct machine_window *w);
-void hsk_session_show_reverted(struct machine_window *w, const char *to, const char *title, bool undo);
 /* Calls cmd; an error becomes a notice. */
 void hsk_session_call(struct machine_window *w, const char *cmd, json_t *args);
 

@@ -80,7 +80,7 @@ void hsk_session_refresh_versions(struct machine_window *w)
         hsk_control_call(w->control, "log", NULL, on_log, w);
 }
 
-void hsk_session_show_reverted(struct machine_window *w, const char *to, const char *title, bool undo)
+static void show_reverted(struct machine_window *w, const char *to, const char *title, bool undo)
 {
     static const struct hsk_notice_button undo_button[] = {{"Undo", "win.undo", NULL}};
     static const struct hsk_notice_button redo_button[] = {{"Go Back Again", "win.undo", NULL}};
@@ -181,8 +181,8 @@ static void on_event(void *opaque, const char *name, json_t *event)
     } else if (!strcmp(name, "snapshot")) {
         hsk_session_refresh_versions(w);
     } else if (!strcmp(name, "reverted")) {
-        hsk_session_show_reverted(w, string_of(event, "to"), string_of(event, "title"),
-                                  json_is_true(json_object_get(event, "undo")));
+        show_reverted(w, string_of(event, "to"), string_of(event, "title"),
+                      json_is_true(json_object_get(event, "undo")));
     } else if (!strcmp(name, "machine-died")) {
         on_died(w, string_of(event, "text"));
     } else if (!strcmp(name, "closing")) {
