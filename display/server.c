@@ -58,7 +58,8 @@ struct hsk_display_server {
     int timer_fd;
     bool armed;
     uint64_t last_look_ns;
-    unsigned quiet; /* looks in a row that found nothing */
+    unsigned quiet;  /* looks that found nothing since the picture last moved */
+    bool found_last; /* the last look found damage */
     struct client clients[MAX_CLIENTS];
 };
 
@@ -283,7 +284,12 @@ static void look_for_damage(struct hsk_display_server *s)
         if (s->clients[i].sock >= 0)
             found |= hsk_tiles_add_pages(&s->clients[i].tiles, s->bitmap, s->bitmap_bytes, s->surface.offset,
                                          s->surface.stride_bytes);
-    s->quiet = found ? 0 : s->quiet + 1;
+    /* A picture moves when two looks in a row find something; a blinking cursor alone does not keep up the pace. */
+    if (!found)
+        s->quiet++;
+    else
+        s->quiet = s->found_last ? 0 : MIN(s->quiet, QUIET_SLOW);
+    s->found_last = found;
 }
 
 static void on_timer(void *opaque, uint32_t events)

@@ -5,7 +5,7 @@
  *
  * Threads: everything, callbacks included, on the loop thread. Never blocks; has no thread of its own. Its frame timer
  * is host time (a paused guest can be looked at) and runs only while a window is visible and has acknowledged the last
- * rectangles; after half a second without damage it slows down until something happens.
+ * rectangles: 60 times a second while the picture moves or input comes, else 20 times, or 10 when nothing changes at all.
  */
 #pragma once
 

@@ -332,6 +332,22 @@ static void an_idle_picture_is_looked_at_less_often(void **state)
     assert_in_range(f->looks - looks, 1, 13);
 }
 
+static void a_blinking_cursor_does_not_keep_up_the_pace(void **state)
+{
+    struct fixture *f = *state;
+    unsigned looks = 0;
+
+    hsk_display_client_set_visible(f->client, true);
+    for (int i = 0; i < 12; i++) {
+        f->pages[0] = 1;
+        run(f, NULL, 200);
+        if (i == 7)
+            looks = f->looks;
+    }
+    /* 800 ms: 50 looks at full pace, 16 at 20 a second and one more for each blink. */
+    assert_in_range(f->looks - looks, 8, 28);
+}
+
 static void input_arrives(void **state)
 {
     struct fixture *f = *state;
@@ -468,6 +484,7 @@ int main(void)
         T(nothing_is_sent_or_looked_for_until_the_acknowledgement),
         T(a_hidden_window_costs_nothing),
         T(an_idle_picture_is_looked_at_less_often),
+        T(a_blinking_cursor_does_not_keep_up_the_pace),
         T(input_arrives),
         T(a_key_that_finds_no_room_becomes_release_all),
         T(a_window_that_goes_releases_its_keys),
