@@ -101,20 +101,32 @@ static gboolean on_timer(gpointer opaque)
     return G_SOURCE_REMOVE;
 }
 
-/* The last line that hva wrote before it gave up. */
-static char *keeper_sentence(const struct hsk_launch *l)
+char *hsk_launch_words(const struct hsk_launch *l)
 {
     char buf[4096];
-    ssize_t n = pread(l->keeper_errors, buf, sizeof(buf) - 1, 0);
-    char *last;
+    ssize_t n = l->keeper_errors >= 0 ? pread(l->keeper_errors, buf, sizeof(buf) - 1, 0) : 0;
+    g_auto(GStrv) lines = NULL;
+    GString *words = g_string_new(NULL);
 
     buf[MAX(n, 0)] = 0;
-    g_strchomp(buf);
-    last = strrchr(buf, '\n');
-    last = last ? last + 1 : buf;
-    if (g_str_has_prefix(last, "hva: "))
-        last += 5;
-    return g_utf8_make_valid(*last ? last : "The machine could not be started and did not say why.", -1);
+    lines = g_strsplit(buf, "\n", 0);
+    for (char **line = lines; *line; line++) {
+        const char *text = g_str_has_prefix(*line, "hva: ") ? *line + 5 : *line;
+
+        if (*text)
+            g_string_append_printf(words, "%s%s", words->len ? "\n" : "", text);
+    }
+    return g_string_free(words, FALSE);
+}
+
+/* The last that hva said before it gave up. */
+static char *last_words(const struct hsk_launch *l)
+{
+    g_autofree char *words = hsk_launch_words(l);
+    const char *last = strrchr(words, '\n');
+
+    last = last ? last + 1 : words;
+    return g_strdup(*last ? last : "The machine could not be started and did not say why.");
 }
 
 static void on_keeper_ended(GObject *source, GAsyncResult *result, gpointer opaque)
@@ -172,7 +184,7 @@ static void on_searched(GObject *source, GAsyncResult *result, gpointer opaque)
     if (instance) {
         finish(l, instance, NULL);
     } else if (l->keeper && l->keeper_ended) {
-        g_autofree char *sentence = keeper_sentence(l);
+        g_autofree char *sentence = last_words(l);
 
         finish(l, NULL, sentence);
     } else if (!l->keeper && !start_keeper(l, &error)) {

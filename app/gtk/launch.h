@@ -14,5 +14,7 @@ struct hsk_launch;
 typedef void (*hsk_launch_done_fn)(void *opaque, const char *instance_dir, const char *error);
 
 struct hsk_launch *hsk_launch_new(const char *file, hsk_launch_done_fn done, void *opaque);
+/* What the machine that was started here has said so far, a sentence per line; "" if it was running before. */
+char *hsk_launch_words(const struct hsk_launch *l);
 /* Stops waiting; a machine that is starting goes on. Also from inside done. */
 void hsk_launch_free(struct hsk_launch *l);

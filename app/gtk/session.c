@@ -216,6 +216,17 @@ static const struct hsk_control_ops control_ops = {.event = on_event, .closed = 
 
 /* ---- opening ---- */
 
+/* What it said at its start, e.g. that it starts cold and why. Its choice of an engine is no news: the tooltip has it. */
+static void show_first_words(struct machine_window *w, const char *engine_note)
+{
+    g_autofree char *words = hsk_launch_words(w->launch);
+    g_auto(GStrv) lines = g_strsplit(words, "\n", 0);
+
+    for (char **line = lines; *line; line++)
+        if (**line && g_strcmp0(*line, engine_note))
+            hsk_notice_show(w->notices, *line, GTK_MESSAGE_WARNING, *line, NULL, 0);
+}
+
 static void on_subscribed(void *opaque, json_t *info, const char *error)
 {
     struct machine_window *w = opaque;
@@ -232,6 +243,7 @@ static void on_subscribed(void *opaque, json_t *info, const char *error)
     }
     note = string_of(info, "engine_note");
     gtk_widget_set_tooltip_text(w->header, note);
+    show_first_words(w, note);
     set_state(w, string_of(info, "state"));
     hsk_session_refresh_versions(w);
 }

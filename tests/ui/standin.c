@@ -6,7 +6,8 @@
  * The picture is 640x400: all in the colour of the present (black at first, another one after each snapshot), a bar that
  * moves along the bottom 16 lines, and a white square 32x32 at (16 * code % 624, 100) for each key that is held.
  * What arrives is written to $STANDIN_LOG, a line each. FILE's name makes it misbehave: "refuse" does not start,
- * "stubborn" fails its first stop, "readonly" cannot write its document when it closes; the command "die" plays a crash of the machine. One thread.
+ * "stubborn" fails its first stop, "cold" says something at its start, "readonly" cannot write its document when it closes;
+ * the command "die" plays a crash of the machine. One thread.
  */
 #include <base/loop.h>
 #include <display/server.h>
@@ -174,7 +175,8 @@ static void tell(struct standin *s, json_t *event)
 
 static json_t *info(struct standin *s)
 {
-    return json_pack("{s:s, s:s, s:s, s:s, s:s, s:s}", "name", "Stand-in", "uuid", "0", "engine", "none", "state",
+    return json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:s}", "name", "Stand-in", "uuid", "0", "engine", "none",
+                     "engine_note", "the stand-in's engine", "state",
                      s->paused ? "paused" : "running", "path", s->file, "instance", "standin");
 }
 
@@ -408,6 +410,8 @@ int main(int argc, char **argv)
         fprintf(stderr, "hva: The appliance is damaged and was left as it is.\n");
         return 1;
     }
+    if (strstr(s->file, "cold"))
+        fprintf(stderr, "hva: the stand-in's engine\nhva: this machine starts cold\n");
     for (int i = 0; i < MAX_CONN; i++)
         s->conns[i].fd = -1;
     s->log = log ? fopen(log, "a") : NULL;

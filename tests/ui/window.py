@@ -13,12 +13,23 @@ from desk import (HOST_KEY, WORK, app_nodes, click, find, find_text, log, screen
                   wait_for, xdotool)
 
 
-def pixel(x, y, name="pixel"):
-    """Colour at a place of the guest's picture, as it is on the X screen."""
+def pixels(places, name="pixel"):
+    """Colours at places of the guest's picture, as they are on the X screen at one moment."""
     left, top, zoom = screen_box(640, 400)
     image = shoot(name)
-    at = int(top + (y + 0.5) * zoom) * image.get_rowstride() + int(left + (x + 0.5) * zoom) * image.get_n_channels()
-    return tuple(image.get_pixels()[at:at + 3])
+    px, stride, n = image.get_pixels(), image.get_rowstride(), image.get_n_channels()
+    at = [int(top + (y + 0.5) * zoom) * stride + int(left + (x + 0.5) * zoom) * n for x, y in places]
+    return [tuple(px[i:i + 3]) for i in at]
+
+
+def pixel(x, y):
+    return pixels([(x, y)])[0]
+
+
+def bar():
+    """Where the moving bar is, or None."""
+    row = pixels([(x, 392) for x in range(8, 640, 16)])
+    return row.index((0, 255, 0)) if (0, 255, 0) in row else None
 
 
 def expect_pixel(x, y, colour, why):
@@ -49,7 +60,9 @@ wait_for("the sub-line", lambda: find_text("Running"))
 for name in ("Snapshot", "Revert", "Revert to…", "Pause", "Full screen", "Menu", "Guest screen"):
     wait_for(name, lambda: find(name))
 expect_pixel(320, 200, BLACK, "the stand-in's picture")
-wait_for("the moving bar", lambda: pixel(328, 392) == (0, 255, 0))
+wait_for("the bar", lambda: bar() is not None)
+first = bar()
+wait_for("the bar to move", lambda: bar() not in (None, first))
 shoot("running")
 
 step("keys arrive as evdev codes and their answer is on the screen")
@@ -179,6 +192,13 @@ click("Close")
 wait_for("the notice", lambda: find_text("could not be saved and stays open"))
 shoot("stubborn")
 click("Close Without Saving")
+wait_for("the end of the program", lambda: app.poll() is not None)
+
+step("what the machine says at its start is shown, but for its engine")
+app = start(document("cold.hva"))
+wait_for("the notice", lambda: find_text("This machine starts cold."))
+assert not find_text("engine")
+click("Close")
 wait_for("the end of the program", lambda: app.poll() is not None)
 
 step("what the keeper says when it closes is not lost with the window")
