@@ -214,6 +214,18 @@ static bool kills_flags(const struct soft_x *x)
     }
 }
 
+/* Of the instructions that C (or translate-system.c) does, those that have nothing to do with the arithmetic flags. */
+static bool flags_untouched(ZydisMnemonic m)
+{
+    switch (m) {
+    case ZYDIS_MNEMONIC_CLI: case ZYDIS_MNEMONIC_STI: case ZYDIS_MNEMONIC_STAC: case ZYDIS_MNEMONIC_CLAC:
+    case ZYDIS_MNEMONIC_SWAPGS: case ZYDIS_MNEMONIC_RDTSC: case ZYDIS_MNEMONIC_RDTSCP:
+        return true;
+    default:
+        return false;
+    }
+}
+
 static void find_flags(struct soft_x *x)
 {
     const ZydisAccessedFlags *f = x->in.cpu_flags;
@@ -221,7 +233,11 @@ static void find_flags(struct soft_x *x)
     x->reads = SOFT_ARITH;
     x->kills = 0;
     switch (x->kind) {
-    case SOFT_X_STRING: case SOFT_X_HELPER: case SOFT_X_UD: case SOFT_X_UNKNOWN:
+    case SOFT_X_HELPER:
+        if (flags_untouched(x->in.mnemonic))
+            x->reads = 0;
+        return;
+    case SOFT_X_STRING: case SOFT_X_UD: case SOFT_X_UNKNOWN:
         return; /* C sees and may change all flags */
     case SOFT_X_NOP: case SOFT_X_LEA: case SOFT_X_DF:
         x->reads = 0;
@@ -276,7 +292,8 @@ bool soft_x_ends(const struct soft_x *x)
         case ZYDIS_CATEGORY_INTERRUPT: case ZYDIS_CATEGORY_SYSCALL: case ZYDIS_CATEGORY_SYSRET:
             return true;
         default:
-            return x->in.mnemonic == ZYDIS_MNEMONIC_HLT || x->in.mnemonic == ZYDIS_MNEMONIC_STI;
+            return x->in.mnemonic == ZYDIS_MNEMONIC_HLT || x->in.mnemonic == ZYDIS_MNEMONIC_STAC ||
+                   x->in.mnemonic == ZYDIS_MNEMONIC_CLAC;
         }
     default:
         return false;

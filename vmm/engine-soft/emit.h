@@ -166,6 +166,16 @@ static inline void e_pext_gs(struct emit *e, int d, int s, uint64_t off)
     e8(e, 0xf5);
     e_modrm_mem(e, d, -1, -1, 0, (int32_t)off);
 }
+/* pdep d, s, gs:[off] (BMI2) */
+static inline void e_pdep_gs(struct emit *e, int d, int s, uint64_t off)
+{
+    e8(e, 0x65);
+    e8(e, 0xc4);
+    e8(e, (d & 8 ? 0u : 0x80u) | 0x40 | 0x20 | 2);
+    e8(e, 0x80u | ((~(unsigned)s & 15) << 3) | 3);
+    e8(e, 0xf5);
+    e_modrm_mem(e, d, -1, -1, 0, (int32_t)off);
+}
 /* rorx d32, s32, n (BMI2) */
 static inline void e_rorx32(struct emit *e, int d, int s, unsigned n)
 {

@@ -152,6 +152,12 @@ static uint32_t mode_of(struct soft_vcpu *v)
         mode |= SOFT_MODE_AVX;
     if (s->cr4 & HSK_CR4_PGE)
         mode |= SOFT_MODE_PGE;
+    if (v->cpl == 0)
+        mode |= SOFT_MODE_CPL0;
+    if (s->cr4 & HSK_CR4_SMAP)
+        mode |= SOFT_MODE_SMAP;
+    if (v->tsc_exact && (v->cpl == 0 || !(s->cr4 & HSK_CR4_TSD)))
+        mode |= SOFT_MODE_TSC;
     if (s->interrupt_shadow || (v->rflags & HSK_FLAG_TF) || v->code->strict)
         mode |= SOFT_MODE_SINGLE;
     return mode;
@@ -196,7 +202,7 @@ static void chain(struct soft_vcpu *v, struct soft_block *b)
     struct soft_link *l = (struct soft_link *)(uintptr_t)v->exit_arg;
 
     v->exit_arg = 0;
-    if (!l || l->pc != b->pc || l->from->mode != b->mode || (b->mode & SOFT_MODE_SINGLE))
+    if (!l || l->pc != b->pc || l->mode != b->mode || (b->mode & SOFT_MODE_SINGLE))
         return;
     if (l->cross || b->gpa2 != SOFT_NO_GPA) {
         if (!l->from->global || !b->global)
@@ -237,6 +243,15 @@ static void deliver_saved_exception(struct soft_vcpu *v)
     soft_longjmp(v, LAND_FAULT);
 }
 
+/* Another TSC_ADJUST, or a clock that was stopped: where translated code finds the guest's TSC. */
+static void refresh_tsc(struct soft_vcpu *v)
+{
+    const struct hsk_clock_tsc_params *p = hsk_clock_tsc_params(v->base.engine->cfg.clock);
+
+    v->tsc_exact = p->mult == 1ull << 32;
+    v->tsc_offset = p->guest_base - p->host_base + v->s.tsc_adjust;
+}
+
 static bool something_pending(const struct soft_vcpu *v)
 {
     return v->s.interrupt_pending || v->s.nmi_pending || (v->base.lapic && hsk_lapic_pending(v->base.lapic));
@@ -254,9 +269,14 @@ static bool step(struct soft_vcpu *v)
         return false;
     if (v->s.exception_pending)
         deliver_saved_exception(v);
-    if (something_pending(v) && soft_deliver_interrupt(v)) {
-        v->engine->interrupts++;
-        v->exit_arg = 0;
+    v->irq_waiting = 0;
+    if (something_pending(v)) {
+        if (soft_deliver_interrupt(v)) {
+            v->engine->interrupts++;
+            v->exit_arg = 0;
+        } else {
+            v->irq_waiting = 1;
+        }
     }
     if (v->halted) {
         v->exit = HSK_EXIT_HALT;
@@ -290,6 +310,7 @@ static bool step(struct soft_vcpu *v)
         soft_longjmp(v, LAND_FAULT);
     default:
         v->exit_arg = 0;
+        refresh_tsc(v);
         if (left == SOFT_NEXT_EXIT && !v->halted) /* HLT: the next turn looks first whether something waits already */
             return false;
         break;
@@ -307,6 +328,7 @@ enum hsk_exit soft_run(struct soft_vcpu *v)
 
     v->exit_arg = 0;
     v->jump_missed = 0;
+    refresh_tsc(v);
     if (landed == LAND_FAULT) {
         v->engine->exceptions++;
         if (!soft_deliver(v)) {

@@ -110,7 +110,7 @@ struct soft_vcpu {
     uint64_t rflags;           /* all of RFLAGS, canonical when not in translated code */
     uint64_t seg_base[6];      /* copy of s.seg[ES..GS].base for address computation; soft_segments_changed() refreshes */
     uint64_t stack_base, stack_negbase, stack_addend;  /* stack window of tlb.c */
-    uint64_t tlb_table;        /* &tlb[mmu] as an address */
+    uint64_t irq_waiting;      /* something is pending that RFLAGS.IF = 0 keeps back: STI must go to the dispatcher */
     _Atomic uint32_t interrupt;/* != 0: look at the world at the next block head (SOFT_INT_*) */
     uint32_t fpu_parked;
     uint64_t scratch[16];      /* the translator's own, and all up to the next line (offsets.h, checked in engine.c) */
@@ -120,7 +120,8 @@ struct soft_vcpu {
     uint64_t jump_target;
     uint64_t page_va;          /* floating code (xlate.h): what its addresses are relative to; else 0 */
     uint64_t jump_mask;        /* pext mask of the jump cache; 0 makes every lookup miss, which is how kick() gets in */
-    uint64_t tlb_mask, page_mask, bit_mask[3];  /* constants for pext */
+    uint64_t tlb_mask, page_mask, bit_mask[3], arith_mask, pushf_mask;  /* constants for pext */
+    uint64_t tsc_offset;       /* guest TSC - host TSC, if SOFT_MODE_TSC */
     uint64_t landing[8];       /* soft_setjmp(): where soft_fault() and soft_unimplemented() go */
     uint8_t bounce[192] __attribute__((aligned(64)));
     /* --- both halves --- */
@@ -133,6 +134,7 @@ struct soft_vcpu {
     uint8_t halted;
     enum hsk_exit exit;
     uint32_t delivering;       /* exception nesting: 0, or 1 + vector while delivering (double fault detection) */
+    uint8_t tsc_exact;         /* the guest's TSC runs at the host's rate */
     uint8_t jump_missed;       /* the jump cache missed: enter what the dispatcher finds */
     struct soft_engine *engine;
     struct soft_code *code;    /* translator half's private state of this vCPU */
@@ -190,7 +192,7 @@ bool soft_deliver(struct soft_vcpu *v);
 /* At a block head with v->interrupt & SOFT_INT_APIC: takes NMI or an interrupt if the state allows. Returns true if rip changed.
    INIT/SIPI are not implemented yet. */
 bool soft_deliver_interrupt(struct soft_vcpu *v);
-/* Recomputes cpl, mmu, code_size, seg_base, tlb_table from the state. */
+/* Recomputes cpl, mmu, code_size, seg_base from the state. */
 void soft_segments_changed(struct soft_vcpu *v);
 
 enum { SOFT_ACC_WRITE = 1, SOFT_ACC_FETCH = 2 };

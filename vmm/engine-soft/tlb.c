@@ -320,6 +320,8 @@ void soft_tlb_init(struct soft_vcpu *v)
     v->bit_mask[0] = 15;
     v->bit_mask[1] = 31;
     v->bit_mask[2] = 63;
+    v->arith_mask = SOFT_ARITH;
+    v->pushf_mask = ~(uint64_t)(SOFT_ARITH | HSK_FLAG_RF | HSK_FLAG_VM);
     v->jump_mask = SOFT_JUMP_MASK;
     soft_tlb_flush_all(v);
 }

@@ -275,6 +275,31 @@ static void loop(struct tx *t)
     tx_jmp(t, jcxz ? target : t->x->next, true);
 }
 
+/* d = gs:[off] masked, without touching the flags */
+static void mask(struct emit *e, int d, uint64_t off)
+{
+    e_pext_gs(e, d, d, off);
+    e_pdep_gs(e, d, d, off);
+}
+
+/* pushfq: the arithmetic flags from the host's, the rest from memory. */
+void tx_pushf(struct tx *t)
+{
+    struct emit *e = &t->e;
+
+    check_push(t, 8, t->x->next);
+    e8(e, 0x9c); /* pushfq; pop r9: on the host's stack */
+    e8(e, 0x41);
+    e8(e, 0x59);
+    mask(e, H_T, TX_OFF(arith_mask));
+    e_ld_gs(e, H_U, TX_OFF(rflags));
+    mask(e, H_U, TX_OFF(pushf_mask));
+    e_lea(e, 1, H_T, H_T, H_U, 0, 0);
+    move_sized(e, 0x89, H_T, 8);
+    add_rsp(t, -8);
+    tx_done(t);
+}
+
 void tx_flow(struct tx *t, uint32_t live_out)
 {
     switch (t->x->kind) {

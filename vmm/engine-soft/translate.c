@@ -120,17 +120,17 @@ void tx_jmp_indirect(struct tx *t, struct emit *e)
 }
 
 /* A cold record for leaving to target through the jump at site (and site2). */
-static void leave_by(struct tx *t, uint64_t target, uint8_t *site, uint8_t *site2)
+static void leave_by(struct tx *t, uint64_t target, uint32_t mode, uint8_t *site, uint8_t *site2)
 {
     struct tx_cold *cold = &t->colds[t->ncolds++];
 
-    *cold = (struct tx_cold){.kind = TX_COLD_LOOKUP, .site = site, .site2 = site2, .pc = target};
+    *cold = (struct tx_cold){.kind = TX_COLD_LOOKUP, .site = site, .site2 = site2, .pc = target, .mode = mode};
     if (may_chain(t, target)) {
         struct soft_link *l = &t->links[t->nlinks];
 
         cold->kind = TX_COLD_LINK;
         cold->edge = (uint8_t)t->nlinks++;
-        *l = (struct soft_link){.site = site + t->e.rx - 4, .pc = target, .from = t->b,
+        *l = (struct soft_link){.site = site + t->e.rx - 4, .pc = target, .mode = mode, .from = t->b,
                                 .cross = target >> 12 != t->b->pc >> 12 || t->b->gpa2 != SOFT_NO_GPA};
     }
 }
@@ -153,7 +153,12 @@ void tx_jmp(struct tx *t, uint64_t target, bool live)
         }
     }
     site = e_jmp_fwd(e);
-    leave_by(t, target, site, poll);
+    leave_by(t, target, t->mode, site, poll);
+}
+
+void tx_jmp_mode(struct tx *t, uint64_t target, uint32_t mode)
+{
+    leave_by(t, target, mode, e_jmp_fwd(&t->e), NULL);
 }
 
 void tx_jcc(struct tx *t, unsigned cc, uint64_t target, bool live)
@@ -162,7 +167,7 @@ void tx_jcc(struct tx *t, unsigned cc, uint64_t target, bool live)
     uint8_t *around;
 
     if (target > t->x->pc) {
-        leave_by(t, target, e_jcc_fwd(e, cc), NULL);
+        leave_by(t, target, t->mode, e_jcc_fwd(e, cc), NULL);
         return;
     }
     around = e_jcc_fwd(e, cc ^ 1);
@@ -186,6 +191,15 @@ void tx_call_insn(struct tx *t, const void *fn)
 
     soft_x_insn(t->x, t->mode, in);
     tx_call(t, fn, (uint64_t)(uintptr_t)in);
+}
+
+void tx_cold_exec(struct tx *t, uint8_t *site)
+{
+    struct soft_insn *in = soft_code_alloc(t->c, sizeof *in);
+
+    soft_x_insn(t->x, t->mode, in);
+    t->colds[t->ncolds++] = (struct tx_cold){.kind = TX_COLD_CALL, .site = site, .op = t->e.p, .pc = t->x->pc,
+                                             .next = (uint64_t)(uintptr_t)in};
 }
 
 /* --- cold code --- */
@@ -221,6 +235,18 @@ static void cold_access(struct tx *t, const struct tx_cold *k)
     e_jmp(e, k->op_end + rx);
 }
 
+static void cold_call(struct tx *t, const struct tx_cold *k)
+{
+    struct emit *e = &t->cold;
+
+    e_resolve(k->site, e);
+    e_call(e, t->c->tramp[SOFT_TRAMP_CALL]);
+    e64(e, (uint64_t)(uintptr_t)soft_call_exec);
+    e64(e, k->pc);
+    e64(e, k->next);
+    e_jmp(e, k->op + t->e.rx);
+}
+
 static void emit_cold(struct tx *t)
 {
     struct emit *e = &t->cold;
@@ -235,6 +261,10 @@ static void emit_cold(struct tx *t)
             cold_access(t, k);
             continue;
         }
+        if (k->kind == TX_COLD_CALL) {
+            cold_call(t, k);
+            continue;
+        }
         e_resolve(k->site, e);
         if (k->site2)
             e_resolve(k->site2, e);
@@ -246,7 +276,12 @@ static void emit_cold(struct tx *t)
             e_jmp(e, t->c->tramp[SOFT_TRAMP_LINK]);
         } else {
             tx_address(t, e, H_C, k->pc);
-            tx_jmp_indirect(t, e);
+            if (k->mode == t->mode) {
+                tx_jmp_indirect(t, e);
+            } else {
+                e_st_gs(e, H_C, TX_OFF(rip));
+                e_jmp(e, t->c->tramp[SOFT_TRAMP_LOOKUP]);
+            }
         }
     }
 }
@@ -300,6 +335,8 @@ static bool emit_insn(struct tx *t, uint32_t live)
         tx_call_insn(t, (const void *)(uintptr_t)soft_call_string);
         return false;
     case SOFT_X_HELPER:
+        if (tx_system(t))
+            return soft_x_ends(t->x);
         tx_call_insn(t, (const void *)(uintptr_t)soft_call_exec);
         return false;
     case SOFT_X_UD:

@@ -6,7 +6,7 @@
 
 #include "emit.h"
 
-enum tx_cold_kind { TX_COLD_ACCESS, TX_COLD_LINK, TX_COLD_LOOKUP };
+enum tx_cold_kind { TX_COLD_ACCESS, TX_COLD_LINK, TX_COLD_LOOKUP, TX_COLD_CALL };
 
 /* Something that is emitted behind the hot code. */
 struct tx_cold {
@@ -16,7 +16,8 @@ struct tx_cold {
     uint8_t edge;              /* LINK: which of the block's links */
     uint8_t *site, *site2;     /* writable addresses behind the rel32s to resolve; site2 or NULL */
     uint8_t *op, *op_end;      /* ACCESS: writable bounds of what is done with the host address */
-    uint64_t pc, next;         /* ACCESS; LOOKUP: pc = target */
+    uint64_t pc, next;         /* ACCESS; LOOKUP: pc = target; CALL: pc, next = struct soft_insn * */
+    uint32_t mode;             /* LOOKUP: of the target */
 };
 
 struct tx {
@@ -95,8 +96,12 @@ void tx_mem(struct tx *t, const ZydisDecodedOperand *m, unsigned size, unsigned 
 /* translate.c */
 void tx_call(struct tx *t, const void *fn, uint64_t arg);
 void tx_call_insn(struct tx *t, const void *fn);
+/* soft_call_exec() from cold code, entered by the jump at site; comes back here. */
+void tx_cold_exec(struct tx *t, uint8_t *site);
 /* Edges to a guest address: an unconditional jump, a conditional one (host condition code). live: flags at the target. */
 void tx_jmp(struct tx *t, uint64_t target, bool live);
+/* The same without a poll, into another mode. */
+void tx_jmp_mode(struct tx *t, uint64_t target, uint32_t mode);
 void tx_jcc(struct tx *t, unsigned cc, uint64_t target, bool live);
 /* The target is in C. */
 void tx_jmp_indirect(struct tx *t, struct emit *e);
@@ -107,5 +112,9 @@ void tx_lea(struct tx *t);
 void tx_bit(struct tx *t);
 void tx_direction(struct tx *t);
 
+/* translate-system.c: emits the instruction inline if it can. */
+bool tx_system(struct tx *t);
+
 /* translate-flow.c */
+void tx_pushf(struct tx *t);
 void tx_flow(struct tx *t, uint32_t live_out); /* of the block */

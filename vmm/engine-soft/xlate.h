@@ -37,6 +37,9 @@ enum {
     SOFT_MODE_SINGLE = 1 << 7, /* one instruction, unchained (TF, interrupt shadow, strict) */
     SOFT_MODE_BASES = 1 << 8,  /* 32-bit code: DS, ES or SS base is not 0 */
     SOFT_MODE_PGE = 1 << 9,    /* CR4.PGE: there are global pages */
+    SOFT_MODE_CPL0 = 1 << 10,
+    SOFT_MODE_SMAP = 1 << 11,  /* CR4.SMAP */
+    SOFT_MODE_TSC = 1 << 12,   /* rdtsc is allowed, and the guest's TSC is the host's plus tsc_offset */
 };
 
 enum soft_kind {
@@ -75,6 +78,7 @@ static inline bool soft_mode_floats(uint32_t mode)
 struct soft_link {
     uint8_t *site, *stub;      /* executable addresses */
     uint64_t pc;               /* as soft_block.pc */
+    uint32_t mode;             /* of the target */
     struct soft_block *from, *to;
     struct soft_link *next_in; /* of the target's incoming links */
     bool cross;                /* another page: only while the mapping holds */
