@@ -12,7 +12,7 @@ import unittest
 import harness
 from harness import KERNEL, Running
 
-LOOPS = 50 if os.environ.get('HVA_LONG') else 8
+LOOPS = 50 if os.environ.get('HSK_LONG') else 8
 
 
 class Document(harness.Case):
@@ -118,7 +118,7 @@ class Life(Document):
         self.assertEqual(self.nonce(m), '--------')
         self.hva('stop', doc)
 
-    @unittest.skipUnless(os.environ.get('HVA_LONG') and os.access('/dev/kvm', os.W_OK), 'only in the long run, with /dev/kvm')
+    @unittest.skipUnless(os.environ.get('HSK_LONG') and os.access('/dev/kvm', os.W_OK), 'only in the long run, with /dev/kvm')
     def test_engines_take_over_each_others_machines(self):
         doc = self.create()
         state = None
