@@ -60,6 +60,12 @@ static bool kvm_probe(char **why)
     return true;
 }
 
+/* A KVM that only emulates knows little: see kvm_check_model(). */
+static const char *kvm_default_cpu(void)
+{
+    return hsk_kvm_virtualizes() ? NULL : "v2";
+}
+
 static void kvm_engine_free(struct hsk_engine *base)
 {
     struct kvm_engine *e = (struct kvm_engine *)base;
@@ -205,6 +211,7 @@ static char *kvm_stats(struct hsk_engine *base)
 const struct hsk_engine_ops hsk_engine_kvm_ops = {
     .name = "kvm",
     .probe = kvm_probe,
+    .default_cpu = kvm_default_cpu,
     .engine_new = kvm_engine_new,
     .engine_free = kvm_engine_free,
     .vcpu_new = kvm_vcpu_new,

@@ -420,7 +420,7 @@ bool kvm_check_model(struct kvm_engine *e, GError **error)
         if (!hsk_cpuid_has(c, "lzcnt") && !hsk_cpuid_has(c, "bmi1"))
             return true;
         g_set_error(error, HSK_ERROR, HSK_ERROR_UNSUPPORTED,
-                    "KVM only emulates on this computer, and does so wrongly for the machine's processor model (%s): use --engine soft.",
+                    "KVM only emulates on this computer, and does so wrongly for the machine's processor model (%s): use --engine soft or --cpu v2.",
                     c->model);
         return false;
     }

@@ -148,6 +148,8 @@ static bool create_parts(struct hsk_machine *m, GError **error)
 {
     struct hsk_engine_config ec;
 
+    if (!m->cfg.cpu && m->cfg.engine->default_cpu)
+        m->cfg.cpu = m->cfg.engine->default_cpu();
     m->clock = hsk_clock_new(m->cfg.tsc_hz);
     m->loop = hsk_loop_new(m->clock, error);
     if (!m->loop || !hsk_cpuid_build(&m->cpuid, m->cfg.cpu, m->cfg.ncpus, hsk_clock_tsc_hz(m->clock), error))

@@ -52,6 +52,8 @@ struct hsk_engine_ops {
     const char *name;           /* "soft", "kvm" */
     /* Can it run here? why = one sentence for the user in both cases (owned by caller). */
     bool (*probe)(char **why);
+    /* The model for a machine that asks for none, where the usual one would not do; NULL = the usual one. May be NULL. */
+    const char *(*default_cpu)(void);
     struct hsk_engine *(*engine_new)(const struct hsk_engine_config *cfg, GError **error);
     void (*engine_free)(struct hsk_engine *e);
     struct hsk_vcpu *(*vcpu_new)(struct hsk_engine *e, const struct hsk_vcpu_config *cfg, GError **error);
