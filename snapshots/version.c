@@ -10,6 +10,7 @@ struct hsk_version {
     struct hsk_doc *doc;
     char id[33];
     GArray *objects; /* struct hsk_object, shared with the record */
+    char *cpu;
     struct hsk_blob state, picture;
     GHashTable *maps; /* name -> struct hsk_pagemap */
 };
@@ -134,6 +135,7 @@ struct hsk_version *hsk_version_open(struct hsk_doc *doc, const char *id, GError
     v->doc = doc;
     g_strlcpy(v->id, id, sizeof(v->id));
     v->objects = g_array_ref(r->objects);
+    v->cpu = g_strdup(r->cpu);
     v->state = r->state;
     v->picture = r->picture;
     if (v->state.frames != NULL)
@@ -150,10 +152,16 @@ void hsk_version_free(struct hsk_version *v)
     if (v == NULL)
         return;
     g_array_unref(v->objects);
+    g_free(v->cpu);
     hsk_blob_clear(&v->state);
     hsk_blob_clear(&v->picture);
     g_hash_table_unref(v->maps);
     g_free(v);
+}
+
+const char *hsk_version_cpu(struct hsk_version *v)
+{
+    return v->cpu != NULL && v->cpu[0] != 0 ? v->cpu : NULL;
 }
 
 static const struct hsk_object *find_object(const struct hsk_version *v, const char *name)

@@ -160,6 +160,8 @@ static bool resume(struct hsk_document *d, const char *id, GError **error)
                                 error);
     if (good)
         state = hsk_version_state(v, error);
+    if (good)
+        d->now.cpu = g_strdup(hsk_version_cpu(v));
     hsk_version_free(v);
     if (!state) {
         g_prefix_error(error, "the saved state cannot be resumed (\"hva run --fresh\" starts the "

@@ -23,6 +23,7 @@ struct hsk_running {
     struct hsk_child *child;
     struct hsk_disk_service *disks;
     struct hsk_guest_memory memory;
+    char *cpu; /* its processor model: of the version it resumes, else what the process says once it is ready */
 };
 
 enum hsk_op_kind {
@@ -102,6 +103,8 @@ struct hsk_document {
  * "failed". */
 bool hsk_running_start(struct hsk_document *d, struct hsk_running *r, GBytes *state,
                        GError **error);
+/* The process is built; model: the processor that it gives the guest. */
+void hsk_running_ready(struct hsk_running *r, const char *model);
 void hsk_running_clear(struct hsk_running *r);
 extern const struct hsk_child_ops hsk_document_child_ops;
 

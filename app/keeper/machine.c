@@ -40,11 +40,17 @@ static json_t *config_message(struct hsk_document *d, const struct hsk_running *
                               json_pack("{s:s, s:b, s:I}", "serial", m->disks[i].id, "readonly", 0,
                                         "bytes", (json_int_t)m->disks[i].size_bytes));
     return json_pack("{s:s, s:s, s:s?, s:i, s:I, s:I, s:s, s:s?, s:s, s:o}", "cmd", "config",
-                     "engine", d->engine->name, "cpu", m->cpu, "ncpus", (int)m->ncpus, "memory",
+                     "engine", d->engine->name, "cpu", r->cpu ? r->cpu : m->cpu, "ncpus", (int)m->ncpus, "memory",
                      (json_int_t)r->memory.obj[0]->size_bytes, "vram",
                      (json_int_t)(r->memory.n > 1 ? r->memory.obj[1]->size_bytes : 0), "on_reset",
                      "reset", "append", m->cmdline, "kernel_name", "the document's kernel", "disks",
                      disks);
+}
+
+void hsk_running_ready(struct hsk_running *r, const char *model)
+{
+    g_free(r->cpu);
+    r->cpu = g_strndup(model ? model : "", 127); /* the process is not trusted: bounded, and only ever given back to one */
 }
 
 bool hsk_running_start(struct hsk_document *d, struct hsk_running *r, GBytes *state, GError **error)
@@ -72,6 +78,7 @@ void hsk_running_clear(struct hsk_running *r)
 {
     g_clear_pointer(&r->child, hsk_child_free);
     g_clear_pointer(&r->disks, hsk_disk_service_free);
+    g_clear_pointer(&r->cpu, g_free);
     hsk_guest_memory_clear(&r->memory);
 }
 
@@ -123,6 +130,7 @@ static void message(void *opaque, struct hsk_child *c, const json_t *body, int *
         return;
     }
     if (strcmp(event, "ready") == 0) {
+        hsk_running_ready(&d->now, text);
         machine_ready(d);
     } else if (strcmp(event, "failed") == 0) {
         hsk_complain(text ? text : "the machine did not start and did not say why");

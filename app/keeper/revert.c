@@ -128,6 +128,7 @@ static void build_job(struct hsk_op *op)
                               mem->obj[i]->size_bytes, &op->error))
             return;
     }
+    op->next.cpu = g_strdup(hsk_version_cpu(op->version));
     op->next_state = hsk_version_state(op->version, &op->error);
 }
 
@@ -210,9 +211,10 @@ void hsk_revert_message(struct hsk_op *op, const char *event, const json_t *body
 {
     const char *text = hsk_json_str(body, "text", "it did not say why");
 
-    if (strcmp(event, "ready") == 0 && !op->d->in_job)
+    if (strcmp(event, "ready") == 0 && !op->d->in_job) {
+        hsk_running_ready(&op->next, hsk_json_str(body, "text", NULL));
         hsk_op_job(op, change_disks_job, disks_changed);
-    else if (strcmp(event, "failed") == 0 && !op->d->in_job)
+    } else if (strcmp(event, "failed") == 0 && !op->d->in_job)
         give_up(op, g_error_new(HSK_ERROR, HSK_ERROR_FAILED,
                                 "\"%s\" could not be resumed (%s); the machine goes on as it was",
                                 op->target_title, text));

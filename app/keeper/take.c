@@ -45,7 +45,7 @@ static void commit_job(struct hsk_op *op)
         .title = op->title,
         .kind = op->version_kind,
         .engine = op->d->engine->name,
-        .cpu = hsk_doc_manifest(op->d->doc)->cpu,
+        .cpu = op->d->now.cpu,
         .objects = objects,
         .nobjects = op->nstaged,
     };

@@ -95,7 +95,7 @@ int main(void)
         struct hsk_loop *loop = hsk_machine_loop(r.machine);
 
         hsk_loop_watch_fd(loop, r.wire, EPOLLIN, wire_ready, &r);
-        hsk_runner_tell_text(&r, "ready", NULL);
+        hsk_runner_tell_text(&r, "ready", hsk_machine_cpuid(r.machine)->model);
         hsk_loop_run(loop);
     } else {
         hsk_runner_tell_text(&r, "failed", error->message);

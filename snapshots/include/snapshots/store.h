@@ -110,6 +110,8 @@ bool hsk_version_read(struct hsk_version *v, const char *object, uint64_t page, 
 /* Fills a fresh (all-zero) object: skips holes, decodes each frame once, in stored order. host is writable memory of size_bytes. */
 bool hsk_version_fill(struct hsk_version *v, const char *object, void *host, uint64_t size_bytes, GError **error);
 uint64_t hsk_version_object_size(struct hsk_version *v, const char *object); /* 0: does not have it */
+/* The processor model that it was taken under ("v3,+aes"), or NULL if it does not say. Lives as long as v. */
+const char *hsk_version_cpu(struct hsk_version *v);
 GBytes *hsk_version_state(struct hsk_version *v, GError **error);
 GBytes *hsk_version_picture(struct hsk_version *v, GError **error);
 /* The live disks now continue from this version (its disk maps; log starts anew). The machine is stopped. */
