@@ -165,11 +165,16 @@ static int walk_once(struct soft_vcpu *v, uint64_t va, unsigned access, unsigned
 {
     const struct hsk_cpu_state *s = &v->s;
     const bool pae = s->cr4 & HSK_CR4_PAE;
-    struct walk w = {.v = v, .entry_size = pae ? 8 : 4, .allowed = PTE_W | PTE_U};
+    struct walk w; /* set field by field: a compiler may clear a large struct by libc's memset, which uses vector registers */
     int error = -1;
     bool writable = false;
     uint64_t gpa, leaf;
 
+    w.v = v;
+    w.entry_size = pae ? 8 : 4;
+    w.depth = 0;
+    w.allowed = PTE_W | PTE_U;
+    w.nx = w.large = false;
     gpa = pae ? descend_wide(&w, va, s->efer & HSK_EFER_LMA ? 4 : 3, &error) : descend_32(&w, va, &error);
     if (error < 0 && !permitted(&w, access, mmu, &writable))
         error = PF_P;

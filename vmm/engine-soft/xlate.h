@@ -190,7 +190,7 @@ struct soft_access {
     uint64_t pc;               /* as soft_block.pc */
     uint8_t size, kind;
     uint8_t pad[6];
-};
+} __attribute__((packed)); /* lies between instructions, at any address */
 enum { SOFT_ACCESS_READ = 1, SOFT_ACCESS_WRITE = 2, SOFT_ACCESS_STACK = 4 /* #SS instead of #GP */ };
 struct soft_slow {
     uint8_t *host;
