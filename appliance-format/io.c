@@ -8,14 +8,14 @@
 #include <sodium.h>
 #include <stdio.h>
 
-static int before(const struct hsk_io *io, enum hsk_io_op op)
+static int before(const struct hsk_io *io, enum hsk_io_op op, int fd)
 {
-    return io != NULL && io->before != NULL ? -io->before(io->opaque, op) : 0;
+    return io != NULL && io->before != NULL ? -io->before(io->opaque, op, fd) : 0;
 }
 
 int hsk_io_create(const struct hsk_io *io, int dirfd, const char *name)
 {
-    int r = before(io, HSK_IO_CREATE);
+    int r = before(io, HSK_IO_CREATE, dirfd);
     if (r < 0)
         return r;
     int fd = openat(dirfd, name, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
@@ -24,13 +24,13 @@ int hsk_io_create(const struct hsk_io *io, int dirfd, const char *name)
 
 int hsk_io_pwrite(const struct hsk_io *io, int fd, const void *buf, size_t len, uint64_t off)
 {
-    int r = before(io, HSK_IO_WRITE);
+    int r = before(io, HSK_IO_WRITE, fd);
     return r < 0 ? r : hsk_pwrite_all(fd, buf, len, off);
 }
 
 int hsk_io_sync(const struct hsk_io *io, int fd)
 {
-    int r = before(io, HSK_IO_SYNC);
+    int r = before(io, HSK_IO_SYNC, fd);
     if (r < 0)
         return r;
     return fdatasync(fd) < 0 ? -errno : 0;
@@ -38,7 +38,7 @@ int hsk_io_sync(const struct hsk_io *io, int fd)
 
 int hsk_io_rename(const struct hsk_io *io, int dirfd, const char *from, const char *to)
 {
-    int r = before(io, HSK_IO_RENAME);
+    int r = before(io, HSK_IO_RENAME, dirfd);
     if (r < 0)
         return r;
     return renameat(dirfd, from, dirfd, to) < 0 ? -errno : 0;
@@ -46,7 +46,7 @@ int hsk_io_rename(const struct hsk_io *io, int dirfd, const char *from, const ch
 
 int hsk_io_truncate(const struct hsk_io *io, int fd, uint64_t size)
 {
-    int r = before(io, HSK_IO_TRUNCATE);
+    int r = before(io, HSK_IO_TRUNCATE, fd);
     if (r < 0)
         return r;
     return ftruncate(fd, (off_t)size) < 0 ? -errno : 0;

@@ -306,12 +306,15 @@ static bool fill_pages(struct hsk_version *v, const struct placed *pages, size_t
         while (to > from && to < n && pages[to].entry >> 8 == pages[to - 1].entry >> 8)
             to++;
         fillers[i] = (struct filler){.v = v, .pages = pages + from, .n = to - from, .host = host};
-        threads[i] = g_thread_new("fill", fill_frames, &fillers[i]);
+        threads[i] = g_thread_try_new("fill", fill_frames, &fillers[i], NULL);
+        if (threads[i] == NULL)
+            fill_frames(&fillers[i]);
         from = to;
     }
     bool ok = true;
     for (unsigned i = 0; i < count; i++) {
-        g_thread_join(threads[i]);
+        if (threads[i] != NULL)
+            g_thread_join(threads[i]);
         if (fillers[i].error == NULL)
             continue;
         if (ok)

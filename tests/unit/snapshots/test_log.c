@@ -197,7 +197,7 @@ static void a_missing_file_in_the_middle_ends_the_log(void **state)
     hsk_log_free(log);
 }
 
-static int fail_write(void *opaque, enum hsk_io_op op)
+static int fail_write(void *opaque, enum hsk_io_op op, int fd)
 {
     unsigned *left = opaque;
     return op == HSK_IO_WRITE && *left > 0 && --*left == 0 ? ENOSPC : 0;
