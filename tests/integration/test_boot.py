@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: MIT
 """hva boot: the ends of a machine as exit statuses, the serial line, and what it refuses."""
 import os
+import select
 import signal
 import subprocess
+import termios
 import time
 
 import harness
@@ -89,6 +91,30 @@ class Serial(harness.Case):
         # The x after Ctrl-A would leave a terminal.
         out, _ = self.boot('serve', '--exit-on', 'nonce=\x01xCDEFGH', input='w\x01xCDEFGHp')
         self.assertIn('nonce=\x01xCDEFGH', out)
+
+    def test_a_terminal_is_raw_and_ctrl_a_x_leaves(self):
+        master, slave = os.openpty()
+        self.addCleanup(os.close, master)
+        before = termios.tcgetattr(slave)
+        p = subprocess.Popen([harness.BIN + '/hva', 'boot', '--engine', 'soft', '--no-window', '--kernel', KERNEL, '--append', 'serve'],
+                             stdin=slave, stdout=slave, stderr=subprocess.DEVNULL, env=self.env)
+        self.addCleanup(p.kill)
+        out = b''
+
+        def expect(word):
+            nonlocal out
+            while word not in out:
+                self.assertTrue(select.select([master], [], [], harness.PATIENCE)[0], out)
+                out += os.read(master, 1000)
+
+        expect(b'ready')
+        self.assertFalse(termios.tcgetattr(slave)[3] & termios.ICANON)
+        os.write(master, b'w\x01cBCD\x03FGHp')
+        expect(b'nonce=\x01BCD\x03FGH')
+        os.write(master, b'\x01x')
+        self.assertEqual(p.wait(harness.PATIENCE), 0)
+        self.assertEqual(termios.tcgetattr(slave), before)
+        os.close(slave)
 
     def test_output_to_a_file(self):
         self.boot('poweroff', '--serial', self.path('serial.log'))

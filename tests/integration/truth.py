@@ -124,7 +124,9 @@ class Truth(harness.Case):
             m.wait()
             s.close()
             c.close()
-            self.hva('verify', self.doc)
+            # Every version stays in the file, so that checking all of it takes longer and longer.
+            if i % 10 == 0:
+                self.hva('verify', self.doc)
             m = self.start()
             self.json('revert', self.doc, completed[0])
             c = m.console()
