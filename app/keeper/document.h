@@ -53,6 +53,7 @@ struct hsk_op {
     enum hsk_version_kind version_kind;
     void (*taken)(struct hsk_op *op); /* main thread, after the commit */
     bool asked;                       /* the machine was asked to save and has not answered */
+    guint watchdog;                   /* runs while asked */
     struct hsk_take_point *point;
     struct hsk_staged staged[HSK_MAX_OBJECTS];
     unsigned nstaged;

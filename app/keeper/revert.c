@@ -204,6 +204,9 @@ static void disks_changed(struct hsk_op *op)
                        json_pack("{s:s, s:s, s:f}", "to", op->target, "title", op->target_title,
                                  "pause_ms", op->pause_ms));
     op->answered = true;
+    /* If it has died meanwhile, nobody has said so yet. */
+    if (!hsk_child_pid(d->now.child))
+        hsk_document_child_ops.ended(d, d->now.child, "ended as soon as it was started");
     hsk_op_job(op, publish_job, published);
 }
 

@@ -3,8 +3,9 @@
  * Taking versions of a running machine: stop, copy, go on, store (stop-and-copy; the format needs
  * nothing else).
  *
- *   save -> machine stops and answers with its state -> dirty pages and disks' position are copied
- * -> (USER: dirty bits cleared, run) -> job: commit -> answer -> job: publish into the .hva
+ *   save -> the machine stops and answers with its state
+ *   -> dirty pages are copied, the disks' position is marked -> (USER: dirty bits cleared, run)
+ *   -> job: commit -> answer -> job: publish into the .hva
  *
  * The dirty bits count from the current version. They are cleared only for a version that will
  * become current, and base_known is false from then until its commit has succeeded: if it fails,
@@ -15,8 +16,12 @@
 #include "common/values.h"
 #include "document.h"
 
+/* A stopped machine saves within one; a computer that swaps takes longer. */
+#define ANSWER_SECONDS 60
+
 void hsk_take_clear(struct hsk_op *op)
 {
+    g_clear_handle_id(&op->watchdog, g_source_remove);
     for (unsigned i = 0; i < op->nstaged; i++)
         hsk_staged_clear(&op->staged[i]);
     op->nstaged = 0;
@@ -114,6 +119,19 @@ static void copy(struct hsk_op *op)
     }
 }
 
+static gboolean no_answer(gpointer opaque)
+{
+    struct hsk_op *op = opaque;
+
+    op->watchdog = 0;
+    op->asked = false;
+    go_on(op->d);
+    hsk_op_fail(op, g_error_new(HSK_ERROR, HSK_ERROR_BUSY,
+                                "the machine process does not come to a stop; try again, or end it "
+                                "with \"hva stop --force\""));
+    return G_SOURCE_REMOVE;
+}
+
 void hsk_take_start(struct hsk_op *op, enum hsk_version_kind kind, const char *title,
                     void (*taken)(struct hsk_op *op))
 {
@@ -123,8 +141,10 @@ void hsk_take_start(struct hsk_op *op, enum hsk_version_kind kind, const char *t
     op->title = g_strdup(title);
     op->taken = taken;
     op->asked = hsk_child_tell(op->d->now.child, "save");
-    if (op->asked)
+    if (op->asked) {
+        op->watchdog = g_timeout_add_seconds(ANSWER_SECONDS, no_answer, op);
         return;
+    }
     error = g_error_new(HSK_ERROR, HSK_ERROR_FAILED, "the machine process does not answer");
     hsk_op_fail(op, error);
 }
@@ -145,6 +165,7 @@ void hsk_take_message(struct hsk_op *op, const char *event, const json_t *body, 
     if (strcmp(event, "save") != 0 || !op->asked)
         return;
     op->asked = false;
+    g_clear_handle_id(&op->watchdog, g_source_remove);
     op->state = hsk_message_bytes(body, fd, &error);
     if (op->state) {
         copy(op);
