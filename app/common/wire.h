@@ -3,11 +3,13 @@
  * The wire between hva-keeper and hva-machine: a SOCK_SEQPACKET pair, one JSON object per packet,
  * with at most one descriptor beside it. The machine finds its end as descriptor 3.
  *
- * keeper -> machine, in this order: {"cmd":"fd","name":N} + descriptor, for each of ram, ram.attr,
- * vram, vram.attr, kernel, initrd, state, serial.in, serial.out, disk.0 ...; {"cmd":"config", ...}
- * (machine/config.c has the keys); then after the machine's {"event":"ready"}: run, stop, reset,
- * power, quit, ... (machine/main.c has the list). machine -> keeper: {"event": ...}; answers carry
- * the command's name in "event". The keeper trusts none of it.
+ * - keeper -> machine, in this order: {"cmd":"fd","name":N} + descriptor, for each of ram,
+ *   ram.attr, vram, vram.attr, kernel, initrd, state, serial.in, serial.out, disk.0 ..., disks,
+ *   disks.slots;
+ *   {"cmd":"config", ...} (keys: machine/config.c); then, after {"event":"ready"}, the commands of
+ *   machine/commands.c
+ * - machine -> keeper: {"event": ...}; answers carry the command's name. The keeper trusts none of
+ *   it.
  *
  * Threads: none of its own; a socket is used by one thread for sending and one for receiving.
  */

@@ -5,8 +5,9 @@
  * new machine is built beside the stopped old one; only when it stands complete do the disks change
  * over and the old one ends. Whatever fails, the old one goes on.
  *
- *   take BEFORE_REVERT -> job: open, fill fresh memory -> start process, load -> "ready" -> job:
- * disks continue from the version -> swap, run -> answer -> job: publish
+ * - take BEFORE_REVERT
+ * - job: open the version, fill fresh memory; start a process with it, which loads the state
+ * - "ready" -> job: the disks continue from the version -> swap, run -> answer -> job: publish
  *
  * Thread: main, but for the job functions.
  */

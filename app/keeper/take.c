@@ -3,9 +3,9 @@
  * Taking versions of a running machine: stop, copy, go on, store (stop-and-copy; the format needs
  * nothing else).
  *
- *   save -> the machine stops and answers with its state
- *   -> dirty pages are copied, the disks' position is marked -> (USER: dirty bits cleared, run)
- *   -> job: commit -> answer -> job: publish into the .hva
+ * - save: the machine stops and answers with its state
+ * - dirty pages are copied, the disks' position is marked; USER: dirty bits cleared, run
+ * - job: commit -> answer -> job: publish into the .hva
  *
  * The dirty bits count from the current version. They are cleared only for a version that will
  * become current, and base_known is false from then until its commit has succeeded: if it fails,

@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * What the keeper can ask of the machine, and what the machine reports. Commands:
- *   run, stop, quit         answered by the same word in "event" when done
- *   reset, power            not answered
- *   save                    stops; answers "picture" (PNG in the descriptor; left out without a
- * display), then "save" (state in the descriptor, its size in "bytes"; or "text": why not). The
- * attributes tell dirty pages. clear-dirty             after the keeper has copied the dirty pages;
- * stopped; not answered screenshot              answers "screenshot" with the picture in the
- * descriptor, or with "text": why not display                 a window's connected socket in the
- * descriptor key {code, down}, pointer {x, y, buttons}: input; x and y in pixels of the picture
+ *
+ * - run, stop, quit: answered by the same word in "event" when done
+ * - reset, power: not answered
+ * - save: stops; answers "picture" (PNG in the descriptor; left out without a display), then "save"
+ *   (state in the descriptor, its size in "bytes"; or "text": why not). The attributes tell pages.
+ * - clear-dirty: after the keeper has copied the dirty pages; stopped; not answered
+ * - screenshot: answers "screenshot" with the picture in the descriptor, or with "text": why not
+ * - display: a window's connected socket in the descriptor
+ * - key {code, down}, pointer {x, y, buttons}: input; x and y in pixels of the picture
  *
  * Thread: loop thread.
  */

@@ -4,12 +4,13 @@
  * which talks on COM1 by polling.
  *
  * Command line: words done in order at start: "poweroff", "reset", "triple", "exit=N" (debug-exit
- * port), "hang", "serve". serve: reads one-letter commands from COM1 and counts all the time: w
- * XXXXXXXX   keeps eight characters in memory       p   prints "nonce=XXXXXXXX count=N" f fills 4
- * MiB of memory with a pattern that depends on the count    v   prints "fill=N" or "fill=bad" D
- * XXXXXXXX   writes eight characters to the disk and flushes it             d   prints
- * "disk=XXXXXXXX" b            writes 512 KiB to the disk with a pattern that depends on the count
- * B   prints "big=N" or "big=bad" o r t        power-off, reset, triple fault
+ * port), "hang", "serve". Serve reads commands from COM1 and counts all the time:
+ *
+ * - wXXXXXXXX: keeps eight characters in memory; p: prints "nonce=XXXXXXXX count=N"
+ * - f: fills 4 MiB of memory with a pattern made from the count; v: prints "fill=N" or "fill=bad"
+ * - DXXXXXXXX: writes eight characters to the disk and flushes it; d: prints "disk=XXXXXXXX"
+ * - b: writes 512 KiB to the disk with a pattern from the count; B: prints "big=N" or "big=bad"
+ * - o, r, t: power-off, reset, triple fault
  */
 #include "kernel.h"
 
