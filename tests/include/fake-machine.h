@@ -1,7 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * A whole machine with the engine that executes nothing, for cmocka tests of devices: registers are reached through the
- * buses, time by setting the stopped clock, timers by letting the machine run for a few milliseconds.
+ * buses, time by setting the stopped clock, timers by letting the machine run for some of the guest's time.
+ *
+ * A busy host may stop a test for a while at any place: time goes on then while the machine runs, and not while it is
+ * stopped. So "not yet" needs a deadline that is seconds away, and "now" needs turns of the loop, not time.
  */
 #pragma once
 
@@ -79,17 +82,36 @@ static inline void fake_quit_(void *opaque)
 {
     hsk_loop_quit(opaque);
 }
-/* Clock, loop and timers go for so long. */
-static inline void run_for_ms(struct hsk_machine *m, unsigned ms)
+/* Clock, loop and timers go on, at the host's pace, until the guest's time has come to a deadline. */
+static inline void run_until_ns(struct hsk_machine *m, uint64_t ns)
 {
     struct hsk_loop *loop = hsk_machine_loop(m);
     struct hsk_timer *t = hsk_timer_new(loop, fake_quit_, loop);
 
     hsk_machine_run(m);
-    hsk_timer_arm(t, hsk_clock_ns(hsk_machine_clock(m)) + ms * 1000000ull);
+    hsk_timer_arm(t, ns);
     hsk_loop_run(loop);
     hsk_machine_stop(m);
     hsk_timer_free(t);
+}
+/* At least so much of the guest's time goes by, in ten jumps: ten turns of the loop at least, and no waiting. */
+static inline void run_for_ms(struct hsk_machine *m, unsigned ms)
+{
+    const uint64_t start = hsk_clock_ns(hsk_machine_clock(m));
+
+    for (unsigned i = 1; i <= 10; i++) {
+        const uint64_t at = start + i * ms * 100000ull;
+
+        set_time_ns(m, MAX(at, hsk_clock_ns(hsk_machine_clock(m))));
+        run_until_ns(m, at);
+    }
+}
+/* For what depends on the host's time of day: runs at its pace until the line rose; false after 20 s. */
+static inline bool run_until_irq(struct hsk_machine *m, unsigned line)
+{
+    for (unsigned i = 0; i < 2000 && !irq_requested(m, line); i++)
+        run_until_ns(m, hsk_clock_ns(hsk_machine_clock(m)) + 10000000);
+    return irq_requested(m, line);
 }
 
 /* Sets an element of a field of the device's state. */

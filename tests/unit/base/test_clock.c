@@ -53,7 +53,7 @@ static void runs_with_the_host_and_stops(void **state)
     sleep_ms(2);
     assert_int_equal(hsk_clock_ns(c), at);
     hsk_clock_start(c);
-    assert_in_range(hsk_clock_ns(c), at, at + 1000000000u);
+    assert_in_range(hsk_clock_ns(c), at, at + 10000000000u);
     hsk_clock_free(c);
 }
 
@@ -61,20 +61,23 @@ static void another_frequency_is_scaled(void **state)
 {
     struct hsk_clock *c = hsk_clock_new(1000000000);
     const struct hsk_clock_tsc_params *p;
-    uint64_t a, b, start, end;
+    uint64_t a, b, later, before, after, outer_before, outer_after;
 
     assert_int_equal(hsk_clock_tsc_hz(c), 1000000000);
+    outer_before = monotonic_ns();
     hsk_clock_start(c);
-    start = monotonic_ns();
+    before = monotonic_ns();
     sleep_ms(50);
+    after = monotonic_ns();
     a = hsk_clock_tsc(c);
-    end = monotonic_ns();
-    assert_in_range(a, (end - start) / 100 * 98, (end - start) / 100 * 102 + 2000000);
+    outer_after = monotonic_ns();
+    assert_in_range(a, (after - before) / 100 * 98, (outer_after - outer_before) / 100 * 102);
     /* What translated code computes is the same. */
     p = hsk_clock_tsc_params(c);
     a = hsk_clock_tsc(c);
     b = p->guest_base + (uint64_t)(((unsigned __int128)(__rdtsc() - p->host_base) * p->mult) >> 32);
-    assert_in_range(b, a, a + 100000000);
+    later = hsk_clock_tsc(c);
+    assert_in_range(b, a, later);
     hsk_clock_free(c);
 }
 

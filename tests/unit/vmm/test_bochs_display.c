@@ -123,7 +123,7 @@ static void mode_set_clears_and_tells(void **state)
     assert_int_equal(vram->host[1280 * 1024 * 4 - 1], 0);
     assert_int_equal(vram->host[1280 * 1024 * 4], 0xee);
     assert_true(atomic_load(&vram->attr[10]) & HSK_PAGE_DAMAGE);
-    run_for_ms(f->m, 5);
+    run_until_ns(f->m, hsk_clock_ns(hsk_machine_clock(f->m)) + 5000000);
     assert_int_equal(f->events, 2); /* one for all the registers, one for going on */
 }
 

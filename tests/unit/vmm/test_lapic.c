@@ -188,14 +188,17 @@ static void one_shot_fires_once(void **state)
 
     SET(m, 0x3e0, 0xb); /* divide by 1 */
     SET(m, 0x320, 0x55);
-    SET(m, 0x380, 2000000);
-    assert_int_equal(REG(m, 0x390), 2000000);
-    set_time_ns(m, 500000);
-    assert_int_equal(REG(m, 0x390), 1500000);
+    SET(m, 0x380, 2000000000);
+    assert_int_equal(REG(m, 0x390), 2000000000);
+    set_time_ns(m, 500000000);
+    assert_int_equal(REG(m, 0x390), 1500000000);
     SET(m, 0x3e0, 0x1); /* divide by 4: the rest takes longer */
-    assert_int_equal(REG(m, 0x390), 1500000);
+    assert_int_equal(REG(m, 0x390), 1500000000);
+    run_for_ms(m, 3000);
+    assert_int_equal(hsk_lapic_pending(l), 0);
+    assert_in_range(REG(m, 0x390), 1, 1500000000 - 3000000000 / 4);
     SET(m, 0x3e0, 0xb);
-    run_for_ms(m, 10);
+    run_for_ms(m, 1000);
     assert_int_equal(hsk_lapic_ack(l), 0x55);
     assert_int_equal(REG(m, 0x390), 0);
     SET(m, 0xb0, 0);
@@ -231,12 +234,12 @@ static void tsc_deadline_fires_and_reads_zero(void **state)
     assert_true(hsk_lapic_rdmsr(l, 0x6e0, &v));
     assert_int_equal(v, 0);
     SET(m, 0x320, 0x40066);
-    assert_true(hsk_lapic_wrmsr(l, 0x6e0, 3000000));
+    assert_true(hsk_lapic_wrmsr(l, 0x6e0, 100000000000)); /* 100 s */
     assert_true(hsk_lapic_rdmsr(l, 0x6e0, &v));
-    assert_int_equal(v, 3000000);
-    run_for_ms(m, 1);
+    assert_int_equal(v, 100000000000);
+    run_for_ms(m, 50000);
     assert_int_equal(hsk_lapic_pending(l), 0);
-    run_for_ms(m, 10);
+    run_for_ms(m, 50000);
     assert_int_equal(hsk_lapic_ack(l), 0x66);
     assert_true(hsk_lapic_rdmsr(l, 0x6e0, &v));
     assert_int_equal(v, 0);
