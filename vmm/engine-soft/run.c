@@ -257,6 +257,14 @@ static bool something_pending(const struct soft_vcpu *v)
     return v->s.interrupt_pending || v->s.nmi_pending || (v->base.lapic && hsk_lapic_pending(v->base.lapic));
 }
 
+/* An edge knows the mode behind it. */
+static uint32_t next_mode(struct soft_vcpu *v)
+{
+    const struct soft_link *l = (const struct soft_link *)(uintptr_t)v->exit_arg;
+
+    return l && !(l->mode & SOFT_MODE_SINGLE) ? l->mode : mode_of(v);
+}
+
 /* One turn. false: leave run() with v->exit. */
 static bool step(struct soft_vcpu *v)
 {
@@ -282,7 +290,7 @@ static bool step(struct soft_vcpu *v)
         v->exit = HSK_EXIT_HALT;
         return false;
     }
-    mode = mode_of(v);
+    mode = next_mode(v);
     b = find_block(v, mode);
     v->page_va = soft_mode_floats(mode) ? v->rip & ~0xfffull : 0;
     if (v->exit_arg)

@@ -121,6 +121,7 @@ struct soft_vcpu {
     uint64_t page_va;          /* floating code (xlate.h): what its addresses are relative to; else 0 */
     uint64_t jump_mask;        /* pext mask of the jump cache; 0 makes every lookup miss, which is how kick() gets in */
     uint64_t tlb_mask, page_mask, bit_mask[3], arith_mask, pushf_mask;  /* constants for pext */
+    uint64_t window[8];        /* host - guest address of the windows of the block that runs (translate-window.c) */
     uint64_t tsc_offset;       /* guest TSC - host TSC, if SOFT_MODE_TSC */
     uint64_t landing[8];       /* soft_setjmp(): where soft_fault() and soft_unimplemented() go */
     uint8_t bounce[192] __attribute__((aligned(64)));

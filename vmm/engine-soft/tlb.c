@@ -43,15 +43,40 @@ static void announce(struct soft_vcpu *v, struct hsk_memobj *obj, uint64_t page)
     hsk_memobj_will_write(obj, page);
 }
 
+/* Enters a page into the TLB; write: it may be written directly. */
+static void fill(struct soft_vcpu *v, uint64_t va, unsigned mmu, const struct soft_walk *w, uint8_t *host, bool write)
+{
+    struct soft_code *c = v->code;
+    unsigned slot = (unsigned)(va >> 12) % SOFT_TLB_SIZE;
+    struct soft_tlb_entry *e = &v->tlb[mmu][slot];
+
+    if (e->vpn_read != va >> 12 || (e->gpa & ~0xfffull) != w->gpa) {
+        e->vpn_write = ~0ull;
+        if (!w->global) {
+            struct soft_fills *f = &c->tlb_fills[mmu];
+
+            if (f->n < SOFT_FILLS)
+                f->slot[f->n] = (uint16_t)slot;
+            f->n++;
+        }
+    }
+    e->vpn_read = va >> 12;
+    e->addend = (uint64_t)(uintptr_t)host - (va & ~0xfffull);
+    e->gpa = w->gpa | (w->global ? SOFT_TLB_GLOBAL : 0);
+    if (write) {
+        e->vpn_write = va >> 12;
+        c->written_filter[(w->gpa >> 18) & 1023] |= 1ull << (w->gpa >> 12 & 63);
+    }
+    if (w->large)
+        soft_filter_set(c->large[va >> 63], va >> 21);
+}
+
 /* Checks and translates one page; fills the TLB if translated code may use the page directly. Faults. */
 static struct page_ref lookup(struct soft_vcpu *v, uint64_t va, unsigned mmu, bool write, bool stack)
 {
-    struct soft_code *c = v->code;
     struct soft_walk w;
     struct page_ref ref = {0};
     const struct hsk_ram_region *r;
-    struct soft_tlb_entry *e;
-    unsigned slot = (unsigned)(va >> 12) % SOFT_TLB_SIZE;
     uint64_t page;
     int error;
 
@@ -70,26 +95,7 @@ static struct page_ref lookup(struct soft_vcpu *v, uint64_t va, unsigned mmu, bo
     if (write && !r->readonly)
         announce(v, r->obj, page);
     ref.code = atomic_load_explicit(&r->obj->attr[page], memory_order_relaxed) & HSK_PAGE_CODE;
-    e = &v->tlb[mmu][slot];
-    if (e->vpn_read != va >> 12 || (e->gpa & ~0xfffull) != w.gpa) {
-        e->vpn_write = ~0ull;
-        if (!w.global) {
-            struct soft_fills *f = &c->tlb_fills[mmu];
-
-            if (f->n < SOFT_FILLS)
-                f->slot[f->n] = (uint16_t)slot;
-            f->n++;
-        }
-    }
-    e->vpn_read = va >> 12;
-    e->addend = (uint64_t)(uintptr_t)ref.host - (va & ~0xfffull);
-    e->gpa = w.gpa | (w.global ? SOFT_TLB_GLOBAL : 0);
-    if (write && !ref.code && !r->readonly) {
-        e->vpn_write = va >> 12;
-        c->written_filter[(w.gpa >> 18) & 1023] |= 1ull << (w.gpa >> 12 & 63);
-    }
-    if (w.large)
-        soft_filter_set(c->large[va >> 63], va >> 21);
+    fill(v, va, mmu, &w, ref.host, write && !ref.code && !r->readonly);
     return ref;
 }
 
@@ -208,6 +214,27 @@ static bool store(struct soft_vcpu *v, uint64_t va, const void *from, unsigned n
 
 /* --- from translated code (enter.S) --- */
 
+/* Fills the TLB for [va, va+size) if all of it can be accessed directly, without fault and without setting D. */
+static bool open_window(struct soft_vcpu *v, uint64_t va, unsigned size, bool write)
+{
+    struct soft_walk w;
+    const struct hsk_ram_region *r;
+    uint64_t page;
+
+    if ((va & 0xfff) + size > 4096 || !canonical(va))
+        return false;
+    v->engine->tlb_misses++;
+    if (soft_walk(v, va, 0, v->mmu, &w) >= 0)
+        return false;
+    r = soft_region(v, w.gpa, &page);
+    if (!r || (write && (!w.writable || r->readonly || atomic_load_explicit(&r->obj->attr[page], memory_order_relaxed) & HSK_PAGE_CODE)))
+        return false;
+    if (write)
+        announce(v, r->obj, page);
+    fill(v, va, v->mmu, &w, r->obj->host + page * 4096, write);
+    return true;
+}
+
 struct soft_slow soft_slow_access(struct soft_vcpu *v, uint64_t va, const struct soft_access *a)
 {
     struct soft_code *c = v->code;
@@ -215,8 +242,15 @@ struct soft_slow soft_slow_access(struct soft_vcpu *v, uint64_t va, const struct
     unsigned n1 = first_part(va, a->size);
     struct page_ref ref;
 
-    v->rip = v->page_va + a->pc;
     v->engine->exits++;
+    if (a->kind & SOFT_ACCESS_WINDOW) {
+        bool ok = open_window(v, va, a->size, write);
+
+        if (v->fpu_parked)
+            soft_fpu_unpark(v);
+        return (struct soft_slow){NULL, ok ? 0 : 5};
+    }
+    v->rip = v->page_va + a->pc;
     ref = lookup(v, va, v->mmu, write, stack);
     if (n1 == a->size && ref.host && !(write && (ref.readonly || (ref.code && soft_code_touches(c, ref.gpa | (va & 0xfff), n1))))) {
         if (v->fpu_parked)

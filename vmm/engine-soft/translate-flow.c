@@ -10,12 +10,26 @@ static unsigned stack_size(const struct tx *t)
     return t->x->in.operand_width == 16 ? 2 : t->code32 ? 4 : 8;
 }
 
-/* mov [rcx], src or mov dst, [rcx] of 2, 4 or 8 bytes */
-static void move_sized(struct emit *e, unsigned op, int reg, unsigned size)
+static const struct tx_mem at_c = {H_C, -1, 0};
+
+/* mov [m], src or mov dst, [m] of 2, 4 or 8 bytes */
+static void move_sized(struct emit *e, unsigned op, int reg, unsigned size, const struct tx_mem *m)
 {
     if (size == 2)
         e8(e, 0x66);
-    e_op_mem(e, size == 8, op, reg, H_C, -1, 0, 0);
+    e_op_mem(e, size == 8, op, reg, m->base, m->index, 0, m->disp);
+}
+
+static void read_extended(struct emit *e, int d, unsigned size, const struct tx_mem *m)
+{
+    if (size == 2) { /* movzx d, word [m] */
+        e_rex(e, 0, d, m->index < 0 ? 0 : m->index, m->base);
+        e8(e, 0x0f);
+        e8(e, 0xb7);
+        e_modrm_mem(e, d, m->base, m->index, 0, m->disp);
+    } else {
+        e_op_mem(e, size == 8, 0x8b, d, m->base, m->index, 0, m->disp);
+    }
 }
 
 static void add_rsp(struct tx *t, int32_t n)
@@ -23,17 +37,33 @@ static void add_rsp(struct tx *t, int32_t n)
     e_lea(&t->e, !t->code32, H_GRSP, H_GRSP, -1, 0, n);
 }
 
-/* Check for a store of size bytes below rsp. */
-static void check_push(struct tx *t, unsigned size, uint64_t next)
+/* Makes room for a store of size bytes below rsp: where. Whoever gets true back calls tx_done(). */
+static bool check_push(struct tx *t, unsigned size, uint64_t next, struct tx_mem *m)
 {
+    if (tx_window(t, m)) {
+        m->disp = -(int32_t)size;
+        return false;
+    }
+    *m = at_c;
     tx_stack_ea(t, H_GRSP, -(int32_t)size, tx_ea_reg(t, t->x->live));
     tx_check(t, size, SOFT_ACCESS_WRITE | SOFT_ACCESS_STACK, t->x->live, next);
+    return true;
 }
 
-static void check_pop(struct tx *t, int base, unsigned size)
+static bool check_pop(struct tx *t, int base, unsigned size, struct tx_mem *m)
 {
+    if (tx_window(t, m))
+        return false;
+    *m = at_c;
     tx_stack_ea(t, base, 0, tx_ea_reg(t, t->x->live));
     tx_check(t, size, SOFT_ACCESS_READ | SOFT_ACCESS_STACK, t->x->live, t->x->next);
+    return true;
+}
+
+static void done_if(struct tx *t, bool checked)
+{
+    if (checked)
+        tx_done(t);
 }
 
 /* Reads the explicit memory operand (zero-extended) into C. */
@@ -41,15 +71,24 @@ static void read_operand(struct tx *t, unsigned size)
 {
     struct emit *e = &t->e;
 
-    tx_mem(t, &t->x->op[0], size, SOFT_ACCESS_READ);
-    if (size == 2) { /* movzx ecx, word [rcx] */
-        e8(e, 0x0f);
-        e8(e, 0xb7);
-        e_modrm_mem(e, H_C, H_C, -1, 0, 0);
-    } else {
-        e_op_mem(e, size == 8, 0x8b, H_C, H_C, -1, 0, 0);
-    }
+    tx_operand(t, &t->x->op[0], size, SOFT_ACCESS_READ);
+    read_extended(e, H_C, size, &at_c);
     tx_done(t);
+}
+
+static void push_immediate(struct tx *t, int64_t value, unsigned size, const struct tx_mem *m)
+{
+    struct emit *e = &t->e;
+
+    if (size == 2)
+        e8(e, 0x66);
+    e_op_mem(e, size == 8, 0xc7, 0, m->base, m->index, 0, m->disp);
+    if (size == 2) {
+        e8(e, (unsigned)value & 0xff);
+        e8(e, (unsigned)(value >> 8) & 0xff);
+    } else {
+        e32(e, (uint32_t)value);
+    }
 }
 
 static void push(struct tx *t)
@@ -57,52 +96,47 @@ static void push(struct tx *t)
     const ZydisDecodedOperand *o = &t->x->op[0];
     struct emit *e = &t->e;
     unsigned size = stack_size(t);
+    struct tx_mem m;
+    bool checked;
 
     if (o->type == ZYDIS_OPERAND_TYPE_MEMORY) {
         read_operand(t, size);
         e_st_gs(e, H_C, TX_SCRATCH(2));
     }
-    check_push(t, size, t->x->next);
+    checked = check_push(t, size, t->x->next, &m);
     if (o->type == ZYDIS_OPERAND_TYPE_IMMEDIATE) {
-        if (size == 2)
-            e8(e, 0x66);
-        e_op_mem(e, size == 8, 0xc7, 0, H_C, -1, 0, 0);
-        if (size == 2) {
-            e8(e, (unsigned)o->imm.value.u & 0xff);
-            e8(e, (unsigned)(o->imm.value.u >> 8) & 0xff);
-        } else {
-            e32(e, (uint32_t)o->imm.value.u);
-        }
+        push_immediate(t, o->imm.value.s, size, &m);
     } else if (o->type == ZYDIS_OPERAND_TYPE_MEMORY) {
         e_ld_gs(e, H_T, TX_SCRATCH(2));
-        move_sized(e, 0x89, H_T, size);
+        move_sized(e, 0x89, H_T, size, &m);
     } else {
-        move_sized(e, 0x89, tx_use(t, soft_gpr(o->reg.value), H_T), size);
+        move_sized(e, 0x89, tx_use(t, soft_gpr(o->reg.value), H_T), size, &m);
     }
     add_rsp(t, -(int32_t)size);
-    tx_done(t);
+    done_if(t, checked);
 }
 
 static void pop_register(struct tx *t, int g, unsigned size)
 {
     struct emit *e = &t->e;
     int h = tx_host(g), d = h < 0 ? H_T : h;
+    struct tx_mem m;
+    bool checked = check_pop(t, H_GRSP, size, &m);
 
-    check_pop(t, H_GRSP, size);
     if (g != HSK_RSP || size == 2) {
         if (h < 0 && size == 2)
             e_ld_gs(e, H_T, TX_GPR(g));
         if (g == HSK_RSP)
-            add_rsp(t, 2);
-        move_sized(e, 0x8b, d, size);
+            add_rsp(t, 2); /* 16 bits are never in a window */
+        move_sized(e, 0x8b, d, size, &m);
         if (h < 0)
             e_st_gs(e, H_T, TX_GPR(g));
         if (g != HSK_RSP)
             add_rsp(t, (int32_t)size);
     } else {
-        move_sized(e, 0x8b, H_GRSP, size);
+        move_sized(e, 0x8b, H_GRSP, size, &m);
     }
-    tx_done(t);
+    done_if(t, checked);
 }
 
 static void pop(struct tx *t)
@@ -110,19 +144,20 @@ static void pop(struct tx *t)
     const ZydisDecodedOperand *o = &t->x->op[0];
     struct emit *e = &t->e;
     unsigned size = stack_size(t);
+    struct tx_mem m;
 
     if (o->type == ZYDIS_OPERAND_TYPE_REGISTER) {
         pop_register(t, soft_gpr(o->reg.value), size);
         return;
     }
-    check_pop(t, H_GRSP, size);
-    move_sized(e, 0x8b, H_C, size);
+    check_pop(t, H_GRSP, size, &m);
+    move_sized(e, 0x8b, H_C, size, &m);
     tx_done(t);
     e_st_gs(e, H_C, TX_SCRATCH(2));
     tx_ea(t, o, tx_ea_reg(t, t->x->live), (int)size); /* an address made with rsp uses the new rsp */
     tx_check(t, size, SOFT_ACCESS_WRITE, t->x->live, t->x->next);
     e_ld_gs(e, H_T, TX_SCRATCH(2));
-    move_sized(e, 0x89, H_T, size);
+    move_sized(e, 0x89, H_T, size, &at_c);
     add_rsp(t, (int32_t)size);
     tx_done(t);
 }
@@ -131,17 +166,18 @@ static void leave(struct tx *t)
 {
     struct emit *e = &t->e;
     unsigned size = stack_size(t);
+    struct tx_mem m;
+    bool checked = check_pop(t, H_RBP, size, &m);
 
-    check_pop(t, H_RBP, size);
     if (size == 2) {
         e_lea(e, !t->code32, H_GRSP, H_RBP, -1, 0, 2);
-        move_sized(e, 0x8b, H_RBP, 2);
+        move_sized(e, 0x8b, H_RBP, 2, &m);
     } else {
-        e_op_mem(e, size == 8, 0x8b, H_T, H_C, -1, 0, 0);
+        move_sized(e, 0x8b, H_T, size, &m);
         e_lea(e, !t->code32, H_GRSP, H_RBP, -1, 0, (int32_t)size);
         e_mov(e, H_RBP, H_T);
     }
-    tx_done(t);
+    done_if(t, checked);
 }
 
 static uint64_t relative_target(const struct tx *t)
@@ -157,20 +193,17 @@ static void push_return(struct tx *t, uint64_t next)
     struct emit *e = &t->e;
     unsigned size = stack_size(t);
     uint64_t ret = t->x->next;
+    struct tx_mem m;
+    bool checked = check_push(t, size, next, &m);
 
-    check_push(t, size, next);
     if (size == 8 && (t->floats || (uint64_t)(int32_t)ret != ret)) {
         tx_address(t, e, H_T, ret);
-        move_sized(e, 0x89, H_T, 8);
-    } else if (size == 2) {
-        e_movi(e, H_T, ret & 0xffff);
-        move_sized(e, 0x89, H_T, 2);
+        move_sized(e, 0x89, H_T, 8, &m);
     } else {
-        e_op_mem(e, size == 8, 0xc7, 0, H_C, -1, 0, 0);
-        e32(e, (uint32_t)ret);
+        push_immediate(t, (int64_t)ret, size, &m);
     }
     add_rsp(t, -(int32_t)size);
-    tx_done(t);
+    done_if(t, checked);
 }
 
 static void load_target(struct tx *t)
@@ -183,6 +216,7 @@ static void load_target(struct tx *t)
         read_operand(t, size);
         return;
     }
+    t->c_window = -1;
     e_mov(e, H_C, tx_use(t, soft_gpr(o->reg.value), H_C));
     if (size == 2) { /* movzx ecx, cx */
         e8(e, 0x0f);
@@ -215,17 +249,13 @@ static void ret(struct tx *t)
     struct emit *e = &t->e;
     unsigned size = stack_size(t);
     int32_t extra = o->type == ZYDIS_OPERAND_TYPE_IMMEDIATE && t->x->in.operand_count_visible ? (int32_t)o->imm.value.u & 0xffff : 0;
+    struct tx_mem m;
+    bool checked;
 
-    check_pop(t, H_GRSP, size);
-    if (size == 2) {
-        e8(e, 0x0f);
-        e8(e, 0xb7);
-        e_modrm_mem(e, H_C, H_C, -1, 0, 0);
-    } else {
-        e_op_mem(e, size == 8, 0x8b, H_C, H_C, -1, 0, 0);
-    }
+    checked = check_pop(t, H_GRSP, size, &m);
+    read_extended(e, H_C, size, &m);
     add_rsp(t, (int32_t)size + extra);
-    tx_done(t);
+    done_if(t, checked);
     tx_jmp_indirect(t, e);
 }
 
@@ -286,8 +316,9 @@ static void mask(struct emit *e, int d, uint64_t off)
 void tx_pushf(struct tx *t)
 {
     struct emit *e = &t->e;
+    struct tx_mem m;
 
-    check_push(t, 8, t->x->next);
+    check_push(t, 8, t->x->next, &m);
     e8(e, 0x9c); /* pushfq; pop r9: on the host's stack */
     e8(e, 0x41);
     e8(e, 0x59);
@@ -295,7 +326,7 @@ void tx_pushf(struct tx *t)
     e_ld_gs(e, H_U, TX_OFF(rflags));
     mask(e, H_U, TX_OFF(pushf_mask));
     e_lea(e, 1, H_T, H_T, H_U, 0, 0);
-    move_sized(e, 0x89, H_T, 8);
+    move_sized(e, 0x89, H_T, 8, &m);
     add_rsp(t, -8);
     tx_done(t);
 }

@@ -13,7 +13,8 @@
 
 struct fields {
     int reg, rm, v, opcode;    /* new host numbers, or -1: take over */
-    int address;               /* host register of the memory operand */
+    int address, index;        /* host registers of the memory operand, and what to add to them */
+    int32_t disp;
     bool no_rex;               /* AH..BH are named */
 };
 
@@ -182,7 +183,7 @@ static void put_tail(struct emit *e, const struct soft_x *x)
 static void put_modrm(struct emit *e, int reg, int rm, const struct fields *f)
 {
     if (f->address >= 0)
-        e_modrm_mem(e, reg, f->address, -1, 0, 0);
+        e_modrm_mem(e, reg, f->address, f->index, 0, f->disp);
     else
         e8(e, 0xc0u | (unsigned)(reg & 7) << 3 | (unsigned)(rm & 7));
 }
@@ -205,7 +206,7 @@ static void encode_vex(struct emit *e, const struct soft_x *x, const struct fiel
     rm = f->address >= 0 ? f->address : f->rm >= 0 ? f->rm : rm;
     vvvv = f->v >= 0 ? f->v : vvvv;
     e8(e, 0xc4);
-    e8(e, (reg & 8 ? 0u : 0x80u) | 0x40 | (rm & 8 ? 0u : 0x20u) | m);
+    e8(e, (reg & 8 ? 0u : 0x80u) | (f->index > 0 && f->index & 8 ? 0u : 0x40u) | (rm & 8 ? 0u : 0x20u) | m);
     /* vvvv that names no register must stay 1111 */
     e8(e, w << 7 | ((~(unsigned)vvvv & 15) << 3) | (last & 7));
     e8(e, x->raw[at + (two ? 2 : 3)]);
@@ -220,7 +221,7 @@ static void encode_moffs(struct emit *e, const struct soft_x *x, const struct fi
 
     e_rex(e, rex & 8, 0, 0, f->address);
     e8(e, op[x->in.opcode & 3]);
-    e_modrm_mem(e, H_RAX, f->address, -1, 0, 0);
+    e_modrm_mem(e, H_RAX, f->address, -1, 0, 0); /* no base register, so no window */
 }
 
 static void encode_plain(struct emit *e, const struct soft_x *x, const struct fields *f, unsigned at, unsigned rex)
@@ -237,7 +238,7 @@ static void encode_plain(struct emit *e, const struct soft_x *x, const struct fi
     if (has_modrm) {
         reg = f->reg >= 0 ? f->reg : (modrm >> 3 & 7) | (rex & 4 ? 8 : 0);
         rm = f->rm >= 0 ? f->rm : (modrm & 7) | (rex & 1 ? 8 : 0);
-        nrex |= (reg & 8 ? 4u : 0) | ((f->address >= 0 ? f->address : rm) & 8 ? 1u : 0);
+        nrex |= (reg & 8 ? 4u : 0) | (f->index > 0 && f->index & 8 ? 2u : 0) | ((f->address >= 0 ? f->address : rm) & 8 ? 1u : 0);
     } else if (f->opcode >= 0) {
         nrex |= f->opcode & 8 ? 1u : 0;
     }
@@ -272,7 +273,7 @@ static void encode(struct emit *e, const struct soft_x *x, const struct fields *
         encode_plain(e, x, f, at, rex);
 }
 
-static unsigned access_of(const ZydisDecodedOperand *m)
+unsigned tx_access_of(const ZydisDecodedOperand *m)
 {
     unsigned a = written(m) ? SOFT_ACCESS_WRITE : 0;
 
@@ -320,7 +321,8 @@ void tx_pass(struct tx *t)
 {
     const struct soft_x *x = t->x;
     const ZydisDecodedOperand *m = x->mem >= 0 ? &x->op[x->mem] : NULL;
-    struct plan p = {.f = {-1, -1, -1, -1, -1, false}};
+    struct plan p = {.f = {-1, -1, -1, -1, -1, -1, 0, false}};
+    struct tx_mem w;
 
     scan_registers(x, &p);
     p.f.no_rex = p.high;
@@ -330,13 +332,28 @@ void tx_pass(struct tx *t)
         p.scratch[1] = H_T;
         p.scratch[2] = H_C;
         emit_operation(t, &p);
+        if (p.native_rcx || p.used == 3)
+            t->c_window = -1;
         return;
     }
     p.f.address = p.native_rcx ? H_T : H_C;
     p.nscratch = p.native_rcx ? 1 : 2;
     p.scratch[0] = H_U;
     p.scratch[1] = H_T;
-    tx_mem(t, m, m->size / 8u, access_of(m));
+    if (tx_window(t, &w)) {
+        p.f.index = w.index;
+        p.f.disp = m->mem.disp.has_displacement ? (int32_t)m->mem.disp.value : 0;
+        if (p.high || p.swap_bx) { /* no REX, so plain [rcx] */
+            e_lea(&t->e, 1, H_C, H_C, p.f.index, 0, p.f.disp);
+            p.f.index = -1;
+            p.f.disp = 0;
+        }
+        emit_operation(t, &p);
+        if (p.native_rcx || p.high)
+            t->c_window = -1;
+        return;
+    }
+    tx_operand(t, m, m->size / 8u, tx_access_of(m));
     emit_operation(t, &p);
     tx_done(t);
 }
@@ -348,6 +365,8 @@ void tx_lea(struct tx *t)
     unsigned width = x->in.operand_width == 16 ? x->in.address_width : MIN(x->in.operand_width, x->in.address_width);
     int g = soft_gpr(x->op[0].reg.value), h = tx_host(g), d = h >= 0 && x->in.operand_width != 16 ? h : H_C;
 
+    if (d == H_C)
+        t->c_window = -1;
     tx_offset(t, &x->op[1], d, width, 0);
     if (x->in.operand_width == 16) {
         e8(e, 0x66);
@@ -383,9 +402,9 @@ void tx_bit(struct tx *t)
     const struct soft_x *x = t->x;
     struct emit *e = &t->e;
     const ZydisDecodedOperand *m = &x->op[0];
-    unsigned size = x->in.operand_width / 8u, access = access_of(m), log = size == 8 ? 3 : size == 4 ? 2 : 1;
+    unsigned size = x->in.operand_width / 8u, access = tx_access_of(m), log = size == 8 ? 3 : size == 4 ? 2 : 1;
     int g = soft_gpr(x->op[1].reg.value), ea = tx_ea_reg(t, x->live);
-    struct fields f = {.reg = H_T, .rm = -1, .v = -1, .opcode = -1, .address = H_C};
+    struct fields f = {.reg = H_T, .rm = -1, .v = -1, .opcode = -1, .address = H_C, .index = -1};
 
     tx_ea(t, m, ea, 0);
     if (x->live)

@@ -103,8 +103,8 @@ static uint64_t tlb_offset(const struct tx *t)
     return TX_OFF(tlb) + (t->mode & SOFT_MODE_MMU) * sizeof(((struct soft_vcpu *)0)->tlb[0]);
 }
 
-/* C = address -> C = host address; destroys T, U and the flags. Returns the site of the jump to the slow path. */
-static uint8_t *check_plain(struct tx *t, unsigned size, uint64_t vpn, uint64_t addend)
+/* C = address -> C = host address (op 03, add) or the difference (op 8b, mov); destroys T, U and the flags. Returns the site of the jump to the slow path. */
+static uint8_t *check_plain(struct tx *t, unsigned size, uint64_t vpn, uint64_t addend, unsigned op)
 {
     struct emit *e = &t->e;
     uint8_t *site;
@@ -123,12 +123,12 @@ static uint8_t *check_plain(struct tx *t, unsigned size, uint64_t vpn, uint64_t 
     e_shift(e, 1, 5, H_U, 12);
     e_op_gs_x(e, 1, 0x3b, H_U, H_T, 0, vpn);
     site = e_jcc_fwd(e, 5);
-    e_op_gs_x(e, 1, 0x03, H_C, H_T, 0, addend);
+    e_op_gs_x(e, 1, op, H_C, H_T, 0, addend);
     return site;
 }
 
-/* U = address -> C = host address; destroys T only. */
-static uint8_t *check_flags(struct tx *t, unsigned size, uint64_t vpn, uint64_t addend)
+/* U = address -> C = host address, or the difference; destroys T only. */
+static uint8_t *check_flags(struct tx *t, unsigned size, uint64_t vpn, uint64_t addend, bool window)
 {
     struct emit *e = &t->e;
     uint8_t *site;
@@ -143,31 +143,53 @@ static uint8_t *check_flags(struct tx *t, unsigned size, uint64_t vpn, uint64_t 
     site = e_jmp_unless_rcxz(e);
     e_pext_gs(e, H_T, H_U, TX_OFF(tlb_mask));
     e_lea(e, 1, H_T, -1, H_T, 2, 0);
-    e_op_gs_x(e, 1, 0x8b, H_T, H_T, 3, addend);
-    e_lea(e, 1, H_C, H_U, H_T, 0, 0);
+    e_op_gs_x(e, 1, 0x8b, window ? H_C : H_T, H_T, 3, addend);
+    if (!window)
+        e_lea(e, 1, H_C, H_U, H_T, 0, 0);
     return site;
 }
 
-void tx_check(struct tx *t, unsigned size, unsigned access, bool live, uint64_t next)
+static struct tx_cold *check(struct tx *t, unsigned size, unsigned access, bool live, bool window)
 {
     struct tx_cold *cold = &t->colds[t->ncolds++];
     uint64_t table = tlb_offset(t);
     uint64_t vpn = table + (access & SOFT_ACCESS_WRITE ? offsetof(struct soft_tlb_entry, vpn_write) : offsetof(struct soft_tlb_entry, vpn_read));
     uint64_t addend = table + offsetof(struct soft_tlb_entry, addend);
+    unsigned op = window ? 0x8b : 0x03;
 
-    *cold = (struct tx_cold){.kind = TX_COLD_ACCESS, .size = (uint8_t)size, .access = (uint8_t)access, .pc = t->x->pc, .next = next};
+    *cold = (struct tx_cold){.kind = TX_COLD_ACCESS, .size = (uint16_t)size, .access = (uint8_t)access, .pc = t->x->pc};
+    t->c_window = -1;
     if (!live) {
-        cold->site = check_plain(t, size, vpn, addend);
+        cold->site = check_plain(t, size, vpn, addend, op);
     } else if (t->c->bmi2) {
-        cold->site = check_flags(t, size, vpn, addend);
+        cold->site = check_flags(t, size, vpn, addend, window);
         cold->ea_in_u = true;
     } else {
         tx_flags_save(&t->e);
-        cold->site = check_plain(t, size, vpn, addend);
+        cold->site = check_plain(t, size, vpn, addend, op);
         tx_flags_restore(&t->e);
         cold->restore = true;
     }
+    return cold;
+}
+
+void tx_check(struct tx *t, unsigned size, unsigned access, bool live, uint64_t next)
+{
+    struct tx_cold *cold = check(t, size, access, live, false);
+
+    cold->next = next;
     cold->op = t->e.p;
+}
+
+void tx_check_window(struct tx *t, unsigned size, unsigned access, bool live, uint8_t *start)
+{
+    struct tx_cold *cold = check(t, size, access, live, true);
+
+    cold->kind = TX_COLD_WINDOW;
+    cold->access |= SOFT_ACCESS_WINDOW;
+    cold->op = start;
+    cold->edge = (uint8_t)t->nlinks++;
+    t->links[cold->edge] = (struct soft_link){.pc = t->x->pc, .mode = t->mode | SOFT_MODE_NOSHARE, .from = t->b};
 }
 
 void tx_done(struct tx *t)
@@ -175,7 +197,7 @@ void tx_done(struct tx *t)
     t->colds[t->ncolds - 1].op_end = t->e.p;
 }
 
-void tx_mem(struct tx *t, const ZydisDecodedOperand *m, unsigned size, unsigned access)
+void tx_operand(struct tx *t, const ZydisDecodedOperand *m, unsigned size, unsigned access)
 {
     bool live = t->x->live;
 

@@ -153,12 +153,12 @@ void tx_jmp(struct tx *t, uint64_t target, bool live)
         }
     }
     site = e_jmp_fwd(e);
-    leave_by(t, target, t->mode, site, poll);
+    leave_by(t, target, t->mode & ~(uint32_t)SOFT_MODE_NOSHARE, site, poll);
 }
 
 void tx_jmp_mode(struct tx *t, uint64_t target, uint32_t mode)
 {
-    leave_by(t, target, mode, e_jmp_fwd(&t->e), NULL);
+    leave_by(t, target, mode & ~(uint32_t)SOFT_MODE_NOSHARE, e_jmp_fwd(&t->e), NULL);
 }
 
 void tx_jcc(struct tx *t, unsigned cc, uint64_t target, bool live)
@@ -167,7 +167,7 @@ void tx_jcc(struct tx *t, unsigned cc, uint64_t target, bool live)
     uint8_t *around;
 
     if (target > t->x->pc) {
-        leave_by(t, target, t->mode, e_jcc_fwd(e, cc), NULL);
+        leave_by(t, target, t->mode & ~(uint32_t)SOFT_MODE_NOSHARE, e_jcc_fwd(e, cc), NULL);
         return;
     }
     around = e_jcc_fwd(e, cc ^ 1);
@@ -221,10 +221,22 @@ static void cold_access(struct tx *t, const struct tx_cold *k)
         e_mov(e, H_C, H_U);
     e_call(e, t->c->tramp[SOFT_TRAMP_ACCESS]);
     e64(e, k->pc);
-    e8(e, k->size);
+    e8(e, k->size & 0xff);
+    e8(e, k->size >> 8);
     e8(e, k->access);
-    e->p += 6;
+    e->p += 5;
     e_jmp(e, k->op + rx);
+    if (k->kind == TX_COLD_WINDOW) {
+        struct soft_link *l = &t->b->links[k->edge];
+
+        e8(e, 0xe9); /* the chained jump itself is in cold code */
+        l->site = e_here(e);
+        l->stub = l->site + 4;
+        e32(e, 0);
+        e_movi(e, H_C, (uint64_t)(uintptr_t)l);
+        e_jmp(e, t->c->tramp[SOFT_TRAMP_LINK]);
+        return;
+    }
     if (!(k->access & SOFT_ACCESS_WRITE))
         return;
     add_point(t, e, k->pc);
@@ -257,7 +269,7 @@ static void emit_cold(struct tx *t)
     for (unsigned i = 0; i < t->ncolds; i++) {
         const struct tx_cold *k = &t->colds[i];
 
-        if (k->kind == TX_COLD_ACCESS) {
+        if (k->kind == TX_COLD_ACCESS || k->kind == TX_COLD_WINDOW) {
             cold_access(t, k);
             continue;
         }
@@ -276,7 +288,7 @@ static void emit_cold(struct tx *t)
             e_jmp(e, t->c->tramp[SOFT_TRAMP_LINK]);
         } else {
             tx_address(t, e, H_C, k->pc);
-            if (k->mode == t->mode) {
+            if (k->mode == (t->mode & ~(uint32_t)SOFT_MODE_NOSHARE)) {
                 tx_jmp_indirect(t, e);
             } else {
                 e_st_gs(e, H_C, TX_OFF(rip));
@@ -354,6 +366,20 @@ static bool emit_insn(struct tx *t, uint32_t live)
     }
 }
 
+/* Kinds that say themselves when they destroy C. */
+static bool keeps_c(const struct soft_x *x)
+{
+    switch (x->kind) {
+    case SOFT_X_PASS: case SOFT_X_LEA: case SOFT_X_NOP: case SOFT_X_PUSH: case SOFT_X_POP: case SOFT_X_LEAVE:
+    case SOFT_X_CALL: case SOFT_X_RET:
+        return true;
+    case SOFT_X_JCC:
+        return direct_target(x) > x->pc;
+    default:
+        return false;
+    }
+}
+
 static void emit_block(struct tx *t, struct soft_x *x, unsigned n, uint32_t live)
 {
     struct soft_code *c = t->c;
@@ -369,6 +395,8 @@ static void emit_block(struct tx *t, struct soft_x *x, unsigned n, uint32_t live
     b->cold_start = c->cold;
     for (unsigned i = 0; i < n && !ended; i++) {
         t->x = &x[i];
+        if (!keeps_c(&x[i]))
+            t->c_window = -1;
         add_point(t, &t->e, x[i].pc);
         ended = emit_insn(t, live);
     }
@@ -452,6 +480,7 @@ struct soft_block *soft_translate(struct soft_vcpu *v, uint64_t pc, uint32_t mod
     for (unsigned g = (unsigned)(b->gpa & 0xfff) / 64; g <= (off - 1) / 64; g++)
         b->granules |= 1ull << g;
     live = find_live(t, x, n, b->gpa2 == SOFT_NO_GPA ? page->host : NULL);
+    tx_plan_windows(t, x, n);
     emit_block(t, x, n, live);
     soft_block_publish(v, b);
     return b;

@@ -6,16 +6,33 @@
 
 #include "emit.h"
 
-enum tx_cold_kind { TX_COLD_ACCESS, TX_COLD_LINK, TX_COLD_LOOKUP, TX_COLD_CALL };
+enum tx_cold_kind { TX_COLD_ACCESS, TX_COLD_LINK, TX_COLD_LOOKUP, TX_COLD_CALL, TX_COLD_WINDOW };
+
+#define TX_MAX_WINDOWS 8
+
+struct tx_window {
+    int8_t guest;              /* base register */
+    uint8_t access, count, first;
+    uint32_t version;
+    int64_t lo, hi;            /* relative to the base's value when its version began */
+    int64_t offset;            /* the base's own change at the first access */
+};
+
+/* [base + index + disp], host registers; index -1 = none */
+struct tx_mem {
+    int base, index;
+    int32_t disp;
+};
 
 /* Something that is emitted behind the hot code. */
 struct tx_cold {
     uint8_t kind;
     bool ea_in_u, restore;     /* ACCESS: the address is in U; the flags must be restored first */
-    uint8_t size, access;      /* ACCESS */
+    uint16_t size;             /* ACCESS */
+    uint8_t access;
     uint8_t edge;              /* LINK: which of the block's links */
     uint8_t *site, *site2;     /* writable addresses behind the rel32s to resolve; site2 or NULL */
-    uint8_t *op, *op_end;      /* ACCESS: writable bounds of what is done with the host address */
+    uint8_t *op, *op_end;      /* ACCESS: writable bounds of what is done with the host address; WINDOW: op = the check */
     uint64_t pc, next;         /* ACCESS; LOOKUP: pc = target; CALL: pc, next = struct soft_insn * */
     uint32_t mode;             /* LOOKUP: of the target */
 };
@@ -29,7 +46,10 @@ struct tx {
     uint32_t mode;
     bool code32, floats;
     uint64_t va;               /* of the block's start */
-    unsigned nlinks, ncolds, npoints;
+    unsigned nlinks, ncolds, npoints, nwindows;
+    int c_window;              /* the window whose difference is in C, or -1 */
+    int8_t window_of[SOFT_MAX_INSNS]; /* by instruction */
+    struct tx_window windows[TX_MAX_WINDOWS];
     struct soft_link links[SOFT_MAX_INSNS];
     struct tx_cold colds[4 * SOFT_MAX_INSNS];
     struct soft_point points[6 * SOFT_MAX_INSNS];
@@ -91,7 +111,14 @@ void tx_stack_ea(struct tx *t, int base, int32_t disp, int d);
 void tx_check(struct tx *t, unsigned size, unsigned access, bool live, uint64_t next);
 void tx_done(struct tx *t);
 /* The memory operand of the current instruction: tx_ea() and tx_check(). */
-void tx_mem(struct tx *t, const ZydisDecodedOperand *m, unsigned size, unsigned access);
+void tx_operand(struct tx *t, const ZydisDecodedOperand *m, unsigned size, unsigned access);
+/* tx_check() of a window: C = host - guest address; start: where the address is computed. */
+void tx_check_window(struct tx *t, unsigned size, unsigned access, bool live, uint8_t *start);
+
+/* translate-window.c */
+void tx_plan_windows(struct tx *t, const struct soft_x *x, unsigned n);
+/* If the current instruction's access is in a window: how to address it, without disp. It needs no tx_done(). */
+bool tx_window(struct tx *t, struct tx_mem *m);
 
 /* translate.c */
 void tx_call(struct tx *t, const void *fn, uint64_t arg);
@@ -107,6 +134,7 @@ void tx_jcc(struct tx *t, unsigned cc, uint64_t target, bool live);
 void tx_jmp_indirect(struct tx *t, struct emit *e);
 
 /* translate-insn.c */
+unsigned tx_access_of(const ZydisDecodedOperand *m);
 void tx_pass(struct tx *t);
 void tx_lea(struct tx *t);
 void tx_bit(struct tx *t);

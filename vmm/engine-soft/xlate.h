@@ -39,6 +39,7 @@ enum {
     SOFT_MODE_PGE = 1 << 9,    /* CR4.PGE: there are global pages */
     SOFT_MODE_CPL0 = 1 << 10,
     SOFT_MODE_SMAP = 1 << 11,  /* CR4.SMAP */
+    SOFT_MODE_NOSHARE = 1 << 13, /* each access is checked for itself (translate-window.c); only by edges with this mode */
     SOFT_MODE_TSC = 1 << 12,   /* rdtsc is allowed, and the guest's TSC is the host's plus tsc_offset */
 };
 
@@ -188,13 +189,15 @@ struct soft_code {
 /* What follows a call of soft_thunk_access. */
 struct soft_access {
     uint64_t pc;               /* as soft_block.pc */
-    uint8_t size, kind;
-    uint8_t pad[6];
+    uint16_t size;
+    uint8_t kind;
+    uint8_t pad[5];
 } __attribute__((packed)); /* lies between instructions, at any address */
-enum { SOFT_ACCESS_READ = 1, SOFT_ACCESS_WRITE = 2, SOFT_ACCESS_STACK = 4 /* #SS instead of #GP */ };
+enum { SOFT_ACCESS_READ = 1, SOFT_ACCESS_WRITE = 2, SOFT_ACCESS_STACK = 4 /* #SS instead of #GP */,
+       SOFT_ACCESS_WINDOW = 8 /* no access yet: can all of it be accessed directly? */ };
 struct soft_slow {
     uint8_t *host;
-    uint64_t skip;             /* 5: on the bounce buffer, to be written back */
+    uint64_t skip;             /* 5: on the bounce buffer, to be written back; the window cannot be used */
 };
 
 /* decode.c */
