@@ -293,6 +293,120 @@ static int one_case(struct guest *g, uint64_t seed, bool flags_after)
     return compare(&x, seed, &native_ctx.out, &s, vector, before, native_mem, data) + 0x10000;
 }
 
+/* Would a sequence go on well behind it: pointers stay, nothing divides? */
+static bool fits_sequence(const struct soft_x *x)
+{
+    static const uint8_t kept[] = {HSK_RSI, HSK_RDI, HSK_R9, HSK_RBP, HSK_R12, HSK_RSP};
+
+    if (x->in.mnemonic == ZYDIS_MNEMONIC_DIV || x->in.mnemonic == ZYDIS_MNEMONIC_IDIV || x->kind == SOFT_X_LEAVE ||
+        x->fpu == SOFT_FPU_X87 || x->fpu == SOFT_FPU_MMX || x->in.mnemonic == ZYDIS_MNEMONIC_LDMXCSR)
+        return false;
+    for (unsigned i = 0; i < x->in.operand_count; i++) {
+        const ZydisDecodedOperand *o = &x->op[i];
+        int g = o->type == ZYDIS_OPERAND_TYPE_REGISTER ? soft_gpr(o->reg.value) : -1;
+
+        for (unsigned k = 0; k < G_N_ELEMENTS(kept); k++)
+            if (g == kept[k] && (o->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE) &&
+                (g != HSK_RSP || i < x->in.operand_count_visible))
+                return false;
+    }
+    return true;
+}
+
+/* Now and then, the constants by which compilers move the stack pointer. */
+static unsigned stack_move(uint8_t *code)
+{
+    static const uint8_t moves[4][5] = {{0x48, 0x83, 0xec, 0x18}, {0x48, 0x83, 0xc4, 0x10}, {0x48, 0x8d, 0x64, 0x24, 0xf0}, {0x48, 0x83, 0xc6, 0x08}};
+    unsigned k = rng() % 4;
+
+    memcpy(code, moves[k], 5);
+    return k == 2 ? 5 : 4;
+}
+
+static int one_sequence(struct guest *g, uint64_t seed)
+{
+    static uint8_t before[0x8000], native_mem[0x8000];
+    struct soft_vcpu *v = (struct soft_vcpu *)(void *)((char *)g->vcpu - offsetof(struct soft_vcpu, base));
+    uint8_t *data = (uint8_t *)(uintptr_t)GUEST_DATA, code[512], one[24];
+    unsigned n = 0, want = 2 + seed % 20, have = 0;
+    uint32_t undefined = 0;
+    struct hsk_cpu_state s;
+    struct soft_x x;
+    struct regs r;
+    int vector = -1, bad;
+    enum hsk_exit exit;
+
+    rng_state = seed * 0x9e3779b97f4a7c15ull + 7;
+    rng();
+    while (have < want) {
+        if (rng() % 12 == 0) {
+            n += stack_move(code + n);
+            have++;
+        }
+        /* what is undefined may differ, so nobody may read it */
+        if (!random_insn(v, one, &x) || !fits_sequence(&x) || (x.reads & undefined))
+            continue;
+        if (x.in.cpu_flags)
+            undefined = (undefined & ~(x.in.cpu_flags->modified | x.in.cpu_flags->set_0 | x.in.cpu_flags->set_1)) | x.in.cpu_flags->undefined;
+        memcpy(code + n, one, x.in.length);
+        n += x.in.length;
+        have++;
+    }
+    random_regs(&r);
+    if (seed % 4 == 0) /* a frame over a page's end */
+        r.gpr[HSK_RSP] = r.gpr[HSK_RBP] = GUEST_DATA + 0x5ff0;
+    for (unsigned i = 0; i < sizeof before; i++)
+        before[i] = (uint8_t)rng();
+    memcpy(data, before, sizeof before);
+    run_native(code, n, &r);
+    memcpy(native_mem, data, sizeof native_mem);
+    memcpy(data, before, sizeof before);
+    memcpy((uint8_t *)(uintptr_t)GUEST_CODE, code, n);
+    ((uint8_t *)(uintptr_t)GUEST_CODE)[n] = 0xf4;
+    hsk_engine_soft_ops.flush(g->engine, HSK_FLUSH_CODE);
+    guest_state(g, &s);
+    memcpy(s.gpr, r.gpr, sizeof s.gpr);
+    s.rflags = (r.rflags & SOFT_ARITH) | 2;
+    memcpy(s.xsave, r.xsave, 832);
+    exit = guest_run(g, &s);
+    if (exit != HSK_EXIT_HALT) {
+        show(&x, seed, "exception or exit, rip", (uint64_t)native_ctx.out.vector, s.rip);
+        for (unsigned i = 0; i < n; i++)
+            print_error("%02x%s", code[i], i == n - 1 ? "\n" : " ");
+        return 1;
+    }
+    if (s.rip >= GUEST_TRAPS && s.rip < GUEST_TRAPS + 512)
+        vector = (int)(s.rip - GUEST_TRAPS) / 16;
+    if (undefined)
+        s.rflags = native_ctx.out.rflags;
+    x.in.cpu_flags = NULL;
+    bad = compare(&x, seed, &native_ctx.out, &s, vector, before, native_mem, data);
+    if (bad)
+        for (unsigned i = 0; i < n; i++)
+            print_error("%02x%s", code[i], i == n - 1 ? "\n" : " ");
+    return bad + (vector < 0 ? 0x10000 : 0);
+}
+
+static void random_sequences_agree(void **state)
+{
+    struct guest g;
+    const char *rounds = g_getenv("HSK_INSN_ROUNDS"), *seed = g_getenv("HSK_SEQUENCE_SEED");
+    uint64_t first = seed ? g_ascii_strtoull(seed, NULL, 10) : 1, n = seed ? 1 : rounds ? g_ascii_strtoull(rounds, NULL, 10) / 10 : 6000;
+    int bad = 0, whole = 0;
+
+    (void)state;
+    guest_new(&g, false);
+    for (uint64_t i = first; i < first + n && bad < 5; i++) {
+        int r = one_sequence(&g, i);
+
+        whole += r >= 0x10000;
+        bad += r & 0xffff;
+    }
+    guest_free(&g);
+    print_message("%d sequences without exception, %d differ\n", whole, bad);
+    assert_int_equal(bad, 0);
+}
+
 static void random_instructions_agree(void **state)
 {
     struct guest g;
@@ -323,6 +437,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(random_instructions_agree),
+        cmocka_unit_test(random_sequences_agree),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
