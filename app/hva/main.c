@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <locale.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -104,6 +105,7 @@ int hsk_exec_keeper(const char *mode, json_t *options)
 int main(int argc, char **argv)
 {
     setlocale(LC_ALL, "");
+    signal(SIGXFSZ, SIG_IGN); /* a limit on file sizes is an error of the write, with a sentence */
     if (argc < 2)
         return help(stderr, 2);
     if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 ||

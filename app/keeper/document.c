@@ -208,6 +208,16 @@ static gboolean on_signal(gpointer opaque)
     return G_SOURCE_CONTINUE;
 }
 
+/* A guest that writes for days without a snapshot must not fill the computer's disk with its log. */
+static gboolean fold_when_idle(gpointer opaque)
+{
+    struct hsk_document *d = opaque;
+
+    if (!d->op)
+        hsk_op_queue(hsk_op_new(d, HSK_OP_FOLD, NULL, NULL, NULL));
+    return G_SOURCE_CONTINUE;
+}
+
 static bool open_all(struct hsk_document *d, GError **error)
 {
     const char *engine = hsk_json_str(d->options, "engine", "auto");
@@ -231,6 +241,7 @@ static bool open_all(struct hsk_document *d, GError **error)
     if (!d->serial || !start_machine(d, error))
         return false;
     d->control = hsk_control_new(hsk_doc_instance(d->doc), &hsk_document_control_ops, d, error);
+    d->fold_source = g_timeout_add_seconds(60, fold_when_idle, d);
     return d->control != NULL;
 }
 
@@ -238,6 +249,7 @@ static void close_all(struct hsk_document *d)
 {
     hsk_screenshots_refuse(d, "the machine is closing");
     hsk_strokes_clear(d);
+    g_clear_handle_id(&d->fold_source, g_source_remove);
     hsk_running_clear(&d->now);
     /* Nobody waits any more: unanswered requests end with their connections. */
     if (d->op)

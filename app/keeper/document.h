@@ -33,7 +33,8 @@ enum hsk_op_kind {
     HSK_OP_DROP,
     HSK_OP_PICTURE,
     HSK_OP_STOP,
-    HSK_OP_OFF
+    HSK_OP_OFF,
+    HSK_OP_FOLD
 };
 
 struct hsk_document;
@@ -96,6 +97,7 @@ struct hsk_document {
     GQueue screenshots;  /* of struct hsk_screenshot (commands.c): who waits for one */
     GQueue strokes;      /* of struct hsk_stroke (commands.c): keys still to be pressed */
     guint strokes_source;
+    guint fold_source;   /* looks now and then at how long the log of disk writes is */
 };
 
 /* ---- machine.c ---- */

@@ -18,6 +18,7 @@ int main(int argc, char **argv)
     int status = 2;
 
     signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN); /* a limit on file sizes is an error of the write, with a sentence */
     if (json_is_object(options) && strcmp(argv[1], "boot") == 0)
         status = hsk_keeper_boot(options);
     else if (json_is_object(options) && strcmp(argv[1], "run") == 0)

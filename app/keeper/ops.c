@@ -81,6 +81,23 @@ static void picture_done(struct hsk_op *op)
     hsk_op_finish(op, json_pack("{s:s}", "png", text));
 }
 
+#define FOLD_BYTES (1ull << 30)
+
+static void fold_job(struct hsk_op *op)
+{
+    hsk_doc_fold(op->d->doc, FOLD_BYTES, &op->error);
+}
+
+static void fold_done(struct hsk_op *op)
+{
+    GError *e = g_steal_pointer(&op->error);
+
+    if (e)
+        hsk_op_fail(op, e);
+    else
+        hsk_op_finish(op, NULL);
+}
+
 static void start(struct hsk_op *op)
 {
     GError *error = NULL;
@@ -112,6 +129,9 @@ static void start(struct hsk_op *op)
         break;
     case HSK_OP_OFF:
         hsk_off_start(op);
+        break;
+    case HSK_OP_FOLD:
+        hsk_op_job(op, fold_job, fold_done);
         break;
     }
 }
