@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * hva create: a new document from a kernel and disk images. hva template and hva build: the same by
+ * hva create: a new document from a kernel and disk images. hva template: the same by
  * a recipe of templates/NAME/build.sh, which calls hva create. Thread: main.
  */
 #include "common/values.h"
@@ -73,7 +73,7 @@ static char *templates_dir(void)
     return NULL;
 }
 
-static int build(const char *name, const char *out)
+static int build(const char *name, const char *out, bool force)
 {
     g_autofree char *dir = templates_dir();
     g_autofree char *recipe = dir ? g_build_filename(dir, name, "build.sh", NULL) : NULL;
@@ -81,26 +81,21 @@ static int build(const char *name, const char *out)
 
     if (strchr(name, '/') || name[0] == '.' || !recipe || !g_file_test(recipe, G_FILE_TEST_EXISTS))
         return hsk_usage("there is no template \"%s\"; \"hva template list\" names them", name);
+    if (!force && g_file_test(out, G_FILE_TEST_EXISTS)) {
+        fprintf(stderr, "hva: %s exists already; --force replaces it\n", out);
+        return 1;
+    }
     g_setenv("HVA", hva, TRUE);
+    if (force)
+        g_setenv("HVA_FORCE", "1", TRUE);
     execlp("sh", "sh", recipe, out, NULL);
     fprintf(stderr, "hva: cannot run %s: %s\n", recipe, g_strerror(errno));
     return 1;
 }
 
-int hsk_cmd_build(int argc, char **argv)
-{
-    if (argc != 3)
-        return hsk_usage("usage: hva build NAME OUT.hva");
-    return build(argv[1], argv[2]);
-}
-
-int hsk_cmd_template(int argc, char **argv)
+static int list_templates(bool as_json)
 {
     g_autofree char *path = templates_dir();
-    bool as_json = argc == 3 && strcmp(argv[2], "--json") == 0;
-
-    if (argc < 2 || strcmp(argv[1], "list") != 0 || (argc == 3 && !as_json) || argc > 3)
-        return hsk_usage("usage: hva template list [--json]");
     g_autoptr(GDir) dir = path ? g_dir_open(path, 0, NULL) : NULL;
     json_t *list = json_array();
     for (const char *name; dir && (name = g_dir_read_name(dir));) {
@@ -115,6 +110,19 @@ int hsk_cmd_template(int argc, char **argv)
         hsk_print_json(list);
     json_decref(list);
     return 0;
+}
+
+int hsk_cmd_template(int argc, char **argv)
+{
+    const char *what = argc > 1 ? argv[1] : "";
+    bool last_json = argc == 3 && strcmp(argv[2], "--json") == 0;
+    bool last_force = argc == 5 && strcmp(argv[4], "--force") == 0;
+
+    if (strcmp(what, "list") == 0 && (argc == 2 || last_json))
+        return list_templates(last_json);
+    if (strcmp(what, "build") == 0 && (argc == 4 || last_force))
+        return build(argv[2], argv[3], last_force);
+    return hsk_usage("usage: hva template list [--json], or hva template build NAME OUT.hva [--force]");
 }
 
 struct building {
@@ -274,7 +282,7 @@ int hsk_cmd_create(int argc, char **argv)
     int status = 0;
 
     if (parse(&o, &argc, &argv, &status) && !(status = check(&o)))
-        status = o.template ? build(o.template, o.rest[0]) : create(&o, o.rest[0]);
+        status = o.template ? build(o.template, o.rest[0], o.force) : create(&o, o.rest[0]);
     options_clear(&o);
     return status;
 }

@@ -9,7 +9,6 @@
 #include <jansson.h>
 
 int hsk_cmd_boot(int argc, char **argv);
-int hsk_cmd_build(int argc, char **argv);
 int hsk_cmd_console(int argc, char **argv);
 int hsk_cmd_control(
     int argc, char **argv); /* pause, snapshot, key ...: all that only ask a running machine */

@@ -136,5 +136,5 @@ debugfs -w -f "$scratch/owners" "$work/root.ext4" >/dev/null 2>&1
 e2fsck -fn "$work/root.ext4" >/dev/null 2>&1 || die "the disk that was made is not a sound ext4 file system."
 
 echo "$append" >"$work/append"
-[ "$hva" = none ] || "$hva" create "$out" --kernel "$work/vmlinuz" --initrd "$work/initrd" --append "$append" \
+[ "$hva" = none ] || "$hva" create ${HVA_FORCE:+--force} "$out" --kernel "$work/vmlinuz" --initrd "$work/initrd" --append "$append" \
     --disk "$work/root.ext4" --memory "$memory"

@@ -154,7 +154,7 @@ if __name__ == '__main__':
         del args[at:at + 2]
     Truth.document = args.pop(0) if args and args[0].endswith('.hva') else os.environ.get('HVA_TINY', '')
     if not os.path.exists(Truth.document):
-        print('skipped: no tiny.hva; build it with "hva build tiny tiny.hva" and name it by HVA_TINY')
+        print('skipped: no tiny.hva; build it with "hva template build tiny tiny.hva" and name it by HVA_TINY')
         sys.exit(77)
     harness.KERNEL = Truth.document
     sys.argv[1:] = args
