@@ -14,8 +14,20 @@ done
     { echo "skipped: python3-gi or gir1.2-atspi-2.0 is not installed"; exit 77; }
 
 work=$(mktemp -d)
-xvfb=
-trap 'test -z "$xvfb" || kill $xvfb 2>/dev/null; rm -rf "$work"' EXIT
+xvfb= job=
+clean_up()
+{
+    test -z "$job" || kill "$job" 2>/dev/null || true
+    # The window starts machines in sessions of their own, which outlive it: what runs from the private folder is ours.
+    for exe in /proc/[0-9]*/exe; do
+        case "$(readlink "$exe" || true)" in
+        "$work"/bin/*) pid=${exe#/proc/}; kill -9 "${pid%/exe}" || true ;;
+        esac
+    done 2>/dev/null
+    test -z "$xvfb" || kill "$xvfb" 2>/dev/null || true
+    rm -rf "$work"
+}
+trap clean_up EXIT
 trap 'exit 1' INT TERM
 mkdir -p "$work/bin" "$work/config/gtk-3.0" "$work/run" "$work/shots"
 chmod 700 "$work/run"
@@ -50,6 +62,9 @@ timeout 170 dbus-run-session -- sh -c '
     openbox 2>/dev/null & wm=$!
     /usr/bin/python3 -W ignore::DeprecationWarning "$0" "$1"; status=$?
     kill $wm
-    exit $status' "$driver" "$work" || status=$?
+    exit $status' "$driver" "$work" &
+job=$!
+wait "$job" || status=$?
+job=
 if [ -n "${HSK_UI_KEEP:-}" ]; then mkdir -p "$HSK_UI_KEEP"; cp "$work"/shots/* "$work"/*.log "$HSK_UI_KEEP"/ || true; fi
 exit $status

@@ -112,10 +112,10 @@ wait_for("a second snapshot", lambda: log().count('"cmd":"snapshot"') == 2)
 assert "key 97" not in log() and "key 31" not in log(), "the host key's combination reached the guest"
 xdotool("key", HOST_KEY)
 wait_for("focus outside", lambda: not find_text("Right Ctrl leaves"))
-before = log()
+before = log().count("key 15 ")
 xdotool("key", "Tab")
 time.sleep(0.3)
-assert log() == before, "Tab reached the guest though the keyboard was not in it"
+assert log().count("key 15 ") == before, "Tab reached the guest though the keyboard was not in it"
 xdotool("key", HOST_KEY)
 wait_for("focus back", lambda: find_text("Right Ctrl leaves"))
 
