@@ -255,10 +255,10 @@ void hsk_machine_free(struct hsk_machine *m)
     if (!m)
         return;
     hsk_machine_stop(m);
-    join_cpus(m);
     m->cfg.event = NULL;
     if (m->loop)
-        hsk_loop_flush_calls(m->loop); /* what was posted and not delivered */
+        hsk_loop_flush_calls(m->loop); /* what was posted and not delivered; it may kick the vCPUs */
+    join_cpus(m);
     while (m->devs->len) {
         struct hsk_dev *dev = g_ptr_array_steal_index(m->devs, m->devs->len - 1);
 
