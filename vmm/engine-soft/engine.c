@@ -149,7 +149,7 @@ static void get_state(struct hsk_vcpu *base, struct hsk_cpu_state *s)
     memcpy(s->gpr, v->gpr, sizeof s->gpr);
     s->rip = v->rip;
     s->rflags = v->rflags;
-    s->tsc = soft_rdtsc(v);
+    s->tsc = hsk_clock_tsc(v->base.engine->cfg.clock) + s->tsc_adjust; /* not rdtsc: the clock may stand */
     if (base->lapic)
         s->cr8 = hsk_lapic_get_cr8(base->lapic);
 }
