@@ -6,10 +6,10 @@
  */
 #include <device-ops.h>
 #include <fake-machine.h>
+#include <rounds.h>
 #include <sys/mman.h>
 
 #define STIR_BYTES 20000
-#define SEEDS      4
 
 static struct hsk_machine *make(void)
 {
@@ -61,7 +61,7 @@ static void every_byte_of_state_is_in_the_table(void **state)
 
 static void saving_and_loading_lose_nothing(void **state)
 {
-    for (unsigned seed = 1; seed <= SEEDS; seed++) {
+    for (unsigned seed = 1, last = test_rounds(4, 400); seed <= last; seed++) {
         struct hsk_machine *a = make(), *b = make();
 
         stir(a, seed);

@@ -2,7 +2,7 @@
 /*
  * Each pass-through instruction against the processor itself: random encodings run natively and translated on the same
  * registers, flags, vector state and memory; registers, defined flags, vectors, memory and the exception must agree.
- * HSK_INSN_ROUNDS and HSK_INSN_SEED in the environment make it longer or repeat a case.
+ * HSK_LONG or HSK_INSN_ROUNDS in the environment makes it longer, HSK_INSN_SEED repeats a case.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -15,6 +15,7 @@
 
 #include "engine-soft/xlate.h"
 
+#include <rounds.h>
 #include <signal.h>
 #include <ucontext.h>
 
@@ -391,7 +392,7 @@ static void random_sequences_agree(void **state)
 {
     struct guest g;
     const char *rounds = g_getenv("HSK_INSN_ROUNDS"), *seed = g_getenv("HSK_SEQUENCE_SEED");
-    uint64_t first = seed ? g_ascii_strtoull(seed, NULL, 10) : 1, n = seed ? 1 : rounds ? g_ascii_strtoull(rounds, NULL, 10) / 10 : 6000;
+    uint64_t first = seed ? g_ascii_strtoull(seed, NULL, 10) : 1, n = seed ? 1 : rounds ? g_ascii_strtoull(rounds, NULL, 10) / 10 : test_rounds(6000, 200000);
     int bad = 0, whole = 0;
 
     (void)state;
@@ -411,7 +412,7 @@ static void random_instructions_agree(void **state)
 {
     struct guest g;
     const char *rounds = g_getenv("HSK_INSN_ROUNDS"), *seed = g_getenv("HSK_INSN_SEED");
-    uint64_t first = seed ? g_ascii_strtoull(seed, NULL, 10) : 1, n = seed ? 1 : rounds ? g_ascii_strtoull(rounds, NULL, 10) : 60000;
+    uint64_t first = seed ? g_ascii_strtoull(seed, NULL, 10) : 1, n = seed ? 1 : rounds ? g_ascii_strtoull(rounds, NULL, 10) : test_rounds(60000, 2000000);
     int bad = 0, ran = 0;
     static uint8_t altstack[65536];
     stack_t ss = {.ss_sp = altstack, .ss_size = sizeof altstack};

@@ -6,6 +6,7 @@
 #include "story.h"
 
 #include <errno.h>
+#include <rounds.h>
 #include <signal.h>
 #include <sys/resource.h>
 
@@ -139,7 +140,7 @@ static void killed_at_any_moment_the_last_version_is_whole(void **state)
 {
     struct scratch *s = *state;
     fresh_document(s);
-    for (unsigned round = 0; round < 50; round++) {
+    for (unsigned round = 0, rounds = test_rounds(50, 1000); round < rounds; round++) {
         struct achieved a = {.flushed_seed = 7}, got;
         int fds[2];
         assert_int_equal(pipe(fds), 0);
@@ -217,7 +218,7 @@ static void flipped_bits_never_give_wrong_data(void **state)
     assert_true(g_file_get_contents(s->doc, &contents, &bytes, NULL));
     assert_true(read_all(s->doc, ram, disk));
     HSK_AUTOFD fd = open(s->doc, O_RDWR | O_CLOEXEC);
-    unsigned refused = 0, rounds = 400;
+    unsigned refused = 0, rounds = test_rounds(400, 20000);
     uint64_t x = 88172645463325252ull;
     for (unsigned i = 0; i < rounds; i++) {
         x ^= x << 13;
