@@ -49,7 +49,7 @@ struct soft_code *soft_code_new(bool strict, GError **error)
     struct soft_code *c = g_new0(struct soft_code, 1);
     HSK_AUTOFD fd = hsk_memfd_new("haversack-code", SOFT_CODE_SIZE, error);
 
-    c->rx = c->rw = c->arena = MAP_FAILED;
+    c->rx = c->rw = c->arena = c->ret_stack = c->alt_stack = MAP_FAILED;
     pthread_mutex_init(&c->written_lock, NULL);
     if (fd < 0) {
         soft_code_free(c);
@@ -58,7 +58,10 @@ struct soft_code *soft_code_new(bool strict, GError **error)
     c->rw = mmap(NULL, SOFT_CODE_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     c->rx = mmap(NULL, SOFT_CODE_SIZE, PROT_READ | PROT_EXEC, MAP_SHARED, fd, 0);
     c->arena = mmap(NULL, SOFT_ARENA_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (c->rw == MAP_FAILED || c->rx == MAP_FAILED || c->arena == MAP_FAILED) {
+    c->ret_stack = mmap(NULL, SOFT_RET_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    c->alt_stack = mmap(NULL, SOFT_ALT_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (c->rw == MAP_FAILED || c->rx == MAP_FAILED || c->arena == MAP_FAILED || c->ret_stack == MAP_FAILED ||
+        c->alt_stack == MAP_FAILED || mprotect(c->ret_stack, SOFT_RET_GUARD, PROT_NONE) < 0) {
         g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED, "The memory for translated code cannot be mapped: %s.", g_strerror(errno));
         soft_code_free(c);
         return NULL;
@@ -89,6 +92,10 @@ void soft_code_free(struct soft_code *c)
         munmap(c->rx, SOFT_CODE_SIZE);
     if (c->arena != MAP_FAILED)
         munmap(c->arena, SOFT_ARENA_SIZE);
+    if (c->ret_stack != MAP_FAILED)
+        munmap(c->ret_stack, SOFT_RET_SIZE);
+    if (c->alt_stack != MAP_FAILED)
+        munmap(c->alt_stack, SOFT_ALT_SIZE);
     pthread_mutex_destroy(&c->written_lock);
     g_free(c->tx);
     g_free(c->hash);
@@ -150,6 +157,7 @@ void soft_code_flush(struct soft_vcpu *v)
     c->hot = 256;
     c->cold = SOFT_COLD_START;
     soft_jump_flush(v, true);
+    soft_returns_forget(v);
     v->engine->flushes++;
 }
 
@@ -420,6 +428,8 @@ void soft_jump_fill(struct soft_vcpu *v, uint64_t pc, const struct soft_block *b
     struct soft_fills *f = &v->code->jump_fills[t];
     struct soft_jump *j = &v->jump[t][s];
 
+    if (s == 0)
+        return; /* must stay empty: kick() sends all lookups there */
     if (!j->not_pc) {
         if (f->n < SOFT_FILLS)
             f->slot[f->n] = (uint16_t)s;

@@ -21,6 +21,8 @@ CHECK_OFFSET(self, SOFT_OFF_SELF);
 CHECK_OFFSET(host_rsp, SOFT_OFF_HOST_RSP);
 CHECK_OFFSET(exit_arg, SOFT_OFF_EXIT_ARG);
 CHECK_OFFSET(page_va, SOFT_OFF_PAGE_VA);
+CHECK_OFFSET(ret_rsp, SOFT_OFF_RET_RSP);
+CHECK_OFFSET(ret_base, SOFT_OFF_RET_BASE);
 CHECK_OFFSET(landing, SOFT_OFF_LANDING);
 _Static_assert(sizeof(struct soft_access) == 16, "enter.S steps over it");
 
@@ -81,6 +83,9 @@ static struct hsk_vcpu *vcpu_new(struct hsk_engine *engine, const struct hsk_vcp
     v->engine = e;
     v->fpu_parked = 1;
     e->vcpu[cfg->index] = v;
+    v->ret_base = (uint64_t)(uintptr_t)(v->code->ret_stack + SOFT_RET_SIZE - 16);
+    hsk_put64((void *)(uintptr_t)v->ret_base, (uint64_t)(uintptr_t)soft_exit_sentinel);
+    hsk_put64((void *)(uintptr_t)(v->ret_base + 8), 0x8000000000000001); /* not canonical: nobody returns there */
     soft_tlb_init(v);
     hsk_cpu_state_reset(&v->s, cfg->index);
     memcpy(v->gpr, v->s.gpr, sizeof v->gpr);

@@ -3,7 +3,7 @@
  * The door between C and translated code, and the thunks that translated code calls.
  *
  * In translated code: rax rdx rbx rbp rsi rdi r12-r15 are the guest's, r11 = guest rcx, r8 = guest rsp, rcx r9 r10 are
- * scratch, guest r8-r11 live in struct soft_vcpu, rsp = the C stack, gs = struct soft_vcpu, arithmetic flags = the guest's.
+ * scratch, guest r8-r11 live in struct soft_vcpu, rsp = the return predictions, gs = struct soft_vcpu, arithmetic flags = the guest's.
  * Runs on the vCPU thread. Compiled C that is called from here uses no vector registers (they are the guest's).
  */
 #include "offsets.h"
@@ -62,6 +62,12 @@
     movq %gs:SOFT_OFF_GPR, %rax
     .endm
 
+/* Translated code has a stack of its own, of return predictions. C may empty it while it runs. */
+    .macro TO_C_STACK
+    movq %rsp, %gs:SOFT_OFF_RET_RSP
+    movq %gs:SOFT_OFF_HOST_RSP, %rsp
+    .endm
+
     .macro FUNCTION name
     .globl \name
     .hidden \name
@@ -82,6 +88,7 @@ FUNCTION soft_enter
     movq %rsp, %gs:SOFT_OFF_HOST_RSP
     movq %rsi, %rcx
     LOAD_GUEST
+    movq %gs:SOFT_OFF_RET_RSP, %rsp
     jmp *%rcx
 
 /* A direct edge that is not chained: rcx = its struct soft_link. */
@@ -94,6 +101,7 @@ FUNCTION soft_exit_link
 FUNCTION soft_exit_lookup
     movl $SOFT_LEFT_LOOKUP, %ecx
 leave_saving:
+    movq %rsp, %gs:SOFT_OFF_RET_RSP
     SAVE_GUEST
     movl %ecx, %eax
 leave:
@@ -106,6 +114,11 @@ leave:
     popq %rbp
     popq %rbx
     ret
+
+/* The host's ret took the last entry of the return predictions, which is not one. */
+FUNCTION soft_exit_sentinel
+    movq %gs:SOFT_OFF_RET_BASE, %rsp
+    jmp soft_exit_lookup
 
 /* The signal handler returns here after it has saved the guest's registers. */
 FUNCTION soft_exit_trap
@@ -123,10 +136,9 @@ FUNCTION soft_thunk_access
     movq %rcx, %rsi
     popq %rbx
     movq %rbx, %rdx
-    movq %rsp, %rbp
-    andq $-16, %rsp
+    TO_C_STACK
     call soft_slow_access
-    movq %rbp, %rsp
+    movq %gs:SOFT_OFF_RET_RSP, %rsp
     leaq 16(%rbx), %rcx
     leaq (%rcx,%rdx), %rcx
     pushq %rcx
@@ -141,8 +153,7 @@ FUNCTION soft_thunk_writeback
     popq %rbx
     movq (%rbx), %rsi
     addq $8, %rbx
-    movq %rsp, %rbp
-    andq $-16, %rsp
+    TO_C_STACK
     call soft_slow_writeback
     jmp after_c
 
@@ -155,14 +166,13 @@ FUNCTION soft_thunk_call
     addq %gs:SOFT_OFF_PAGE_VA, %rax
     movq %rax, %gs:SOFT_OFF_RIP
     movq 16(%rbx), %rsi
-    movq %rsp, %rbp
-    andq $-16, %rsp
+    TO_C_STACK
     call *(%rbx)
     addq $24, %rbx
 after_c:
-    movq %rbp, %rsp
     testl %eax, %eax
     jnz leave
+    movq %gs:SOFT_OFF_RET_RSP, %rsp
     pushq %rbx
     LOAD_GUEST
     ret

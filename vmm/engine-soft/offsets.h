@@ -12,7 +12,9 @@
 #define SOFT_OFF_HOST_RSP  368
 #define SOFT_OFF_EXIT_ARG  376
 #define SOFT_OFF_PAGE_VA   392
-#define SOFT_OFF_LANDING   536
+#define SOFT_OFF_RET_RSP   400
+#define SOFT_OFF_RET_BASE  408
+#define SOFT_OFF_LANDING   552
 
 /* What soft_enter() returns, beside enum soft_next values of helpers. */
 #define SOFT_LEFT_LINK     16  /* a direct edge that is not chained: exit_arg is the link */

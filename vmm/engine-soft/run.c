@@ -292,6 +292,10 @@ static bool step(struct soft_vcpu *v)
     }
     mode = next_mode(v);
     b = find_block(v, mode);
+    if ((mode & ~(uint32_t)(SOFT_MODE_SINGLE | SOFT_MODE_NOSHARE)) != v->code->mode) {
+        soft_returns_forget(v);
+        v->code->mode = mode & ~(uint32_t)(SOFT_MODE_SINGLE | SOFT_MODE_NOSHARE);
+    }
     v->page_va = soft_mode_floats(mode) ? v->rip & ~0xfffull : 0;
     if (v->exit_arg)
         chain(v, b);
@@ -337,6 +341,8 @@ enum hsk_exit soft_run(struct soft_vcpu *v)
     v->exit_arg = 0;
     v->jump_missed = 0;
     refresh_tsc(v);
+    if (!landed)
+        soft_returns_forget(v);
     if (landed == LAND_FAULT) {
         v->engine->exceptions++;
         if (!soft_deliver(v)) {

@@ -49,10 +49,16 @@ static void handler(int sig, siginfo_t *info, void *context)
     const uint8_t *pc = (const uint8_t *)uc->uc_mcontext.gregs[REG_RIP];
     uint64_t guest_pc;
 
-    (void)info;
+    if (v && pc >= v->code->rx && pc < v->code->rx + SOFT_CODE_SIZE && (uint8_t *)info->si_addr >= v->code->ret_stack &&
+        (uint8_t *)info->si_addr < v->code->ret_stack + SOFT_RET_GUARD && uc->uc_mcontext.gregs[REG_TRAPNO] == 14) {
+        /* Calls nested too deep for the return predictions: start anew, and do the push again. */
+        uc->uc_mcontext.gregs[REG_RSP] = (greg_t)v->ret_base;
+        return;
+    }
     if (v && pc >= v->code->rx && pc < v->code->rx + SOFT_CODE_SIZE && soft_code_find_host(v->code, pc, &guest_pc) &&
         exception_of(uc, &v->exc)) {
         save_registers(v, uc);
+        soft_returns_forget(v);
         v->rip = v->page_va + guest_pc;
         uc->uc_mcontext.gregs[REG_RIP] = (greg_t)(uintptr_t)soft_exit_trap;
         return;
@@ -75,5 +81,10 @@ bool soft_signals_install(GError **error)
 
 void soft_signals_thread(struct soft_vcpu *v)
 {
+    stack_t alt = {.ss_flags = SS_DISABLE};
+
+    if (v)
+        alt = (stack_t){.ss_sp = v->code->alt_stack, .ss_size = SOFT_ALT_SIZE};
+    sigaltstack(&alt, NULL);
     current_vcpu = v;
 }

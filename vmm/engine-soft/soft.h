@@ -119,6 +119,8 @@ struct soft_vcpu {
     uint64_t exit_arg;         /* struct soft_link * of a direct exit */
     uint64_t jump_target;
     uint64_t page_va;          /* floating code (xlate.h): what its addresses are relative to; else 0 */
+    uint64_t ret_rsp;          /* the host's rsp in translated code: return predictions (translate-flow.c) */
+    uint64_t ret_base;         /* the same while there are none */
     uint64_t jump_mask;        /* pext mask of the jump cache; 0 makes every lookup miss, which is how kick() gets in */
     uint64_t tlb_mask, page_mask, bit_mask[3], arith_mask, pushf_mask;  /* constants for pext */
     uint64_t window[8];        /* host - guest address of the windows of the block that runs (translate-window.c) */

@@ -372,6 +372,7 @@ void soft_tlb_flush_all(struct soft_vcpu *v)
         c->written_filter[i] = 0;
     c->generation++;
     c->generation_global++;
+    soft_returns_forget(v);
     soft_unchain_cross(c, 0, true);
     soft_jump_flush(v, true);
 }
@@ -398,6 +399,7 @@ void soft_tlb_flush_nonglobal(struct soft_vcpu *v)
     }
     c->generation++;
     soft_jump_flush(v, false);
+    soft_returns_forget(v);
 }
 
 void soft_tlb_flush_page(struct soft_vcpu *v, uint64_t va)
@@ -415,6 +417,7 @@ void soft_tlb_flush_page(struct soft_vcpu *v, uint64_t va)
             clear_entry(e);
     }
     c->itlb[(va >> 12) % SOFT_ITLB_SIZE].generation = 0;
+    soft_returns_forget(v);
     if (soft_filter_has(c->cross_pages, va >> 12))
         soft_unchain_cross(c, va, false);
     soft_jump_flush_page(v, va);

@@ -233,14 +233,20 @@ static void call(struct tx *t, bool live_out)
         uint64_t target = relative_target(t);
 
         push_return(t, target);
-        tx_jmp(t, target, live_out);
+        if (tx_predicts(t))
+            tx_call_direct(t, target, live_out);
+        else
+            tx_jmp(t, target, live_out);
         return;
     }
     load_target(t);
     e_st_gs(&t->e, H_C, TX_OFF(jump_target));
     push_return(t, SOFT_NO_GPA);
     e_ld_gs(&t->e, H_C, TX_OFF(jump_target));
-    tx_jmp_indirect(t, &t->e);
+    if (tx_predicts(t))
+        tx_call_indirect(t);
+    else
+        tx_jmp_indirect(t, &t->e);
 }
 
 static void ret(struct tx *t)
@@ -256,7 +262,10 @@ static void ret(struct tx *t)
     read_extended(e, H_C, size, &m);
     add_rsp(t, (int32_t)size + extra);
     done_if(t, checked);
-    tx_jmp_indirect(t, e);
+    if (tx_predicts(t))
+        tx_return(t);
+    else
+        tx_jmp_indirect(t, e);
 }
 
 /* loop, loope, loopne, jcxz: the count is in r11; nothing here may change the flags. */

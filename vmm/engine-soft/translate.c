@@ -89,34 +89,111 @@ static bool may_chain(const struct tx *t, uint64_t target)
     return t->b->global;
 }
 
-/* The jump cache, inline; C = target. */
-void tx_jmp_indirect(struct tx *t, struct emit *e)
+static uint64_t jump_base(const struct tx *t)
 {
     unsigned table = (t->mode & SOFT_MODE_MMU) * 2 + t->code32;
-    uint64_t base = TX_OFF(jump) + table * sizeof(((struct soft_vcpu *)0)->jump[0]);
+
+    return TX_OFF(jump) + table * sizeof(((struct soft_vcpu *)0)->jump[0]);
+}
+
+/* The jump cache, inline: C = target; goes on with T = its entry (times 8), or leaves. C is lost. */
+static void look_up(struct tx *t, struct emit *e)
+{
     uint8_t *miss;
+    int32_t rel;
 
     e_st_gs(e, H_C, TX_OFF(rip));
+    e_pext_gs(e, H_T, H_C, TX_OFF(jump_mask));
+    e_lea(e, 1, H_T, H_T, H_T, 1, 0);
+    e_op_gs_x(e, 1, 0x8b, H_U, H_T, 3, jump_base(t) + offsetof(struct soft_jump, not_pc));
+    e_lea(e, 1, H_C, H_C, H_U, 0, 1);
+    miss = e_jmp_unless_rcxz(e);
+    rel = (int32_t)(t->c->tramp[SOFT_TRAMP_LOOKUP] - (miss + e->rx));
+    memcpy(miss - 4, &rel, 4);
+}
+
+/* jmp (ext 4) or call (ext 2) to where the entry says */
+static void go_to_entry(struct tx *t, struct emit *e, int ext)
+{
+    if (t->floats) {
+        e_op_gs_x(e, 1, 0x8b, H_U, H_T, 3, jump_base(t) + offsetof(struct soft_jump, page_va));
+        e_st_gs(e, H_U, TX_OFF(page_va));
+    }
+    e_op_gs_x(e, 0, 0xff, ext, H_T, 3, jump_base(t) + offsetof(struct soft_jump, host));
+}
+
+void tx_jmp_indirect(struct tx *t, struct emit *e)
+{
     if (!t->c->bmi2 || (t->mode & SOFT_MODE_SINGLE) || !t->c->chain) {
+        e_st_gs(e, H_C, TX_OFF(rip));
         e_jmp(e, t->c->tramp[SOFT_TRAMP_LOOKUP]);
         return;
     }
-    e_pext_gs(e, H_T, H_C, TX_OFF(jump_mask));
-    e_lea(e, 1, H_T, H_T, H_T, 1, 0);
-    e_op_gs_x(e, 1, 0x8b, H_U, H_T, 3, base + offsetof(struct soft_jump, not_pc));
-    e_lea(e, 1, H_C, H_C, H_U, 0, 1);
-    miss = e_jmp_unless_rcxz(e);
-    if (t->floats) {
-        e_op_gs_x(e, 1, 0x8b, H_U, H_T, 3, base + offsetof(struct soft_jump, page_va));
-        e_st_gs(e, H_U, TX_OFF(page_va));
-    }
-    e_op_gs_x(e, 0, 0xff, 4, H_T, 3, base + offsetof(struct soft_jump, host));
-    /* the miss goes straight to the trampoline */
-    {
-        int32_t rel = (int32_t)(t->c->tramp[SOFT_TRAMP_LOOKUP] - (miss + e->rx));
+    look_up(t, e);
+    go_to_entry(t, e, 4);
+}
 
-        memcpy(miss - 4, &rel, 4);
+/*
+ * Return prediction. A call pushes the guest's return address on the host's stack and then calls; a ret compares it with
+ * the address it got from the guest's stack and, if equal, returns behind that call, which the processor has predicted.
+ * If not, the predictions are forgotten and the jump cache decides. Pairs never outlive the mapping or mode that they
+ * were made in (soft_returns_forget()). With SMAP on, code that runs with AC = 1 takes no part: its returns may cross CLAC.
+ */
+bool tx_predicts(const struct tx *t)
+{
+    unsigned mmu = t->mode & SOFT_MODE_MMU;
+
+    if (!t->c->bmi2 || !t->c->chain || t->code32 || (t->mode & SOFT_MODE_SINGLE) || t->x->in.operand_width != 64)
+        return false;
+    return mmu == SOFT_MMU_USER || mmu == SOFT_MMU_KERNEL_SMAP || (mmu == SOFT_MMU_KERNEL && !(t->mode & SOFT_MODE_SMAP));
+}
+
+/* The guest's return address on the host's stack; destroys C. */
+static void push_prediction(struct tx *t)
+{
+    struct emit *e = &t->e;
+    uint64_t ret = t->x->next;
+
+    if (!t->floats && (uint64_t)(int32_t)ret == ret) {
+        e8(e, 0x68);
+        e32(e, (uint32_t)ret);
+        return;
     }
+    tx_address(t, e, H_C, ret);
+    e8(e, 0x51); /* push rcx */
+}
+
+/* Behind the call: where the host's ret comes back to. */
+static void continuation(struct tx *t)
+{
+    struct emit *e = &t->e;
+
+    e8(e, 0x59); /* pop rcx: the return address */
+    if (t->floats) {
+        e_lea(e, 1, H_C, H_C, -1, 0, -(int32_t)t->x->next);
+        e_st_gs(e, H_C, TX_OFF(page_va));
+    }
+    tx_jmp(t, t->x->next, true);
+}
+
+void tx_call_indirect(struct tx *t)
+{
+    look_up(t, &t->e);
+    push_prediction(t);
+    go_to_entry(t, &t->e, 2);
+    continuation(t);
+}
+
+void tx_return(struct tx *t)
+{
+    struct emit *e = &t->e;
+
+    e_st_gs(e, H_C, TX_OFF(rip));
+    e_op_mem(e, 1, 0x8b, H_T, H_RSP, -1, 0, 8);
+    e_not(e, H_T);
+    e_lea(e, 1, H_C, H_C, H_T, 0, 1);
+    t->colds[t->ncolds++] = (struct tx_cold){.kind = TX_COLD_RETURN, .site = e_jmp_unless_rcxz(e)};
+    e8(e, 0xc3);
 }
 
 /* A cold record for leaving to target through the jump at site (and site2). */
@@ -135,24 +212,39 @@ static void leave_by(struct tx *t, uint64_t target, uint32_t mode, uint8_t *site
     }
 }
 
-void tx_jmp(struct tx *t, uint64_t target, bool live)
+/* Interrupts get in at backward edges. The site of the jump that leaves, or NULL. */
+static uint8_t *poll_at(struct tx *t, uint64_t target, bool live)
 {
     struct emit *e = &t->e;
-    uint8_t *poll = NULL, *site;
 
-    if (target <= t->x->pc) {
-        if (live) {
-            e_op_gs(e, 0, 0x8b, H_C, TX_OFF(interrupt));
-            poll = e_jmp_unless_rcxz(e);
-        } else { /* cmp dword gs:[interrupt], 0 */
-            e8(e, 0x65);
-            e8(e, 0x83);
-            e_modrm_mem(e, 7, -1, -1, 0, (int32_t)TX_OFF(interrupt));
-            e8(e, 0);
-            poll = e_jcc_fwd(e, 5);
-        }
+    if (target > t->x->pc)
+        return NULL;
+    if (live) {
+        e_op_gs(e, 0, 0x8b, H_C, TX_OFF(interrupt));
+        return e_jmp_unless_rcxz(e);
     }
-    site = e_jmp_fwd(e);
+    e8(e, 0x65); /* cmp dword gs:[interrupt], 0 */
+    e8(e, 0x83);
+    e_modrm_mem(e, 7, -1, -1, 0, (int32_t)TX_OFF(interrupt));
+    e8(e, 0);
+    return e_jcc_fwd(e, 5);
+}
+
+void tx_call_direct(struct tx *t, uint64_t target, bool live)
+{
+    uint8_t *poll = poll_at(t, target, live), *site;
+
+    push_prediction(t);
+    site = e_jmp_fwd(&t->e);
+    site[-5] = 0xe8; /* call */
+    leave_by(t, target, t->mode & ~(uint32_t)SOFT_MODE_NOSHARE, site, poll);
+    continuation(t);
+}
+
+void tx_jmp(struct tx *t, uint64_t target, bool live)
+{
+    uint8_t *poll = poll_at(t, target, live), *site = e_jmp_fwd(&t->e);
+
     leave_by(t, target, t->mode & ~(uint32_t)SOFT_MODE_NOSHARE, site, poll);
 }
 
@@ -275,6 +367,13 @@ static void emit_cold(struct tx *t)
         }
         if (k->kind == TX_COLD_CALL) {
             cold_call(t, k);
+            continue;
+        }
+        if (k->kind == TX_COLD_RETURN) {
+            e_resolve(k->site, e);
+            e_ld_gs(e, H_RSP, TX_OFF(ret_base));
+            e_ld_gs(e, H_C, TX_OFF(rip));
+            tx_jmp_indirect(t, e);
             continue;
         }
         e_resolve(k->site, e);

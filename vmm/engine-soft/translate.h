@@ -6,7 +6,7 @@
 
 #include "emit.h"
 
-enum tx_cold_kind { TX_COLD_ACCESS, TX_COLD_LINK, TX_COLD_LOOKUP, TX_COLD_CALL, TX_COLD_WINDOW };
+enum tx_cold_kind { TX_COLD_RETURN, TX_COLD_ACCESS, TX_COLD_LINK, TX_COLD_LOOKUP, TX_COLD_CALL, TX_COLD_WINDOW };
 
 #define TX_MAX_WINDOWS 8
 
@@ -132,6 +132,11 @@ void tx_jmp_mode(struct tx *t, uint64_t target, uint32_t mode);
 void tx_jcc(struct tx *t, unsigned cc, uint64_t target, bool live);
 /* The target is in C. */
 void tx_jmp_indirect(struct tx *t, struct emit *e);
+/* Calls whose return address in the guest is ret, and returns to C, with prediction by the host (tx_predicts()). */
+bool tx_predicts(const struct tx *t);
+void tx_call_direct(struct tx *t, uint64_t target, bool live);
+void tx_call_indirect(struct tx *t);
+void tx_return(struct tx *t);
 
 /* translate-insn.c */
 unsigned tx_access_of(const ZydisDecodedOperand *m);

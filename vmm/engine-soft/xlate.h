@@ -133,6 +133,9 @@ struct soft_itlb {
 #define SOFT_ITLB_SIZE 512u
 #define SOFT_FILLS 16384u
 
+#define SOFT_RET_GUARD (64u << 10)
+#define SOFT_RET_SIZE (320u << 10) /* with the guard */
+#define SOFT_ALT_SIZE (64u << 10)
 enum { SOFT_TRAMP_LINK, SOFT_TRAMP_LOOKUP, SOFT_TRAMP_ACCESS, SOFT_TRAMP_WRITEBACK, SOFT_TRAMP_CALL, SOFT_NTRAMP };
 
 static inline void soft_filter_set(uint64_t *filter, uint64_t n)
@@ -172,7 +175,9 @@ struct soft_code {
     uint64_t jump_pages[SOFT_NMMU * 2][64]; /* pages with targets in the jump cache */
     uint64_t written_filter[1024]; /* filter of gpa pages that may be in some vpn_write */
     bool bmi2, strict, chain;
-    uint32_t mode;             /* of the code that runs */
+    uint32_t mode;             /* of the code that ran last, without SINGLE and NOSHARE */
+    uint8_t *ret_stack;        /* guard pages, then the return predictions */
+    uint8_t *alt_stack;        /* for signals, since rsp may be near the guard */
     /* the access that is on the bounce buffer */
     uint64_t bounce_va;
     uint8_t *bounce;
@@ -230,6 +235,12 @@ void soft_jump_flush(struct soft_vcpu *v, bool all);
 void soft_jump_flush_page(struct soft_vcpu *v, uint64_t va);
 const struct soft_block *soft_code_find_host(const struct soft_code *c, const uint8_t *host, uint64_t *guest_pc);
 
+/* Forgets the return predictions: mappings or the mode changed. */
+static inline void soft_returns_forget(struct soft_vcpu *v)
+{
+    v->ret_rsp = v->ret_base;
+}
+
 /* tlb.c */
 void soft_tlb_init(struct soft_vcpu *v);
 void soft_tlb_drop_writes(struct soft_vcpu *v);
@@ -258,6 +269,7 @@ __attribute__((returns_twice)) int soft_setjmp(struct soft_vcpu *v);
 G_NORETURN void soft_longjmp(struct soft_vcpu *v, int value);
 void soft_exit_link(void);
 void soft_exit_lookup(void);
+void soft_exit_sentinel(void);
 void soft_exit_trap(void);
 void soft_thunk_access(void);
 void soft_thunk_writeback(void);
