@@ -4,9 +4,8 @@
  *
  * Output: the transmitter is as fast as the host. Bytes go into a bounded buffer that the loop thread writes out, so a vCPU
  * never waits for the host; while a slow reader keeps the buffer full, the guest sees a transmitter that is not empty.
- * Input: read from the descriptor only as far as the receive FIFO has room, so nothing is lost. It waits until the guest
- * has raised DTR or RTS or enabled the receive interrupt: what comes earlier would fall to the FIFO reset of a driver's
- * start. End of input stops the reading and nothing else.
+ * Input: read from the descriptor only as far as the receive FIFO has room, so nothing is lost, and only while the guest
+ * listens (rx_wanted). End of input stops the reading and nothing else.
  *
  * Threads: registers under the device's lock on a vCPU thread; descriptors on the loop thread only, woken by a timer.
  *
@@ -23,6 +22,8 @@
 #define FIFO_SIZE      16
 #define TX_BUFFER      65536u /* power of two */
 #define TX_DELAY_NS    500000 /* bytes are gathered for so long before they are written */
+#define RX_SETTLE_NS 2000000u
+#define POLLS 16
 #define FREE_FLUSH_MS  1000   /* what a slow reader gets when the machine ends */
 
 enum { REG_DATA, REG_IER, REG_IIR_FCR, REG_LCR, REG_MCR, REG_LSR, REG_MSR, REG_SCR };
@@ -62,6 +63,7 @@ struct uart_state {
     uint8_t thr_event; /* the transmitter became empty and nobody has read so in IIR */
     uint8_t ier, fcr, lcr, mcr, msr, scr;
     uint8_t divisor[2];
+    uint8_t polls;     /* times that LSR was read in vain since the guest last sent something, up to POLLS */
 };
 
 struct uart {
@@ -75,6 +77,7 @@ struct uart {
     int in_fd, out_fd, out_flags;
     /* device lock */
     struct uart_state s;
+    uint64_t listens_ns; /* guest time from which the receive interrupt counts as meant */
     bool tx_stalled; /* the guest was told that the transmitter is busy */
     uint32_t tx_head, tx_tail; /* free running; head - tail bytes wait. tail: written by the loop thread only */
     uint8_t *tx_buffer;
@@ -96,6 +99,7 @@ static const struct hsk_field uart_fields[] = {
     F(msr),
     F(scr),
     FA(divisor),
+    F(polls, .max = POLLS),
 };
 #undef F
 #undef FA
@@ -141,10 +145,15 @@ static void update_irq(struct uart *u)
 
 static void host_event(void *opaque, uint32_t events);
 
+/*
+ * What comes from the host waits there until somebody listens: drivers clear the FIFO while they probe and set up, and a
+ * pipe's bytes, unlike a typist's, all come at once. Listening is the receive interrupt, enabled for a moment already, or
+ * polling of LSR with nothing sent in between (a driver that only prints reads LSR once or twice a byte).
+ */
 static bool rx_wanted(struct uart *u)
 {
     const struct uart_state *s = &u->s;
-    bool listening = (s->mcr & (MCR_DTR | MCR_RTS)) || (s->ier & IER_RDI);
+    bool listening = s->ier & IER_RDI ? hsk_clock_ns(u->clock) >= u->listens_ns : s->polls == POLLS;
 
     return listening && !(s->mcr & MCR_LOOP) && s->rx_len < rx_capacity(s);
 }
@@ -284,6 +293,7 @@ static void transmit(struct uart *u, uint8_t byte)
 {
     /* The line drops and rises again: an edge for every time the transmitter runs empty. */
     u->s.thr_event = 0;
+    u->s.polls = 0;
     update_irq(u);
     if (u->s.mcr & MCR_LOOP) {
         rx_put_loopback(&u->s, byte);
@@ -372,6 +382,8 @@ static uint64_t uart_read(struct hsk_dev *dev, unsigned region, uint64_t offset,
     case REG_MCR:
         return s->mcr;
     case REG_LSR:
+        if (!s->rx_len && s->polls < POLLS && ++s->polls == POLLS)
+            wake_loop(u, 0);
         value = (s->rx_len ? LSR_DR : 0) | (s->overrun ? LSR_OE : 0) | (tx_full(u) ? 0 : LSR_THRE | LSR_TEMT);
         if (s->overrun) {
             s->overrun = 0;
@@ -409,9 +421,11 @@ static void uart_write(struct hsk_dev *dev, unsigned region, uint64_t offset, un
         /* Enabling the interrupt of an empty transmitter raises it. */
         if ((value & IER_THRI) && !(s->ier & IER_THRI) && !tx_full(u))
             s->thr_event = 1;
+        if ((value & IER_RDI) && !(s->ier & IER_RDI))
+            u->listens_ns = hsk_clock_ns(u->clock) + RX_SETTLE_NS;
         s->ier = value & 0x0f;
         update_irq(u);
-        wake_loop(u, 0);
+        wake_loop(u, s->ier & IER_RDI ? RX_SETTLE_NS : 0);
         break;
     case REG_IIR_FCR:
         fcr_write(u, value);
