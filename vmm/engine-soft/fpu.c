@@ -30,12 +30,15 @@ static void copy_guest(struct soft_vcpu *v, uint64_t va, uint8_t *buf, unsigned 
         const unsigned n = MIN(len, room);
         uint8_t *host = soft_ptr(v, va, n, write, v->mmu);
 
-        for (unsigned i = 0; i < n; i++) {
-            if (host && write)
-                host[i] = buf[i];
-            else if (host)
-                buf[i] = host[i];
-            else if (write)
+        if (host) {
+            void *to = write ? host : buf;
+            const void *from = write ? buf : host;
+            uint64_t count = n;
+
+            asm volatile("rep movsb" : "+D"(to), "+S"(from), "+c"(count) : : "memory");
+        }
+        for (unsigned i = 0; !host && i < n; i++) {
+            if (write)
                 soft_st(v, va + i, 1, buf[i], v->mmu);
             else
                 buf[i] = (uint8_t)soft_ld(v, va + i, 1, v->mmu);

@@ -31,12 +31,13 @@ enum soft_mmu {
 };
 
 struct soft_tlb_entry {
-    uint64_t vpn_read;   /* va >> 12, or ~0 */
-    uint64_t vpn_write;  /* set only if RAM, writable, D set, announced (hsk_memobj_will_write) and not HSK_PAGE_CODE */
+    uint64_t nvpn_read;  /* -(va >> 12), or SOFT_TLB_NONE */
+    uint64_t nvpn_write; /* set only if RAM, writable, D set, announced (hsk_memobj_will_write) and not HSK_PAGE_CODE */
     uint64_t addend;     /* host address - guest linear address */
     uint64_t gpa;        /* page | SOFT_TLB_* */
 };
 #define SOFT_TLB_GLOBAL 1
+#define SOFT_TLB_NONE 1 /* no page's number is -1 */
 #define SOFT_TLB_BITS 12
 #define SOFT_TLB_SIZE (1u << SOFT_TLB_BITS)
 

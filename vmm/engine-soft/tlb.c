@@ -50,8 +50,8 @@ static void fill(struct soft_vcpu *v, uint64_t va, unsigned mmu, const struct so
     unsigned slot = (unsigned)(va >> 12) % SOFT_TLB_SIZE;
     struct soft_tlb_entry *e = &v->tlb[mmu][slot];
 
-    if (e->vpn_read != va >> 12 || (e->gpa & ~0xfffull) != w->gpa) {
-        e->vpn_write = ~0ull;
+    if (e->nvpn_read + (va >> 12) != 0 || (e->gpa & ~0xfffull) != w->gpa) {
+        e->nvpn_write = SOFT_TLB_NONE;
         if (!w->global) {
             struct soft_fills *f = &c->tlb_fills[mmu];
 
@@ -60,11 +60,11 @@ static void fill(struct soft_vcpu *v, uint64_t va, unsigned mmu, const struct so
             f->n++;
         }
     }
-    e->vpn_read = va >> 12;
+    e->nvpn_read = -(va >> 12);
     e->addend = (uint64_t)(uintptr_t)host - (va & ~0xfffull);
     e->gpa = w->gpa | (w->global ? SOFT_TLB_GLOBAL : 0);
     if (write) {
-        e->vpn_write = va >> 12;
+        e->nvpn_write = -(va >> 12);
         c->written_filter[(w->gpa >> 18) & 1023] |= 1ull << (w->gpa >> 12 & 63);
     }
     if (w->large)
@@ -290,7 +290,7 @@ uint64_t soft_ld(struct soft_vcpu *v, uint64_t va, unsigned size, unsigned mmu)
     const struct soft_tlb_entry *e = &v->tlb[mmu][(va >> 12) % SOFT_TLB_SIZE];
     uint64_t value = 0;
 
-    if (e->vpn_read == va >> 12 && (va & 0xfff) + size <= 4096)
+    if (e->nvpn_read + (va >> 12) == 0 && (va & 0xfff) + size <= 4096)
         copy(&value, (const void *)(uintptr_t)(va + e->addend), size);
     else
         load(v, va, &value, size, mmu, false);
@@ -301,7 +301,7 @@ void soft_st(struct soft_vcpu *v, uint64_t va, unsigned size, uint64_t value, un
 {
     const struct soft_tlb_entry *e = &v->tlb[mmu][(va >> 12) % SOFT_TLB_SIZE];
 
-    if (e->vpn_write == va >> 12 && (va & 0xfff) + size <= 4096)
+    if (e->nvpn_write + (va >> 12) == 0 && (va & 0xfff) + size <= 4096)
         copy((void *)(uintptr_t)(va + e->addend), &value, size);
     else
         store(v, va, &value, size, mmu, false);
@@ -312,7 +312,7 @@ void *soft_ptr(struct soft_vcpu *v, uint64_t va, unsigned len, bool write, unsig
     const struct soft_tlb_entry *e = &v->tlb[mmu][(va >> 12) % SOFT_TLB_SIZE];
     struct page_ref ref;
 
-    if ((write ? e->vpn_write : e->vpn_read) == va >> 12)
+    if ((write ? e->nvpn_write : e->nvpn_read) + (va >> 12) == 0)
         return (void *)(uintptr_t)(va + e->addend);
     ref = lookup(v, va, mmu, write, false);
     if (!ref.host || (write && ref.readonly))
@@ -337,7 +337,7 @@ void soft_probe(struct soft_vcpu *v, uint64_t va, unsigned len, bool write, unsi
 
 static void clear_entry(struct soft_tlb_entry *e)
 {
-    e->vpn_read = e->vpn_write = ~0ull;
+    e->nvpn_read = e->nvpn_write = SOFT_TLB_NONE;
 }
 
 static void clear_table(struct soft_vcpu *v, unsigned mmu)
@@ -413,7 +413,7 @@ void soft_tlb_flush_page(struct soft_vcpu *v, uint64_t va)
     for (unsigned mmu = 0; mmu < SOFT_NMMU; mmu++) {
         struct soft_tlb_entry *e = &v->tlb[mmu][(va >> 12) % SOFT_TLB_SIZE];
 
-        if (e->vpn_read == va >> 12)
+        if (e->nvpn_read + (va >> 12) == 0)
             clear_entry(e);
     }
     c->itlb[(va >> 12) % SOFT_ITLB_SIZE].generation = 0;
@@ -428,7 +428,7 @@ void soft_tlb_drop_writes(struct soft_vcpu *v)
 {
     for (unsigned mmu = 0; mmu < SOFT_NMMU; mmu++)
         for (unsigned i = 0; i < SOFT_TLB_SIZE; i++)
-            v->tlb[mmu][i].vpn_write = ~0ull;
+            v->tlb[mmu][i].nvpn_write = SOFT_TLB_NONE;
     for (unsigned i = 0; i < G_N_ELEMENTS(v->code->written_filter); i++)
         v->code->written_filter[i] = 0;
 }
@@ -441,7 +441,7 @@ void soft_tlb_drop_write_gpa(struct soft_vcpu *v, uint64_t gpa)
     for (unsigned mmu = 0; mmu < SOFT_NMMU; mmu++)
         for (unsigned i = 0; i < SOFT_TLB_SIZE; i++)
             if ((v->tlb[mmu][i].gpa & ~0xfffull) == gpa)
-                v->tlb[mmu][i].vpn_write = ~0ull;
+                v->tlb[mmu][i].nvpn_write = SOFT_TLB_NONE;
 }
 
 /* --- fetch --- */

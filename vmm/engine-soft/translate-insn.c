@@ -414,6 +414,7 @@ void tx_bit(struct tx *t)
     if (x->live)
         tx_flags_restore(e);
     e_lea(e, !t->code32, ea, ea, H_T, (int)log, 0);
+    t->ea_base = -1;
     if (m->mem.segment == ZYDIS_REGISTER_SS)
         access |= SOFT_ACCESS_STACK;
     tx_check(t, size, access, x->live, x->next);

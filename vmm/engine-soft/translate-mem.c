@@ -45,6 +45,7 @@ static bool has_base(const struct tx *t, unsigned seg)
 static void add_base(struct tx *t, unsigned seg, int d)
 {
     if (has_base(t, seg)) {
+        t->ea_base = -1;
         e_ld_gs(&t->e, H_T, TX_OFF(seg_base) + 8u * seg);
         e_lea(&t->e, !t->code32, d, d, H_T, 0, 0);
     }
@@ -61,6 +62,7 @@ void tx_offset(struct tx *t, const ZydisDecodedOperand *m, int d, unsigned width
     int64_t disp = m->mem.disp.has_displacement ? m->mem.disp.value : 0;
     int base = -1, index = -1;
 
+    t->ea_base = -1;
     if (m->mem.base == ZYDIS_REGISTER_RIP || m->mem.base == ZYDIS_REGISTER_EIP) {
         tx_address(t, e, d, t->x->next + (uint64_t)disp);
         if (width == 32)
@@ -76,6 +78,10 @@ void tx_offset(struct tx *t, const ZydisDecodedOperand *m, int d, unsigned width
         if (m->mem.index != ZYDIS_REGISTER_NONE)
             index = tx_use(t, soft_gpr(m->mem.index), H_U);
         e_lea(e, width == 64, d, base, index, scale_bits(m->mem.scale), (int32_t)disp);
+        if (width == 64 && index < 0 && base != H_T) {
+            t->ea_base = base;
+            t->ea_disp = (int32_t)disp;
+        }
         if (width == 16) { /* movzx d, d16 */
             e_rex(e, 0, d, 0, d);
             e8(e, 0x0f);
@@ -95,6 +101,8 @@ void tx_ea(struct tx *t, const ZydisDecodedOperand *m, int d, int rsp_adjust)
 void tx_stack_ea(struct tx *t, int base, int32_t disp, int d)
 {
     e_lea(&t->e, !t->code32, d, base, -1, 0, disp);
+    t->ea_base = t->code32 ? -1 : base;
+    t->ea_disp = disp;
     add_base(t, HSK_SS, d);
 }
 
@@ -103,93 +111,131 @@ static uint64_t tlb_offset(const struct tx *t)
     return TX_OFF(tlb) + (t->mode & SOFT_MODE_MMU) * sizeof(((struct soft_vcpu *)0)->tlb[0]);
 }
 
-/* C = address -> C = host address (op 03, add) or the difference (op 8b, mov); destroys T, U and the flags. Returns the site of the jump to the slow path. */
-static uint8_t *check_plain(struct tx *t, unsigned size, uint64_t vpn, uint64_t addend, unsigned op)
+struct slots {
+    uint64_t nvpn, addend;     /* offsets of the table's first entry */
+};
+
+static struct slots slots_for(const struct tx *t, unsigned access)
+{
+    uint64_t table = tlb_offset(t);
+    uint64_t nvpn = access & SOFT_ACCESS_WRITE ? offsetof(struct soft_tlb_entry, nvpn_write) : offsetof(struct soft_tlb_entry, nvpn_read);
+
+    return (struct slots){table + nvpn, table + offsetof(struct soft_tlb_entry, addend)};
+}
+
+/* T = index of the entry, U = page of the last byte, jump if they differ; destroys the flags. [base + disp], base may be C. */
+static uint8_t *check_plain(struct tx *t, int base, int32_t disp, unsigned size, const struct slots *s)
 {
     struct emit *e = &t->e;
-    uint8_t *site;
+    int first = base;
 
+    if (disp) {
+        e_lea(e, 1, H_C, base, -1, 0, disp);
+        first = H_C;
+    }
     if (t->c->bmi2) {
-        e_rorx32(e, H_T, H_C, 7);
+        e_rorx32(e, H_T, first, 7);
     } else {
-        e_mov32(e, H_T, H_C);
+        e_mov32(e, H_T, first);
         e_shift(e, 0, 5, H_T, 7);
     }
     e_alui(e, 0, 4, H_T, (SOFT_TLB_SIZE - 1) << 5);
     if (size > 1)
-        e_lea(e, 1, H_U, H_C, -1, 0, (int32_t)size - 1);
+        e_lea(e, 1, H_U, first, -1, 0, (int32_t)size - 1);
     else
-        e_mov(e, H_U, H_C);
+        e_mov(e, H_U, first);
     e_shift(e, 1, 5, H_U, 12);
-    e_op_gs_x(e, 1, 0x3b, H_U, H_T, 0, vpn);
-    site = e_jcc_fwd(e, 5);
-    e_op_gs_x(e, 1, op, H_C, H_T, 0, addend);
-    return site;
+    e_op_gs_x(e, 1, 0x03, H_U, H_T, 0, s->nvpn); /* page + -page */
+    return e_jcc_fwd(e, 5);
 }
 
-/* U = address -> C = host address, or the difference; destroys T only. */
-static uint8_t *check_flags(struct tx *t, unsigned size, uint64_t vpn, uint64_t addend, bool window)
+/* The same for the address in U, leaving the flags alone; T = index in quarters. Destroys C, and U or (keep) T. */
+static uint8_t *check_flags(struct tx *t, unsigned size, const struct slots *s, bool keep)
 {
     struct emit *e = &t->e;
-    uint8_t *site;
+    int entry = keep ? H_T : H_U;
 
     e_pext_gs(e, H_T, H_U, TX_OFF(tlb_mask));
     e_lea(e, 1, H_T, -1, H_T, 2, 0);
-    e_lea(e, 1, H_C, H_U, -1, 0, (int32_t)size - 1);
-    e_pext_gs(e, H_C, H_C, TX_OFF(page_mask));
-    e_not(e, H_C);
-    e_op_gs_x(e, 1, 0x8b, H_T, H_T, 3, vpn);
-    e_lea(e, 1, H_C, H_C, H_T, 0, 1);
-    site = e_jmp_unless_rcxz(e);
-    e_pext_gs(e, H_T, H_U, TX_OFF(tlb_mask));
-    e_lea(e, 1, H_T, -1, H_T, 2, 0);
-    e_op_gs_x(e, 1, 0x8b, window ? H_C : H_T, H_T, 3, addend);
-    if (!window)
-        e_lea(e, 1, H_C, H_U, H_T, 0, 0);
-    return site;
+    if (size > 1)
+        e_lea(e, 1, H_C, H_U, -1, 0, (int32_t)size - 1);
+    e_pext_gs(e, H_C, size > 1 ? H_C : H_U, TX_OFF(page_mask));
+    e_op_gs_x(e, 1, 0x8b, entry, H_T, 3, s->nvpn);
+    e_lea(e, 1, H_C, H_C, entry, 0, 0);
+    return e_jmp_unless_rcxz(e);
 }
 
-static struct tx_cold *check(struct tx *t, unsigned size, unsigned access, bool live, bool window)
+static struct tx_cold *new_access(struct tx *t, unsigned size, unsigned access)
 {
     struct tx_cold *cold = &t->colds[t->ncolds++];
-    uint64_t table = tlb_offset(t);
-    uint64_t vpn = table + (access & SOFT_ACCESS_WRITE ? offsetof(struct soft_tlb_entry, vpn_write) : offsetof(struct soft_tlb_entry, vpn_read));
-    uint64_t addend = table + offsetof(struct soft_tlb_entry, addend);
-    unsigned op = window ? 0x8b : 0x03;
 
-    *cold = (struct tx_cold){.kind = TX_COLD_ACCESS, .size = (uint16_t)size, .access = (uint8_t)access, .pc = t->x->pc};
+    *cold = (struct tx_cold){.kind = TX_COLD_ACCESS, .size = (uint16_t)size, .access = (uint8_t)access, .pc = t->x->pc,
+                             .ea_base = -1};
     t->c_window = -1;
-    if (!live) {
-        cold->site = check_plain(t, size, vpn, addend, op);
-    } else if (t->c->bmi2) {
-        cold->site = check_flags(t, size, vpn, addend, window);
-        cold->ea_in_u = true;
-    } else {
-        tx_flags_save(&t->e);
-        cold->site = check_plain(t, size, vpn, addend, op);
-        tx_flags_restore(&t->e);
-        cold->restore = true;
-    }
     return cold;
 }
 
 void tx_check(struct tx *t, unsigned size, unsigned access, bool live, uint64_t next)
 {
-    struct tx_cold *cold = check(t, size, access, live, false);
+    struct tx_cold *cold = new_access(t, size, access);
+    struct slots s = slots_for(t, access);
+    struct emit *e = &t->e;
 
     cold->next = next;
+    if (live && t->c->bmi2) {
+        bool keep = t->ea_base < 0;
+
+        cold->site = check_flags(t, size, &s, keep);
+        cold->ea_in_u = keep;
+        cold->ea_base = (int8_t)t->ea_base;
+        cold->ea_disp = t->ea_disp;
+        if (keep) {
+            e_pext_gs(e, H_T, H_U, TX_OFF(tlb_mask));
+            e_lea(e, 1, H_T, -1, H_T, 2, 0);
+            e_op_gs_x(e, 1, 0x8b, H_T, H_T, 3, s.addend);
+            e_lea(e, 1, H_C, H_U, H_T, 0, 0);
+        } else {
+            e_op_gs_x(e, 1, 0x8b, H_C, H_T, 3, s.addend);
+            e_lea(e, 1, H_C, H_C, t->ea_base, 0, t->ea_disp);
+        }
+    } else {
+        if (live)
+            tx_flags_save(e);
+        cold->site = check_plain(t, H_C, 0, size, &s);
+        e_op_gs_x(e, 1, 0x03, H_C, H_T, 0, s.addend);
+        if (live)
+            tx_flags_restore(e);
+        cold->restore = live;
+    }
     cold->op = t->e.p;
 }
 
-void tx_check_window(struct tx *t, unsigned size, unsigned access, bool live, uint8_t *start)
+void tx_check_window(struct tx *t, int base, int32_t disp, unsigned size, unsigned access)
 {
-    struct tx_cold *cold = check(t, size, access, live, true);
+    bool live = t->x->live, flags = live && t->c->bmi2;
+    struct tx_cold *cold = new_access(t, size, access | SOFT_ACCESS_WINDOW);
+    struct slots s = slots_for(t, access);
+    struct emit *e = &t->e;
 
     cold->kind = TX_COLD_WINDOW;
-    cold->access |= SOFT_ACCESS_WINDOW;
-    cold->op = start;
+    cold->op = e->p; /* to be tried again from here */
+    cold->ea_base = (int8_t)base;
+    cold->ea_disp = disp;
     cold->edge = (uint8_t)t->nlinks++;
     t->links[cold->edge] = (struct soft_link){.pc = t->x->pc, .mode = t->mode | SOFT_MODE_NOSHARE, .from = t->b};
+    if (flags) {
+        e_lea(e, 1, H_U, base, -1, 0, disp);
+        cold->site = check_flags(t, size, &s, false);
+        e_op_gs_x(e, 1, 0x8b, H_C, H_T, 3, s.addend);
+        return;
+    }
+    if (live)
+        tx_flags_save(e);
+    cold->site = check_plain(t, base, disp, size, &s);
+    e_op_gs_x(e, 1, 0x8b, H_C, H_T, 0, s.addend);
+    if (live)
+        tx_flags_restore(e);
+    cold->restore = live;
 }
 
 void tx_done(struct tx *t)

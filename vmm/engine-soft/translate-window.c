@@ -185,11 +185,8 @@ void tx_plan_windows(struct tx *t, const struct soft_x *x, unsigned n)
 static void open_window(struct tx *t, unsigned k)
 {
     const struct tx_window *w = &t->windows[k];
-    bool live = t->x->live;
-    uint8_t *start = t->e.p;
 
-    e_lea(&t->e, 1, tx_ea_reg(t, live), tx_host(w->guest), -1, 0, (int32_t)(w->lo - w->offset));
-    tx_check_window(t, (unsigned)(w->hi - w->lo), w->access, live, start);
+    tx_check_window(t, tx_host(w->guest), (int32_t)(w->lo - w->offset), (unsigned)(w->hi - w->lo), w->access);
     e_st_gs(&t->e, H_C, TX_OFF(window) + 8 * k);
 }
 

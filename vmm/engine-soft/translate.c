@@ -309,7 +309,9 @@ static void cold_access(struct tx *t, const struct tx_cold *k)
     e_resolve(k->site, e);
     if (k->restore)
         tx_flags_restore(e);
-    if (k->ea_in_u)
+    if (k->ea_base >= 0)
+        e_lea(e, 1, H_C, k->ea_base, -1, 0, k->ea_disp);
+    else if (k->ea_in_u)
         e_mov(e, H_C, H_U);
     e_call(e, t->c->tramp[SOFT_TRAMP_ACCESS]);
     e64(e, k->pc);

@@ -28,6 +28,8 @@ struct tx_mem {
 struct tx_cold {
     uint8_t kind;
     bool ea_in_u, restore;     /* ACCESS: the address is in U; the flags must be restored first */
+    int8_t ea_base;            /* ACCESS: the address is ea_base + ea_disp, or -1 */
+    int32_t ea_disp;
     uint16_t size;             /* ACCESS */
     uint8_t access;
     uint8_t edge;              /* LINK: which of the block's links */
@@ -47,6 +49,8 @@ struct tx {
     bool code32, floats;
     uint64_t va;               /* of the block's start */
     unsigned nlinks, ncolds, npoints, nwindows;
+    int ea_base;               /* what the address was computed from: a host register and ea_disp, or -1 = more than that */
+    int32_t ea_disp;
     int c_window;              /* the window whose difference is in C, or -1 */
     int8_t window_of[SOFT_MAX_INSNS]; /* by instruction */
     struct tx_window windows[TX_MAX_WINDOWS];
@@ -112,8 +116,8 @@ void tx_check(struct tx *t, unsigned size, unsigned access, bool live, uint64_t 
 void tx_done(struct tx *t);
 /* The memory operand of the current instruction: tx_ea() and tx_check(). */
 void tx_operand(struct tx *t, const ZydisDecodedOperand *m, unsigned size, unsigned access);
-/* tx_check() of a window: C = host - guest address; start: where the address is computed. */
-void tx_check_window(struct tx *t, unsigned size, unsigned access, bool live, uint8_t *start);
+/* tx_check() of a window at [base + disp]: C = host - guest address. */
+void tx_check_window(struct tx *t, int base, int32_t disp, unsigned size, unsigned access);
 
 /* translate-window.c */
 void tx_plan_windows(struct tx *t, const struct soft_x *x, unsigned n);

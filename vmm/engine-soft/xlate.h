@@ -173,7 +173,7 @@ struct soft_code {
     uint64_t large[2][64];     /* 2 MiB frames of the lower and upper half that have TLB entries of large pages */
     uint64_t cross_pages[64];  /* pages that are targets of chained edges from other pages */
     uint64_t jump_pages[SOFT_NMMU * 2][64]; /* pages with targets in the jump cache */
-    uint64_t written_filter[1024]; /* filter of gpa pages that may be in some vpn_write */
+    uint64_t written_filter[1024]; /* filter of gpa pages that may be in some nvpn_write */
     bool bmi2, strict, chain;
     uint32_t mode;             /* of the code that ran last, without SINGLE and NOSHARE */
     uint8_t *ret_stack;        /* guard pages, then the return predictions */
