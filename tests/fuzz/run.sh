@@ -13,7 +13,7 @@ for target; do
     work=$(mktemp -d)
     [ -d "$here/corpus/$name" ] && cp -r "$here/corpus/$name/." "$work/"
     echo "fuzz $name for $each s"
-    (cd "$work" && timeout $((each + 60)) "$OLDPWD/$target" -max_total_time="$each" -timeout=20 -rss_limit_mb=4096 -print_final_stats=0 -verbosity=0 "$work") ||
+    (cd "$work" && timeout $((each + 60)) "$OLDPWD/$target" -max_total_time="$each" -timeout=20 -rss_limit_mb=4096 -print_final_stats=0 -print_funcs=0 -verbosity=0 "$work") ||
         { echo "fuzz target $name failed; its input is in $work" >&2; exit 1; }
     rm -rf "$work"
     passed=$((passed + 1))
