@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Where running machines are found: $XDG_RUNTIME_DIR/haversack/<instance>/{control,display}
- * (without XDG_RUNTIME_DIR: under ~/.cache, as GLib has it). Folders are 0700 and ours, or they are
+ * (without XDG_RUNTIME_DIR: ~/.cache/haversack-run/<instance>). Folders are 0700 and ours, or they are
  * refused. No state; any thread.
  */
 #pragma once

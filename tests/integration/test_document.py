@@ -315,6 +315,13 @@ class BadInput(Document):
         self.assertEqual((p.returncode, p.stdout), (0, 'hello\n'))
         self.assertIn('no display', p.stderr)
 
+    def test_without_a_runtime_folder_it_makes_a_private_one(self):
+        os.makedirs(self.path('.cache/haversack'), 0o755)  # other things of ours lie there, and not privately
+        del self.env['XDG_RUNTIME_DIR']
+        doc = self.create(append='poweroff')
+        self.assertEqual(self.hva('run', doc, '--no-window', '--serial', 'stdio')[0], 'hello\n')
+        self.assertEqual(os.stat(self.path('.cache/haversack-run')).st_mode & 0o777, 0o700)
+
 
 class Crashes(Document):
     def test_killed_machine_is_reported_and_keeps_its_snapshots(self):
