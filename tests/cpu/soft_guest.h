@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A guest without a machine for tests of the software engine: 32 MiB of memory seen at 0x10000000 in 64-bit mode (also
- * mapped there in the test's own address space, so that the same bytes run natively), every exception a HLT of its own.
- * vCPU thread = the test's thread.
+ * A guest without a machine for tests of the software engine: 32 MiB of memory seen at 0x10000000
+ * in 64-bit mode (also mapped there in the test's own address space, so that the same bytes run
+ * natively), every exception a HLT of its own. vCPU thread = the test's thread.
  */
 #pragma once
 
@@ -68,7 +68,8 @@ static inline void guest_new(struct guest *g, bool strict)
 
     g->obj = hsk_memobj_new("ram", GUEST_SIZE, &error);
     hsk_assert(g->obj);
-    g->mem = mmap((void *)GUEST_VA, GUEST_SIZE, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_SHARED | MAP_FIXED_NOREPLACE, g->obj->fd, 0);
+    g->mem = mmap((void *)GUEST_VA, GUEST_SIZE, PROT_READ | PROT_WRITE | PROT_EXEC,
+                  MAP_SHARED | MAP_FIXED_NOREPLACE, g->obj->fd, 0);
     hsk_assert(g->mem == (void *)GUEST_VA);
     r.obj = g->obj;
     g->ram = hsk_ram_new();

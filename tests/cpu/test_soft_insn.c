@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Each pass-through instruction against the processor itself: random encodings run natively and translated on the same
- * registers, flags, vector state and memory; registers, defined flags, vectors, memory and the exception must agree.
- * HSK_LONG or HSK_INSN_ROUNDS in the environment makes it longer, HSK_INSN_SEED repeats a case.
+ * Each pass-through instruction against the processor itself: random encodings run natively and
+ * translated on the same registers, flags, vector state and memory; registers, defined flags,
+ * vectors, memory and the exception must agree. HSK_LONG or HSK_INSN_ROUNDS in the environment
+ * makes it longer, HSK_INSN_SEED repeats a case.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -177,8 +178,10 @@ static bool random_insn(struct soft_vcpu *v, uint8_t *code, struct soft_x *x)
         const ZydisDecodedOperandMem *m = &x->op[x->mem].mem;
         int g = soft_gpr(m->base);
 
-        if (m->index != ZYDIS_REGISTER_NONE || m->segment >= ZYDIS_REGISTER_FS || x->in.raw.disp.size > 8 || x->in.address_width != 64 ||
-            !(g == HSK_RSI || g == HSK_RDI || g == HSK_R9 || g == HSK_RSP || g == HSK_RBP || g == HSK_R12))
+        if (m->index != ZYDIS_REGISTER_NONE || m->segment >= ZYDIS_REGISTER_FS ||
+            x->in.raw.disp.size > 8 || x->in.address_width != 64 ||
+            !(g == HSK_RSI || g == HSK_RDI || g == HSK_R9 || g == HSK_RSP || g == HSK_RBP ||
+              g == HSK_R12))
             return false;
     }
     if (x->in.raw.disp.size && x->mem >= 0 && x->op[x->mem].mem.base == ZYDIS_REGISTER_RIP)
@@ -215,8 +218,9 @@ static void show(const struct soft_x *x, uint64_t seed, const char *what, uint64
 }
 
 /* Returns the number of differences. */
-static int compare(const struct soft_x *x, uint64_t seed, const struct regs *n, const struct hsk_cpu_state *s, int vector,
-                   const uint8_t *before, const uint8_t *native_mem, const uint8_t *guest_mem)
+static int compare(const struct soft_x *x, uint64_t seed, const struct regs *n,
+                   const struct hsk_cpu_state *s, int vector, const uint8_t *before,
+                   const uint8_t *native_mem, const uint8_t *guest_mem)
 {
     if (vector != n->vector) {
         show(x, seed, "exception", (uint64_t)n->vector, (uint64_t)vector);
@@ -275,7 +279,8 @@ static int one_case(struct guest *g, uint64_t seed, bool flags_after)
 
     memcpy((uint8_t *)(uintptr_t)GUEST_CODE, code, x.in.length);
     /* behind it a HLT, which needs all flags, or an ADD that makes them dead */
-    memcpy((uint8_t *)(uintptr_t)GUEST_CODE + x.in.length, flags_after ? "\xf4" : "\x90\x48\x01\xc0\xf4", flags_after ? 1 : 5);
+    memcpy((uint8_t *)(uintptr_t)GUEST_CODE + x.in.length,
+           flags_after ? "\xf4" : "\x90\x48\x01\xc0\xf4", flags_after ? 1 : 5);
     hsk_engine_soft_ops.flush(g->engine, HSK_FLUSH_CODE);
     guest_state(g, &s);
     memcpy(s.gpr, r.gpr, sizeof s.gpr);
@@ -317,7 +322,10 @@ static bool fits_sequence(const struct soft_x *x)
 /* Now and then, the constants by which compilers move the stack pointer. */
 static unsigned stack_move(uint8_t *code)
 {
-    static const uint8_t moves[4][5] = {{0x48, 0x83, 0xec, 0x18}, {0x48, 0x83, 0xc4, 0x10}, {0x48, 0x8d, 0x64, 0x24, 0xf0}, {0x48, 0x83, 0xc6, 0x08}};
+    static const uint8_t moves[4][5] = {{0x48, 0x83, 0xec, 0x18},
+                                        {0x48, 0x83, 0xc4, 0x10},
+                                        {0x48, 0x8d, 0x64, 0x24, 0xf0},
+                                        {0x48, 0x83, 0xc6, 0x08}};
     unsigned k = rng() % 4;
 
     memcpy(code, moves[k], 5);
@@ -348,7 +356,9 @@ static int one_sequence(struct guest *g, uint64_t seed)
         if (!random_insn(v, one, &x) || !fits_sequence(&x) || (x.reads & undefined))
             continue;
         if (x.in.cpu_flags)
-            undefined = (undefined & ~(x.in.cpu_flags->modified | x.in.cpu_flags->set_0 | x.in.cpu_flags->set_1)) | x.in.cpu_flags->undefined;
+            undefined = (undefined & ~(x.in.cpu_flags->modified | x.in.cpu_flags->set_0 |
+                                       x.in.cpu_flags->set_1)) |
+                        x.in.cpu_flags->undefined;
         memcpy(code + n, one, x.in.length);
         n += x.in.length;
         have++;
@@ -392,7 +402,10 @@ static void random_sequences_agree(void **state)
 {
     struct guest g;
     const char *rounds = g_getenv("HSK_INSN_ROUNDS"), *seed = g_getenv("HSK_SEQUENCE_SEED");
-    uint64_t first = seed ? g_ascii_strtoull(seed, NULL, 10) : 1, n = seed ? 1 : rounds ? g_ascii_strtoull(rounds, NULL, 10) / 10 : test_rounds(6000, 200000);
+    uint64_t first = seed ? g_ascii_strtoull(seed, NULL, 10) : 1,
+             n = seed     ? 1
+                 : rounds ? g_ascii_strtoull(rounds, NULL, 10) / 10
+                          : test_rounds(6000, 200000);
     int bad = 0, whole = 0;
 
     (void)state;
@@ -412,7 +425,10 @@ static void random_instructions_agree(void **state)
 {
     struct guest g;
     const char *rounds = g_getenv("HSK_INSN_ROUNDS"), *seed = g_getenv("HSK_INSN_SEED");
-    uint64_t first = seed ? g_ascii_strtoull(seed, NULL, 10) : 1, n = seed ? 1 : rounds ? g_ascii_strtoull(rounds, NULL, 10) : test_rounds(60000, 2000000);
+    uint64_t first = seed ? g_ascii_strtoull(seed, NULL, 10) : 1,
+             n = seed     ? 1
+                 : rounds ? g_ascii_strtoull(rounds, NULL, 10)
+                          : test_rounds(60000, 2000000);
     int bad = 0, ran = 0;
     static uint8_t altstack[65536];
     stack_t ss = {.ss_sp = altstack, .ss_size = sizeof altstack};
@@ -420,7 +436,9 @@ static void random_instructions_agree(void **state)
     (void)state;
     assert_int_equal(offsetof(typeof(native_ctx), host_rsp), 1280);
     assert_int_equal(sigaltstack(&ss, NULL), 0);
-    assert_ptr_equal(mmap(NATIVE, 4096, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0), NATIVE);
+    assert_ptr_equal(mmap(NATIVE, 4096, PROT_READ | PROT_WRITE | PROT_EXEC,
+                          MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0),
+                     NATIVE);
     guest_new(&g, false);
     for (uint64_t i = first; i < first + n && bad < 20; i++) {
         int r = one_case(&g, i, i & 1);

@@ -16,7 +16,8 @@
 
 #define BLOB(name, code)                                                                           \
     extern const uint8_t name[], name##_end[];                                                     \
-    __asm__(".pushsection .rodata\n.globl " #name ", " #name "_end\n" #name ":\n" code "\n" #name "_end:\n.popsection\n")
+    __asm__(".pushsection .rodata\n.globl " #name ", " #name "_end\n" #name ":\n" code "\n" #name  \
+            "_end:\n.popsection\n")
 
 static void put(struct guest *g, uint64_t va, const uint8_t *code, const uint8_t *end)
 {
@@ -281,7 +282,8 @@ static void user_code_knows_where_it_is(void **state)
         s.seg[HSK_SS].selector |= 3;
         s.gpr[HSK_RSP] = GUEST_STACK;
         set_pte(g, GUEST_STACK - 4096, (GUEST_STACK - 4096 - GUEST_VA) | 7);
-        s.seg[HSK_TR] = (struct hsk_segment){.base = GUEST_VA + 0xa000, .limit = 0x67, .selector = 0x18, .attr = 0x8b};
+        s.seg[HSK_TR] = (struct hsk_segment){
+            .base = GUEST_VA + 0xa000, .limit = 0x67, .selector = 0x18, .attr = 0x8b};
         hsk_put64(g->mem + 0xa004, GUEST_VA + 0xc000);
         /* HLT is not for users: #GP, whose handler halts */
         assert_int_equal(guest_run(g, &s), HSK_EXIT_HALT);
@@ -294,7 +296,9 @@ static void user_code_knows_where_it_is(void **state)
 
 int main(void)
 {
-#define BOTH(test) cmocka_unit_test_setup_teardown(test, setup, teardown), cmocka_unit_test_setup_teardown(test, setup_strict, teardown)
+#define BOTH(test)                                                                                 \
+    cmocka_unit_test_setup_teardown(test, setup, teardown),                                        \
+        cmocka_unit_test_setup_teardown(test, setup_strict, teardown)
     const struct CMUnitTest tests[] = {
         BOTH(a_store_changes_the_next_instruction),
         BOTH(a_patched_function_is_translated_again),

@@ -19,11 +19,10 @@ static uint64_t block_hash(uint64_t gpa, uint64_t pc, uint32_t mode)
     return (h >> 40) % SOFT_HASH_SIZE;
 }
 
-static uint8_t *tramp(struct soft_code *c, struct emit *e, void (*fn)(void))
+static uint8_t *tramp(struct emit *e, void (*fn)(void))
 {
     uint8_t *at = e_here(e);
 
-    (void)c;
     e8(e, 0xff); /* jmp [rip+0] */
     e8(e, 0x25);
     e32(e, 0);
@@ -35,11 +34,11 @@ static void emit_trampolines(struct soft_code *c)
 {
     struct emit e = {.p = c->rw, .rx = c->rx - c->rw};
 
-    c->tramp[SOFT_TRAMP_LINK] = tramp(c, &e, soft_exit_link);
-    c->tramp[SOFT_TRAMP_LOOKUP] = tramp(c, &e, soft_exit_lookup);
-    c->tramp[SOFT_TRAMP_ACCESS] = tramp(c, &e, soft_thunk_access);
-    c->tramp[SOFT_TRAMP_WRITEBACK] = tramp(c, &e, soft_thunk_writeback);
-    c->tramp[SOFT_TRAMP_CALL] = tramp(c, &e, soft_thunk_call);
+    c->tramp[SOFT_TRAMP_LINK] = tramp(&e, soft_exit_link);
+    c->tramp[SOFT_TRAMP_LOOKUP] = tramp(&e, soft_exit_lookup);
+    c->tramp[SOFT_TRAMP_ACCESS] = tramp(&e, soft_thunk_access);
+    c->tramp[SOFT_TRAMP_WRITEBACK] = tramp(&e, soft_thunk_writeback);
+    c->tramp[SOFT_TRAMP_CALL] = tramp(&e, soft_thunk_call);
     c->hot = 256;
     c->cold = SOFT_COLD_START;
 }
@@ -57,12 +56,14 @@ struct soft_code *soft_code_new(bool strict, GError **error)
     }
     c->rw = mmap(NULL, SOFT_CODE_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     c->rx = mmap(NULL, SOFT_CODE_SIZE, PROT_READ | PROT_EXEC, MAP_SHARED, fd, 0);
-    c->arena = mmap(NULL, SOFT_ARENA_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    c->arena = mmap(NULL, SOFT_ARENA_SIZE, PROT_READ | PROT_WRITE,
+                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     c->ret_stack = mmap(NULL, SOFT_RET_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     c->alt_stack = mmap(NULL, SOFT_ALT_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (c->rw == MAP_FAILED || c->rx == MAP_FAILED || c->arena == MAP_FAILED || c->ret_stack == MAP_FAILED ||
         c->alt_stack == MAP_FAILED || mprotect(c->ret_stack, SOFT_RET_GUARD, PROT_NONE) < 0) {
-        g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED, "The memory for translated code cannot be mapped: %s.", g_strerror(errno));
+        g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED,
+                    "The memory for translated code cannot be mapped: %s.", g_strerror(errno));
         soft_code_free(c);
         return NULL;
     }
@@ -106,8 +107,10 @@ void soft_code_free(struct soft_code *c)
 
 bool soft_code_full(const struct soft_code *c)
 {
-    return c->hot > SOFT_COLD_START - SOFT_BLOCK_ROOM || c->cold > SOFT_CODE_SIZE - SOFT_BLOCK_ROOM ||
-           c->arena_used > SOFT_ARENA_SIZE - SOFT_BLOCK_ROOM || c->nblocks == c->maxblocks || c->ncross == c->maxcross;
+    return c->hot > SOFT_COLD_START - SOFT_BLOCK_ROOM ||
+           c->cold > SOFT_CODE_SIZE - SOFT_BLOCK_ROOM ||
+           c->arena_used > SOFT_ARENA_SIZE - SOFT_BLOCK_ROOM || c->nblocks == c->maxblocks ||
+           c->ncross == c->maxcross;
 }
 
 /* Room was checked by soft_code_full(). */
@@ -372,7 +375,8 @@ bool soft_code_invalidate(struct soft_vcpu *v, uint64_t gpa, unsigned len)
     return any;
 }
 
-static void written_for(struct soft_vcpu *v, const struct hsk_ram_region *r, unsigned n, const struct hsk_memobj *obj, uint64_t page)
+static void written_for(struct soft_vcpu *v, const struct hsk_ram_region *r, unsigned n,
+                        const struct hsk_memobj *obj, uint64_t page)
 {
     struct soft_code *c = v->code;
 

@@ -97,7 +97,10 @@ static bool set_passes(struct soft_x *x)
         break;
     case ZYDIS_ISA_SET_PPRO:
         switch (x->in.mnemonic) {
-        case ZYDIS_MNEMONIC_FCOMI: case ZYDIS_MNEMONIC_FCOMIP: case ZYDIS_MNEMONIC_FUCOMI: case ZYDIS_MNEMONIC_FUCOMIP:
+        case ZYDIS_MNEMONIC_FCOMI:
+        case ZYDIS_MNEMONIC_FCOMIP:
+        case ZYDIS_MNEMONIC_FUCOMI:
+        case ZYDIS_MNEMONIC_FUCOMIP:
             x->fpu = SOFT_FPU_X87;
             return true;
         default:
@@ -107,7 +110,8 @@ static bool set_passes(struct soft_x *x)
         return false;
     }
     /* general registers and SSE's scalar helpers (crc32, movnti) do not depend on the FPU's state */
-    if (x->in.mnemonic == ZYDIS_MNEMONIC_CRC32 || x->in.mnemonic == ZYDIS_MNEMONIC_MOVNTI || x->in.mnemonic == ZYDIS_MNEMONIC_POPCNT)
+    if (x->in.mnemonic == ZYDIS_MNEMONIC_CRC32 || x->in.mnemonic == ZYDIS_MNEMONIC_MOVNTI ||
+        x->in.mnemonic == ZYDIS_MNEMONIC_POPCNT)
         x->fpu = SOFT_FPU_NONE;
     return !set_member_refused(x->in.mnemonic);
 }
@@ -214,7 +218,8 @@ static bool kills_flags(const struct soft_x *x)
     }
 }
 
-/* Of the instructions that C (or translate-system.c) does, those that have nothing to do with the arithmetic flags. */
+/* Of the instructions that C (or translate-system.c) does, those that have nothing to do with the
+ * arithmetic flags. */
 static bool flags_untouched(ZydisMnemonic m)
 {
     switch (m) {
@@ -250,7 +255,8 @@ static void find_flags(struct soft_x *x)
     }
 }
 
-bool soft_decode(struct soft_vcpu *v, struct soft_x *x, uint32_t mode, const uint8_t *bytes, unsigned n, uint64_t pc, bool *more)
+bool soft_decode(struct soft_vcpu *v, struct soft_x *x, uint32_t mode, const uint8_t *bytes,
+                 unsigned n, uint64_t pc, bool *more)
 {
     bool code32 = mode & SOFT_MODE_CODE32;
     ZyanStatus st = ZydisDecoderDecodeFull(&v->code->decoder[code32], bytes, n > 15 ? 15 : n, &x->in, x->op);
@@ -380,7 +386,9 @@ void soft_x_insn(const struct soft_x *x, uint32_t mode, struct soft_insn *out)
     out->opsize = in->operand_width / 8;
     out->addrsize = in->address_width / 8;
     out->mode = mode & SOFT_MODE_CODE32 ? 4 : 8;
-    out->rep = in->attributes & (ZYDIS_ATTRIB_HAS_REP | ZYDIS_ATTRIB_HAS_REPE) ? 0xf3 : in->attributes & ZYDIS_ATTRIB_HAS_REPNE ? 0xf2 : 0;
+    out->rep = in->attributes & (ZYDIS_ATTRIB_HAS_REP | ZYDIS_ATTRIB_HAS_REPE) ? 0xf3
+               : in->attributes & ZYDIS_ATTRIB_HAS_REPNE                       ? 0xf2
+                                                                               : 0;
     out->lock = !!(in->attributes & ZYDIS_ATTRIB_HAS_LOCK);
     out->opcode = in->opcode;
     out->modrm = in->attributes & ZYDIS_ATTRIB_HAS_MODRM ? x->raw[in->raw.modrm.offset] : 0;
@@ -392,8 +400,10 @@ void soft_x_insn(const struct soft_x *x, uint32_t mode, struct soft_insn *out)
     else if (in->attributes & ZYDIS_ATTRIB_HAS_SEGMENT_GS)
         out->seg = HSK_GS;
     else if (mode & SOFT_MODE_CODE32)
-        out->seg = in->attributes & ZYDIS_ATTRIB_HAS_SEGMENT_CS ? HSK_CS : in->attributes & ZYDIS_ATTRIB_HAS_SEGMENT_SS ? HSK_SS
-                 : in->attributes & ZYDIS_ATTRIB_HAS_SEGMENT_ES ? HSK_ES : HSK_DS;
+        out->seg = in->attributes & ZYDIS_ATTRIB_HAS_SEGMENT_CS   ? HSK_CS
+                   : in->attributes & ZYDIS_ATTRIB_HAS_SEGMENT_SS ? HSK_SS
+                   : in->attributes & ZYDIS_ATTRIB_HAS_SEGMENT_ES ? HSK_ES
+                                                                  : HSK_DS;
     out->nops = in->operand_count_visible > 4 ? 4 : in->operand_count_visible;
     for (unsigned i = 0; i < out->nops; i++) {
         if (x->kind == SOFT_X_STRING && x->op[i].type == ZYDIS_OPERAND_TYPE_MEMORY) {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The software engine as the machine sees it (vmm/engine.h): a translator from x86 to x86 that runs on any x86-64 host.
- * The GS base of a vCPU's thread is its struct soft_vcpu for the thread's life.
+ * The software engine as the machine sees it (vmm/engine.h): a translator from x86 to x86 that runs
+ * on any x86-64 host. The GS base of a vCPU's thread is its struct soft_vcpu for the thread's life.
  * Missing: more than one vCPU.
  */
 #include "xlate.h"
@@ -36,7 +36,8 @@ static bool probe(char **why)
     bool ok = __builtin_cpu_supports("avx2");
 
     if (why)
-        *why = g_strdup(ok ? "The software engine runs on this processor." : "The software engine needs a processor with AVX2.");
+        *why = g_strdup(ok ? "The software engine runs on this processor."
+                           : "The software engine needs a processor with AVX2.");
     return ok;
 }
 
@@ -45,7 +46,8 @@ static struct hsk_engine *engine_new(const struct hsk_engine_config *cfg, GError
     struct soft_engine *e;
 
     if (cfg->ncpus > 1) {
-        g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED, "The software engine runs one processor so far, not %u.", cfg->ncpus);
+        g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED,
+                    "The software engine runs one processor so far, not %u.", cfg->ncpus);
         return NULL;
     }
     if (!soft_signals_install(error))

@@ -7,14 +7,14 @@
 #define SOFT_OFF_GPR       0
 #define SOFT_OFF_RIP       128
 #define SOFT_OFF_RFLAGS    136
-#define SOFT_OFF_SCRATCH   232
-#define SOFT_OFF_SELF      360
-#define SOFT_OFF_HOST_RSP  368
-#define SOFT_OFF_EXIT_ARG  376
-#define SOFT_OFF_PAGE_VA   392
-#define SOFT_OFF_RET_RSP   400
-#define SOFT_OFF_RET_BASE  408
-#define SOFT_OFF_LANDING   552
+#define SOFT_OFF_SCRATCH   208
+#define SOFT_OFF_SELF      336
+#define SOFT_OFF_HOST_RSP  344
+#define SOFT_OFF_EXIT_ARG  352
+#define SOFT_OFF_PAGE_VA   368
+#define SOFT_OFF_RET_RSP   376
+#define SOFT_OFF_RET_BASE  384
+#define SOFT_OFF_LANDING   528
 
 /* What soft_enter() returns, beside enum soft_next values of helpers. */
 #define SOFT_LEFT_LINK     16  /* a direct edge that is not chained: exit_arg is the link */

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The dispatcher: looks at events, finds or makes the block at rip, enters it, and handles why it left. Faults anywhere
- * below come back to soft_run() by soft_longjmp(), with all state canonical.
+ * The dispatcher: looks at events, finds or makes the block at rip, enters it, and handles why it
+ * left. Faults anywhere below come back to soft_run() by soft_longjmp(), with all state canonical.
  *
- * vCPU thread. The guest's FPU registers are live except where parked; general registers only in this file.
- * Missing: INIT and SIPI, instruction and data breakpoints.
+ * vCPU thread. The guest's FPU registers are live except where parked; general registers only in
+ * this file. Missing: INIT and SIPI, instruction and data breakpoints.
  */
 #include "xlate.h"
 
@@ -45,7 +45,8 @@ void soft_fpu_unpark(struct soft_vcpu *v)
 
 void soft_fault(struct soft_vcpu *v, unsigned vector, int error)
 {
-    v->exc = (struct soft_exception){.vector = vector, .has_error = error >= 0, .error = error >= 0 ? (uint32_t)error : 0};
+    v->exc = (struct soft_exception){
+        .vector = vector, .has_error = error >= 0, .error = error >= 0 ? (uint32_t)error : 0};
     soft_longjmp(v, LAND_FAULT);
 }
 
@@ -65,7 +66,9 @@ void soft_unimplemented(struct soft_vcpu *v, const char *fmt, ...)
     what = g_strdup_vprintf(fmt, ap);
     va_end(ap);
     g_free(v->base.error);
-    v->base.error = g_strdup_printf("The software engine stopped: %s is not implemented (at %#" G_GINT64_MODIFIER "x).", what, v->rip);
+    v->base.error = g_strdup_printf(
+        "The software engine stopped: %s is not implemented (at %#" G_GINT64_MODIFIER "x).", what,
+        v->rip);
     g_free(g_steal_pointer(&what));
     v->exit = HSK_EXIT_ERROR;
     soft_longjmp(v, LAND_STOP);
@@ -108,7 +111,8 @@ int soft_call_raise(struct soft_vcpu *v, uint64_t vector)
 int soft_call_unknown(struct soft_vcpu *v, const struct soft_insn *in)
 {
     soft_fpu_park(v);
-    soft_unimplemented(v, "the instruction %s (opcode %02x)", ZydisMnemonicGetString((ZydisMnemonic)in->mnemonic), in->opcode);
+    soft_unimplemented(v, "the instruction %s (opcode %02x)",
+                       ZydisMnemonicGetString((ZydisMnemonic)in->mnemonic), in->opcode);
 }
 
 /* --- finding code --- */

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Faults that the host's processor raises in translated code are the guest's: division, misaligned SSE operands, SIMD
- * and x87 exceptions, undefined opcodes. The handler finds the guest instruction, saves the guest's registers from the
- * signal frame and leaves translated code; the vector registers come back by sigreturn as they were.
+ * Faults that the host's processor raises in translated code are the guest's: division, misaligned
+ * SSE operands, SIMD and x87 exceptions, undefined opcodes. The handler finds the guest
+ * instruction, saves the guest's registers from the signal frame and leaves translated code; the
+ * vector registers come back by sigreturn as they were.
  *
- * Signals of the process: the handlers are installed once and look at the thread's own vCPU. Everything else that
- * arrives here is a bug of ours and gets the default action.
+ * Signals of the process: the handlers are installed once and look at the thread's own vCPU.
+ * Everything else that arrives here is a bug of ours and gets the default action.
  */
 #include "xlate.h"
 
@@ -49,8 +50,10 @@ static void handler(int sig, siginfo_t *info, void *context)
     const uint8_t *pc = (const uint8_t *)uc->uc_mcontext.gregs[REG_RIP];
     uint64_t guest_pc;
 
-    if (v && pc >= v->code->rx && pc < v->code->rx + SOFT_CODE_SIZE && (uint8_t *)info->si_addr >= v->code->ret_stack &&
-        (uint8_t *)info->si_addr < v->code->ret_stack + SOFT_RET_GUARD && uc->uc_mcontext.gregs[REG_TRAPNO] == 14) {
+    if (v && pc >= v->code->rx && pc < v->code->rx + SOFT_CODE_SIZE &&
+        (uint8_t *)info->si_addr >= v->code->ret_stack &&
+        (uint8_t *)info->si_addr < v->code->ret_stack + SOFT_RET_GUARD &&
+        uc->uc_mcontext.gregs[REG_TRAPNO] == 14) {
         /* Calls nested too deep for the return predictions: start anew, and do the push again. */
         uc->uc_mcontext.gregs[REG_RSP] = (greg_t)v->ret_base;
         return;
@@ -73,7 +76,8 @@ bool soft_signals_install(GError **error)
 
     for (unsigned i = 0; i < G_N_ELEMENTS(sigs); i++)
         if (sigaction(sigs[i], &sa, NULL) < 0) {
-            g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED, "Signal handlers cannot be installed: %s.", g_strerror(errno));
+            g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED,
+                        "Signal handlers cannot be installed: %s.", g_strerror(errno));
             return false;
         }
     return true;

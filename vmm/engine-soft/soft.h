@@ -110,7 +110,6 @@ struct soft_vcpu {
     uint64_t rip;
     uint64_t rflags;           /* all of RFLAGS, canonical when not in translated code */
     uint64_t seg_base[6];      /* copy of s.seg[ES..GS].base for address computation; soft_segments_changed() refreshes */
-    uint64_t stack_base, stack_negbase, stack_addend;  /* stack window of tlb.c */
     uint64_t irq_waiting;      /* something is pending that RFLAGS.IF = 0 keeps back: STI must go to the dispatcher */
     _Atomic uint32_t interrupt;/* != 0: look at the world at the next block head (SOFT_INT_*) */
     uint32_t fpu_parked;

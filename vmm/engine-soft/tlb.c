@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The TLB: filled here on a miss, looked up by translated code (layout in soft.h). Also what such a miss may turn out
- * to be: a fault, MMIO, a page-crossing access, or a store into a page that has translations. The last three are done
- * on a bounce buffer: filled here, the instruction runs on it, and soft_slow_writeback() puts it where it belongs.
+ * The TLB: filled here on a miss, looked up by translated code (layout in soft.h). Also what such a
+ * miss may turn out to be: a fault, MMIO, a page-crossing access, or a store into a page that has
+ * translations. The last three are done on a bounce buffer: filled here, the instruction runs on
+ * it, and soft_slow_writeback() puts it where it belongs.
  *
- * Both pages of a crossing store are probed before anything is written (SDM vol. 3, 6.5: faults are restartable).
- * A locked access that crosses pages is not atomic. vCPU thread, the guest's FPU registers live; general registers only.
+ * Both pages of a crossing store are probed before anything is written (SDM vol. 3, 6.5: faults are
+ * restartable). A locked access that crosses pages is not atomic. vCPU thread, the guest's FPU
+ * registers live; general registers only.
  */
 #include "xlate.h"
 
@@ -227,7 +229,9 @@ static bool open_window(struct soft_vcpu *v, uint64_t va, unsigned size, bool wr
     if (soft_walk(v, va, 0, v->mmu, &w) >= 0)
         return false;
     r = soft_region(v, w.gpa, &page);
-    if (!r || (write && (!w.writable || r->readonly || atomic_load_explicit(&r->obj->attr[page], memory_order_relaxed) & HSK_PAGE_CODE)))
+    if (!r || (write &&
+               (!w.writable || r->readonly ||
+                atomic_load_explicit(&r->obj->attr[page], memory_order_relaxed) & HSK_PAGE_CODE)))
         return false;
     if (write)
         announce(v, r->obj, page);
@@ -252,7 +256,9 @@ struct soft_slow soft_slow_access(struct soft_vcpu *v, uint64_t va, const struct
     }
     v->rip = v->page_va + a->pc;
     ref = lookup(v, va, v->mmu, write, stack);
-    if (n1 == a->size && ref.host && !(write && (ref.readonly || (ref.code && soft_code_touches(c, ref.gpa | (va & 0xfff), n1))))) {
+    if (n1 == a->size && ref.host &&
+        !(write &&
+          (ref.readonly || (ref.code && soft_code_touches(c, ref.gpa | (va & 0xfff), n1))))) {
         if (v->fpu_parked)
             soft_fpu_unpark(v);
         return (struct soft_slow){ref.host + (va & 0xfff), 0};

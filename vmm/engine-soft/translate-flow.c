@@ -254,7 +254,9 @@ static void ret(struct tx *t)
     const ZydisDecodedOperand *o = &t->x->op[0];
     struct emit *e = &t->e;
     unsigned size = stack_size(t);
-    int32_t extra = o->type == ZYDIS_OPERAND_TYPE_IMMEDIATE && t->x->in.operand_count_visible ? (int32_t)o->imm.value.u & 0xffff : 0;
+    int32_t extra = o->type == ZYDIS_OPERAND_TYPE_IMMEDIATE && t->x->in.operand_count_visible
+                        ? (int32_t)o->imm.value.u & 0xffff
+                        : 0;
     struct tx_mem m;
     bool checked;
 

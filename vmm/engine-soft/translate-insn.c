@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Pass-through: the guest's instruction is executed by the host as it is, with registers renamed and its memory operand
- * replaced by [host address]. Bytes are taken over from the guest except prefixes for segments and address size, REX,
- * VEX, modrm, sib and displacement (SDM vol. 2, 2.1-2.3).
+ * Pass-through: the guest's instruction is executed by the host as it is, with registers renamed
+ * and its memory operand replaced by [host address]. Bytes are taken over from the guest except
+ * prefixes for segments and address size, REX, VEX, modrm, sib and displacement (SDM vol.
+ * 2, 2.1-2.3).
  *
- * Two guest registers need care: rcx (host rcx is scratch, so implicit CL/ECX is copied in and out) and AH..BH, which no
- * instruction with a REX prefix can name. vCPU thread.
+ * Two guest registers need care: rcx (host rcx is scratch, so implicit CL/ECX is copied in and out)
+ * and AH..BH, which no instruction with a REX prefix can name. vCPU thread.
  */
 #include "translate.h"
 
@@ -140,7 +141,17 @@ static bool guest_written(const struct soft_x *x, int g)
 static bool legacy_prefix(uint8_t b)
 {
     switch (b) {
-    case 0x2e: case 0x36: case 0x3e: case 0x26: case 0x64: case 0x65: case 0x66: case 0x67: case 0xf0: case 0xf2: case 0xf3:
+    case 0x2e:
+    case 0x36:
+    case 0x3e:
+    case 0x26:
+    case 0x64:
+    case 0x65:
+    case 0x66:
+    case 0x67:
+    case 0xf0:
+    case 0xf2:
+    case 0xf3:
         return true;
     default:
         return false;
@@ -161,7 +172,8 @@ static unsigned put_prefixes(struct emit *e, const struct soft_x *x, unsigned *r
         else
             *rex = 0;
         /* f3 90 is pause whatever REX says, so no repeat prefix before an xchg whose register moves */
-        if (raw[i] == 0x66 || raw[i] == 0xf0 || ((raw[i] == 0xf2 || raw[i] == 0xf3) && x->in.mnemonic != ZYDIS_MNEMONIC_XCHG))
+        if (raw[i] == 0x66 || raw[i] == 0xf0 ||
+            ((raw[i] == 0xf2 || raw[i] == 0xf3) && x->in.mnemonic != ZYDIS_MNEMONIC_XCHG))
             e8(e, raw[i]);
         i++;
     }
@@ -238,7 +250,8 @@ static void encode_plain(struct emit *e, const struct soft_x *x, const struct fi
     if (has_modrm) {
         reg = f->reg >= 0 ? f->reg : (modrm >> 3 & 7) | (rex & 4 ? 8 : 0);
         rm = f->rm >= 0 ? f->rm : (modrm & 7) | (rex & 1 ? 8 : 0);
-        nrex |= (reg & 8 ? 4u : 0) | (f->index > 0 && f->index & 8 ? 2u : 0) | ((f->address >= 0 ? f->address : rm) & 8 ? 1u : 0);
+        nrex |= (reg & 8 ? 4u : 0) | (f->index > 0 && f->index & 8 ? 2u : 0) |
+                ((f->address >= 0 ? f->address : rm) & 8 ? 1u : 0);
     } else if (f->opcode >= 0) {
         nrex |= f->opcode & 8 ? 1u : 0;
     }
@@ -253,7 +266,10 @@ static void encode_plain(struct emit *e, const struct soft_x *x, const struct fi
     }
     if (has_modrm) {
         for (; at < end; at++)
-            e8(e, x->raw[at] == 0x82 && at == end - 1 && x->in.opcode_map == ZYDIS_OPCODE_MAP_DEFAULT ? 0x80 : x->raw[at]);
+            e8(e,
+               x->raw[at] == 0x82 && at == end - 1 && x->in.opcode_map == ZYDIS_OPCODE_MAP_DEFAULT
+                   ? 0x80
+                   : x->raw[at]);
         put_modrm(e, reg, rm, f);
         put_tail(e, x);
         return;

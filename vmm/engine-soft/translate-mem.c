@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Guest addresses in translated code: effective address, inline TLB check. Two forms: one that destroys the arithmetic
- * flags, and one of pext, lea and jrcxz that leaves them alone, for where the guest still needs them.
- * Comparing the page of the LAST byte with the entry of the FIRST one refuses accesses that cross pages at no cost.
- * vCPU thread.
+ * Guest addresses in translated code: effective address, inline TLB check. Two forms: one that
+ * destroys the arithmetic flags, and one of pext, lea and jrcxz that leaves them alone, for where
+ * the guest still needs them. Comparing the page of the LAST byte with the entry of the FIRST one
+ * refuses accesses that cross pages at no cost. vCPU thread.
  */
 #include "translate.h"
 
@@ -68,7 +68,10 @@ void tx_offset(struct tx *t, const ZydisDecodedOperand *m, int d, unsigned width
         if (width == 32)
             e_mov32(e, d, d);
     } else if (m->mem.base == ZYDIS_REGISTER_NONE && m->mem.index == ZYDIS_REGISTER_NONE) {
-        e_movi(e, d, width == 32 ? (uint64_t)disp & UINT32_MAX : width == 16 ? (uint64_t)disp & 0xffff : (uint64_t)disp);
+        e_movi(e, d,
+               width == 32   ? (uint64_t)disp & UINT32_MAX
+               : width == 16 ? (uint64_t)disp & 0xffff
+                             : (uint64_t)disp);
     } else {
         if (m->mem.base != ZYDIS_REGISTER_NONE) {
             base = tx_use(t, soft_gpr(m->mem.base), H_T);
@@ -118,12 +121,14 @@ struct slots {
 static struct slots slots_for(const struct tx *t, unsigned access)
 {
     uint64_t table = tlb_offset(t);
-    uint64_t nvpn = access & SOFT_ACCESS_WRITE ? offsetof(struct soft_tlb_entry, nvpn_write) : offsetof(struct soft_tlb_entry, nvpn_read);
+    uint64_t nvpn = access & SOFT_ACCESS_WRITE ? offsetof(struct soft_tlb_entry, nvpn_write)
+                                               : offsetof(struct soft_tlb_entry, nvpn_read);
 
     return (struct slots){table + nvpn, table + offsetof(struct soft_tlb_entry, addend)};
 }
 
-/* T = index of the entry, U = page of the last byte, jump if they differ; destroys the flags. [base + disp], base may be C. */
+/* T = index of the entry, U = page of the last byte, jump if they differ; destroys the flags. [base
+ * + disp], base may be C. */
 static uint8_t *check_plain(struct tx *t, int base, int32_t disp, unsigned size, const struct slots *s)
 {
     struct emit *e = &t->e;
@@ -169,7 +174,10 @@ static struct tx_cold *new_access(struct tx *t, unsigned size, unsigned access)
 {
     struct tx_cold *cold = &t->colds[t->ncolds++];
 
-    *cold = (struct tx_cold){.kind = TX_COLD_ACCESS, .size = (uint16_t)size, .access = (uint8_t)access, .pc = t->x->pc,
+    *cold = (struct tx_cold){.kind = TX_COLD_ACCESS,
+                             .size = (uint16_t)size,
+                             .access = (uint8_t)access,
+                             .pc = t->x->pc,
                              .ea_base = -1};
     t->c_window = -1;
     return cold;

@@ -23,7 +23,8 @@ static void change_flag(struct tx *t, uint64_t flag, bool set)
         tx_flags_restore(e);
 }
 
-/* The shadow of STI needs nothing here: what is pending by now is in irq_waiting and goes to C, what comes is polled for later. */
+/* The shadow of STI needs nothing here: what is pending by now is in irq_waiting and goes to C,
+ * what comes is polled for later. */
 static void sti(struct tx *t)
 {
     struct emit *e = &t->e;

@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Windows: accesses of one block that go through the same base register are checked together. Before a block is
- * emitted, its accesses [base + constant] are collected as long as the base changes only by constants (push, pop,
- * add, lea). The first one of a window checks the whole span and keeps the difference between host and guest address;
- * the others use [difference + base + constant] without any check.
+ * Windows: accesses of one block that go through the same base register are checked together.
+ * Before a block is emitted, its accesses [base + constant] are collected as long as the base
+ * changes only by constants (push, pop, add, lea). The first one of a window checks the whole span
+ * and keeps the difference between host and guest address; the others use [difference + base +
+ * constant] without any check.
  *
- * If the span does not lie in one page that may be accessed directly (it crosses pages, is device memory, is not
- * writable yet, has translations), execution goes on in another translation of the same code, made with
- * SOFT_MODE_NOSHARE, in which each access is checked for itself. Nothing that changes the TLB can happen inside a block,
- * except in helpers: those end all windows. vCPU thread.
+ * If the span does not lie in one page that may be accessed directly (it crosses pages, is device
+ * memory, is not writable yet, has translations), execution goes on in another translation of the
+ * same code, made with SOFT_MODE_NOSHARE, in which each access is checked for itself. Nothing that
+ * changes the TLB can happen inside a block, except in helpers: those end all windows. vCPU thread.
  */
 #include "translate.h"
 
@@ -51,8 +52,13 @@ static void collect(struct planner *p, unsigned i, int g, int64_t disp, unsigned
     if (t->nwindows == TX_MAX_WINDOWS)
         return;
     t->window_of[i] = (int8_t)t->nwindows;
-    t->windows[t->nwindows++] = (struct tx_window){.guest = (int8_t)g, .version = p->reg[g].version, .lo = lo, .hi = hi,
-                                                   .access = (uint8_t)access, .count = 1, .first = (uint8_t)i,
+    t->windows[t->nwindows++] = (struct tx_window){.guest = (int8_t)g,
+                                                   .version = p->reg[g].version,
+                                                   .lo = lo,
+                                                   .hi = hi,
+                                                   .access = (uint8_t)access,
+                                                   .count = 1,
+                                                   .first = (uint8_t)i,
                                                    .offset = p->reg[g].offset};
 }
 
@@ -80,7 +86,8 @@ static bool adds_constant(const struct soft_x *x, int *g, int64_t *n)
         *n = s->mem.disp.has_displacement ? s->mem.disp.value : 0;
         return s->mem.base == d->reg.value && s->mem.index == ZYDIS_REGISTER_NONE;
     }
-    if ((x->in.mnemonic != ZYDIS_MNEMONIC_ADD && x->in.mnemonic != ZYDIS_MNEMONIC_SUB) || s->type != ZYDIS_OPERAND_TYPE_IMMEDIATE)
+    if ((x->in.mnemonic != ZYDIS_MNEMONIC_ADD && x->in.mnemonic != ZYDIS_MNEMONIC_SUB) ||
+        s->type != ZYDIS_OPERAND_TYPE_IMMEDIATE)
         return false;
     *n = x->in.mnemonic == ZYDIS_MNEMONIC_ADD ? s->imm.value.s : -s->imm.value.s;
     return true;

@@ -50,7 +50,9 @@ static uint32_t live_out(struct tx *t, struct soft_x *last, const uint8_t *page)
 {
     switch (last->kind) {
     case SOFT_X_JMP: case SOFT_X_CALL:
-        return last->op[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE && !t->code32 ? flags_at(t, direct_target(last), page) : SOFT_ARITH;
+        return last->op[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE && !t->code32
+                   ? flags_at(t, direct_target(last), page)
+                   : SOFT_ARITH;
     case SOFT_X_RET: case SOFT_X_LOOP: case SOFT_X_HELPER: case SOFT_X_UD: case SOFT_X_UNKNOWN:
         return SOFT_ARITH;
     default:
@@ -85,7 +87,8 @@ static uint32_t find_live(struct tx *t, struct soft_x *x, unsigned n, const uint
 static bool may_chain(const struct tx *t, uint64_t target)
 {
     if (t->b->gpa2 == SOFT_NO_GPA && target >> 12 == t->b->pc >> 12)
-        return (target & 0xfff) < 0xff1 || t->b->global; /* an instruction at the page's end may reach into the next */
+        return (target & 0xfff) < 0xff1 ||
+               t->b->global; /* an instruction at the page's end may reach into the next */
     return t->b->global;
 }
 
@@ -134,10 +137,11 @@ void tx_jmp_indirect(struct tx *t, struct emit *e)
 }
 
 /*
- * Return prediction. A call pushes the guest's return address on the host's stack and then calls; a ret compares it with
- * the address it got from the guest's stack and, if equal, returns behind that call, which the processor has predicted.
- * If not, the predictions are forgotten and the jump cache decides. Pairs never outlive the mapping or mode that they
- * were made in (soft_returns_forget()). With SMAP on, code that runs with AC = 1 takes no part: its returns may cross CLAC.
+ * Return prediction. A call pushes the guest's return address on the host's stack and then calls; a
+ * ret compares it with the address it got from the guest's stack and, if equal, returns behind that
+ * call, which the processor has predicted. If not, the predictions are forgotten and the jump cache
+ * decides. Pairs never outlive the mapping or mode that they were made in (soft_returns_forget()).
+ * With SMAP on, code that runs with AC = 1 takes no part: its returns may cross CLAC.
  */
 bool tx_predicts(const struct tx *t)
 {
@@ -145,7 +149,8 @@ bool tx_predicts(const struct tx *t)
 
     if (!t->c->bmi2 || !t->c->chain || t->code32 || (t->mode & SOFT_MODE_SINGLE) || t->x->in.operand_width != 64)
         return false;
-    return mmu == SOFT_MMU_USER || mmu == SOFT_MMU_KERNEL_SMAP || (mmu == SOFT_MMU_KERNEL && !(t->mode & SOFT_MODE_SMAP));
+    return mmu == SOFT_MMU_USER || mmu == SOFT_MMU_KERNEL_SMAP ||
+           (mmu == SOFT_MMU_KERNEL && !(t->mode & SOFT_MODE_SMAP));
 }
 
 /* The guest's return address on the host's stack; destroys C. */
@@ -546,7 +551,8 @@ struct soft_block *soft_translate(struct soft_vcpu *v, uint64_t pc, uint32_t mod
     struct soft_block *b = soft_code_alloc(c, sizeof *b);
     struct tx *t = c->tx;
     struct soft_x *x = c->x;
-    unsigned off = (unsigned)(pc & 0xfff), n = 0, branches = 0, max = mode & SOFT_MODE_SINGLE || c->strict ? 1 : SOFT_MAX_INSNS - 1;
+    unsigned off = (unsigned)(pc & 0xfff), n = 0, branches = 0,
+             max = mode & SOFT_MODE_SINGLE || c->strict ? 1 : SOFT_MAX_INSNS - 1;
     bool more = false;
     uint32_t live;
 

@@ -34,7 +34,8 @@ struct tx_cold {
     uint8_t access;
     uint8_t edge;              /* LINK: which of the block's links */
     uint8_t *site, *site2;     /* writable addresses behind the rel32s to resolve; site2 or NULL */
-    uint8_t *op, *op_end;      /* ACCESS: writable bounds of what is done with the host address; WINDOW: op = the check */
+    uint8_t *op, *op_end; /* ACCESS: writable bounds of what is done with the host address; WINDOW:
+                             op = the check */
     uint64_t pc, next;         /* ACCESS; LOOKUP: pc = target; CALL: pc, next = struct soft_insn * */
     uint32_t mode;             /* LOOKUP: of the target */
 };
@@ -49,7 +50,8 @@ struct tx {
     bool code32, floats;
     uint64_t va;               /* of the block's start */
     unsigned nlinks, ncolds, npoints, nwindows;
-    int ea_base;               /* what the address was computed from: a host register and ea_disp, or -1 = more than that */
+    int ea_base; /* what the address was computed from: a host register and ea_disp, or -1 = more
+                    than that */
     int32_t ea_disp;
     int c_window;              /* the window whose difference is in C, or -1 */
     int8_t window_of[SOFT_MAX_INSNS]; /* by instruction */
@@ -67,7 +69,8 @@ struct tx {
 /* Host register of a guest register, or -1: it lives in memory. */
 static inline int tx_host(int g)
 {
-    static const int8_t map[16] = {H_RAX, H_GRCX, H_RDX, H_RBX, H_GRSP, H_RBP, H_RSI, H_RDI, -1, -1, -1, -1, H_R12, H_R13, H_R14, H_R15};
+    static const int8_t map[16] = {H_RAX, H_GRCX, H_RDX, H_RBX, H_GRSP, H_RBP, H_RSI, H_RDI,
+                                   -1,    -1,     -1,    -1,    H_R12,  H_R13, H_R14, H_R15};
 
     return map[g];
 }
@@ -110,8 +113,9 @@ void tx_offset(struct tx *t, const ZydisDecodedOperand *m, int d, unsigned width
 void tx_ea(struct tx *t, const ZydisDecodedOperand *m, int d, int rsp_adjust);
 /* Address [rsp + disp] of the stack into d. */
 void tx_stack_ea(struct tx *t, int base, int32_t disp, int d);
-/* Inline TLB check: leaves the host address in C; next: where to go on if a store hit translated code. Then emit what is
-   done with it (it may use T and U, and must be movable), then tx_done(). */
+/* Inline TLB check: leaves the host address in C; next: where to go on if a store hit translated
+   code. Then emit what is done with it (it may use T and U, and must be movable), then tx_done().
+ */
 void tx_check(struct tx *t, unsigned size, unsigned access, bool live, uint64_t next);
 void tx_done(struct tx *t);
 /* The memory operand of the current instruction: tx_ea() and tx_check(). */
@@ -129,7 +133,8 @@ void tx_call(struct tx *t, const void *fn, uint64_t arg);
 void tx_call_insn(struct tx *t, const void *fn);
 /* soft_call_exec() from cold code, entered by the jump at site; comes back here. */
 void tx_cold_exec(struct tx *t, uint8_t *site);
-/* Edges to a guest address: an unconditional jump, a conditional one (host condition code). live: flags at the target. */
+/* Edges to a guest address: an unconditional jump, a conditional one (host condition code). live:
+ * flags at the target. */
 void tx_jmp(struct tx *t, uint64_t target, bool live);
 /* The same without a poll, into another mode. */
 void tx_jmp_mode(struct tx *t, uint64_t target, uint32_t mode);

@@ -38,9 +38,11 @@ enum {
     SOFT_MODE_BASES = 1 << 8,  /* 32-bit code: DS, ES or SS base is not 0 */
     SOFT_MODE_PGE = 1 << 9,    /* CR4.PGE: there are global pages */
     SOFT_MODE_CPL0 = 1 << 10,
-    SOFT_MODE_SMAP = 1 << 11,  /* CR4.SMAP */
-    SOFT_MODE_NOSHARE = 1 << 13, /* each access is checked for itself (translate-window.c); only by edges with this mode */
-    SOFT_MODE_TSC = 1 << 12,   /* rdtsc is allowed, and the guest's TSC is the host's plus tsc_offset */
+    SOFT_MODE_SMAP = 1 << 11,    /* CR4.SMAP */
+    SOFT_MODE_NOSHARE = 1 << 13, /* each access is checked for itself (translate-window.c); only by
+                                    edges with this mode */
+    SOFT_MODE_TSC =
+        1 << 12, /* rdtsc is allowed, and the guest's TSC is the host's plus tsc_offset */
 };
 
 enum soft_kind {
@@ -65,10 +67,11 @@ struct soft_x {
 struct soft_block;
 
 /*
- * Floating code: user code in 64-bit mode is translated once for all the addresses at which a physical page is mapped
- * (shared libraries, position-independent programs, processes). Its guest addresses are relative to the start of the
- * page that the block begins in; struct soft_vcpu.page_va says where that is now. The dispatcher and jump cache set it;
- * edges inside the page keep it. Elsewhere addresses are absolute and page_va is 0.
+ * Floating code: user code in 64-bit mode is translated once for all the addresses at which a
+ * physical page is mapped (shared libraries, position-independent programs, processes). Its guest
+ * addresses are relative to the start of the page that the block begins in; struct
+ * soft_vcpu.page_va says where that is now. The dispatcher and jump cache set it; edges inside the
+ * page keep it. Elsewhere addresses are absolute and page_va is 0.
  */
 static inline bool soft_mode_floats(uint32_t mode)
 {
@@ -206,7 +209,8 @@ struct soft_slow {
 };
 
 /* decode.c */
-bool soft_decode(struct soft_vcpu *v, struct soft_x *x, uint32_t mode, const uint8_t *bytes, unsigned n, uint64_t pc, bool *more);
+bool soft_decode(struct soft_vcpu *v, struct soft_x *x, uint32_t mode, const uint8_t *bytes,
+                 unsigned n, uint64_t pc, bool *more);
 bool soft_x_ends(const struct soft_x *x);
 void soft_x_insn(const struct soft_x *x, uint32_t mode, struct soft_insn *out);
 int soft_gpr(ZydisRegister r); /* 0-15; 16+n for AH CH DH BH; -1 */
