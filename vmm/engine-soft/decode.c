@@ -122,9 +122,11 @@ static bool is_nop(const struct soft_x *x)
     case ZYDIS_ISA_SET_FAT_NOP: case ZYDIS_ISA_SET_PREFETCH_NOP: case ZYDIS_ISA_SET_SSE_PREFETCH:
     case ZYDIS_ISA_SET_PREFETCHWT1: case ZYDIS_ISA_SET_CLFSH: case ZYDIS_ISA_SET_CLFLUSHOPT:
     case ZYDIS_ISA_SET_CLWB: case ZYDIS_ISA_SET_CLDEMOTE:
+    case ZYDIS_ISA_SET_MPX: /* reserved NOPs to a processor without them, like RDSSP */
         return true;
     default:
-        return x->in.mnemonic == ZYDIS_MNEMONIC_NOP || x->in.mnemonic == ZYDIS_MNEMONIC_ENDBR64 ||
+        return x->in.mnemonic == ZYDIS_MNEMONIC_RDSSPD || x->in.mnemonic == ZYDIS_MNEMONIC_RDSSPQ ||
+               x->in.mnemonic == ZYDIS_MNEMONIC_NOP || x->in.mnemonic == ZYDIS_MNEMONIC_ENDBR64 ||
                x->in.mnemonic == ZYDIS_MNEMONIC_ENDBR32;
     }
 }
@@ -171,6 +173,23 @@ static bool is_string(const struct soft_x *x)
     }
 }
 
+/* Extensions that no processor model of ours has, although their bytes decode: #UD. */
+static bool not_ours(const struct soft_x *x)
+{
+    switch (x->in.meta.isa_ext) {
+    case ZYDIS_ISA_EXT_AMD3DNOW: case ZYDIS_ISA_EXT_AMD_INVLPGB: case ZYDIS_ISA_EXT_AMX_BF16: case ZYDIS_ISA_EXT_AMX_INT8: case ZYDIS_ISA_EXT_AMX_TILE:
+    case ZYDIS_ISA_EXT_AVX512EVEX: case ZYDIS_ISA_EXT_AVX512VEX: case ZYDIS_ISA_EXT_AVX_VNNI: case ZYDIS_ISA_EXT_ENQCMD:
+    case ZYDIS_ISA_EXT_FMA4: case ZYDIS_ISA_EXT_GFNI: case ZYDIS_ISA_EXT_HRESET: case ZYDIS_ISA_EXT_KEYLOCKER:
+    case ZYDIS_ISA_EXT_KEYLOCKER_WIDE: case ZYDIS_ISA_EXT_KNC: case ZYDIS_ISA_EXT_KNCE: case ZYDIS_ISA_EXT_KNCV:
+    case ZYDIS_ISA_EXT_MCOMMIT: case ZYDIS_ISA_EXT_PADLOCK: case ZYDIS_ISA_EXT_SNP: case ZYDIS_ISA_EXT_SSE4A:
+    case ZYDIS_ISA_EXT_TBM: case ZYDIS_ISA_EXT_TDX: case ZYDIS_ISA_EXT_TSX_LDTRK: case ZYDIS_ISA_EXT_UINTR:
+    case ZYDIS_ISA_EXT_XOP:
+        return true;
+    default:
+        return false;
+    }
+}
+
 static uint8_t kind_of(struct soft_x *x)
 {
     const ZydisDecodedInstruction *in = &x->in;
@@ -199,7 +218,9 @@ static uint8_t kind_of(struct soft_x *x)
         return flow;
     if (base_passes(x) || set_passes(x))
         return SOFT_X_PASS;
-    return soft_exec_knows((uint16_t)in->mnemonic) ? SOFT_X_HELPER : SOFT_X_UNKNOWN;
+    if (soft_exec_knows((uint16_t)in->mnemonic))
+        return SOFT_X_HELPER;
+    return not_ours(x) ? SOFT_X_UD : SOFT_X_UNKNOWN;
 }
 
 /* A count of 0 leaves the flags alone, so shifts by CL and by 0 overwrite nothing for certain. */

@@ -340,7 +340,7 @@ static soft_exec_fn lookup_rare(uint16_t mnemonic)
         return soft_x_gather;
     case ZYDIS_MNEMONIC_VMASKMOVPS: case ZYDIS_MNEMONIC_VMASKMOVPD: case ZYDIS_MNEMONIC_VPMASKMOVD: case ZYDIS_MNEMONIC_VPMASKMOVQ:
         return soft_x_masked_move;
-    case ZYDIS_MNEMONIC_MASKMOVDQU: case ZYDIS_MNEMONIC_VMASKMOVDQU: return soft_x_masked_bytes;
+    case ZYDIS_MNEMONIC_MASKMOVQ: case ZYDIS_MNEMONIC_MASKMOVDQU: case ZYDIS_MNEMONIC_VMASKMOVDQU: return soft_x_masked_bytes;
     default: return NULL;
     }
 }

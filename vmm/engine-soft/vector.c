@@ -1,15 +1,17 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Vector instructions that touch memory element by element, so that a fault may come in the middle: gathers and masked moves
- * (SDM vol. 2: VGATHER.., VPGATHER.., VMASKMOV, VPMASKMOV, MASKMOVDQU). They work on the parked XSAVE image.
+ * (SDM vol. 2: VGATHER.., VPGATHER.., VMASKMOV, VPMASKMOV, MASKMOVQ, MASKMOVDQU). They work on the parked XSAVE image.
  *
  * Only elements that the mask selects are accessed. A gather that faults has done the elements before and cleared their
  * mask, so it goes on where it stopped; a masked move that faults has changed no register.
- * Missing: MASKMOVQ (MMX). Thread: the vCPU's; parks.
+ * Thread: the vCPU's; parks.
  */
 #include <Zydis/Zydis.h>
 
 #include "system.h"
+
+enum { VEC_MF = 16 };
 
 static void need_avx(struct soft_vcpu *v)
 {
@@ -31,7 +33,7 @@ static uint64_t vec_get(struct soft_vcpu *v, unsigned reg, unsigned i, unsigned 
 {
     const uint8_t *p = vec_byte(v, reg, i * size);
 
-    return size == 8 ? hsk_get64(p) : size == 4 ? hsk_get32(p) : *p;
+    return size == 8 ? hsk_get64(p) : hsk_get32(p);
 }
 
 static void vec_set(struct soft_vcpu *v, unsigned reg, unsigned i, unsigned size, uint64_t value)
@@ -130,29 +132,59 @@ enum soft_next soft_x_masked_move(struct soft_vcpu *v, const struct soft_insn *i
     return soft_done(v, in);
 }
 
-/* MASKMOVDQU, VMASKMOVDQU xmm, mask: bytes to DS:rDI. */
+/* MMX after any x87 instruction: the registers count from the physical ones (top of stack 0), and none is empty. */
+static void enter_mmx(struct soft_vcpu *v)
+{
+    uint8_t *x = v->s.xsave, old[128];
+    const uint16_t status = hsk_get16(x + 2);
+    const unsigned top = status >> 11 & 7;
+
+    memcpy(old, x + HSK_XSAVE_ST0, sizeof(old));
+    for (unsigned i = 0; i < 8; i++)
+        memcpy(x + HSK_XSAVE_ST0 + 16 * i, old + 16 * ((i - top) & 7), 16);
+    hsk_put16(x + 2, (uint16_t)(status & ~0x3800u));
+    x[4] = 0xff;
+}
+
+static void need_bytes(struct soft_vcpu *v, uint16_t mnemonic)
+{
+    if (mnemonic == ZYDIS_MNEMONIC_VMASKMOVDQU) {
+        need_avx(v);
+        return;
+    }
+    if ((v->s.cr0 & HSK_CR0_EM) || (mnemonic == ZYDIS_MNEMONIC_MASKMOVDQU && !(v->s.cr4 & HSK_CR4_OSFXSR)))
+        soft_fault(v, VEC_UD, -1);
+    if (v->s.cr0 & HSK_CR0_TS)
+        soft_fault(v, VEC_NM, -1);
+}
+
+/* MASKMOVQ mm, mask; MASKMOVDQU, VMASKMOVDQU xmm, mask: bytes to DS:rDI. */
 enum soft_next soft_x_masked_bytes(struct soft_vcpu *v, const struct soft_insn *in)
 {
-    const unsigned src = in->op[0].reg, mask = in->op[1].reg;
+    const bool mmx = in->mnemonic == ZYDIS_MNEMONIC_MASKMOVQ;
+    const uint8_t *src, *mask;
+    unsigned top;
 
-    if (in->mnemonic == ZYDIS_MNEMONIC_VMASKMOVDQU)
-        need_avx(v);
-    else if ((v->s.cr0 & HSK_CR0_EM) || !(v->s.cr4 & HSK_CR4_OSFXSR))
-        soft_fault(v, VEC_UD, -1);
-    else if (v->s.cr0 & HSK_CR0_TS)
-        soft_fault(v, VEC_NM, -1);
+    need_bytes(v, in->mnemonic);
     soft_fpu_image(v);
+    if (mmx && (hsk_get16(v->s.xsave + 2) & 0x80))
+        soft_fault(v, VEC_MF, -1);
+    top = hsk_get16(v->s.xsave + 2) >> 11 & 7;
+    src = mmx ? v->s.xsave + HSK_XSAVE_ST0 + 16 * ((in->op[0].reg - top) & 7) : vec_byte(v, in->op[0].reg, 0);
+    mask = mmx ? v->s.xsave + HSK_XSAVE_ST0 + 16 * ((in->op[1].reg - top) & 7) : vec_byte(v, in->op[1].reg, 0);
     for (unsigned pass = 0; pass < 2; pass++)
-        for (unsigned i = 0; i < 16; i++) {
+        for (unsigned i = 0; i < (mmx ? 8 : 16); i++) {
             uint64_t va;
 
-            if (!selected(v, mask, i, 1))
+            if (!(mask[i] & 0x80))
                 continue;
             va = soft_seg_va(v, in->seg, (v->gpr[HSK_RDI] + i) & soft_mask(in->addrsize), 1, true);
             if (pass == 0)
                 soft_probe(v, va, 1, true, v->mmu);
             else
-                soft_st(v, va, 1, vec_get(v, src, i, 1), v->mmu);
+                soft_st(v, va, 1, src[i], v->mmu);
         }
+    if (mmx)
+        enter_mmx(v);
     return soft_done(v, in);
 }
