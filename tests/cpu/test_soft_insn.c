@@ -508,9 +508,42 @@ static void no_instruction_is_unknown(void **state)
     assert_true(decoded > 100000);
 }
 
+/* TF traps after an ordinary instruction, but not at the handler that INT3, INT n or SYSCALL goes to. */
+static void single_steps_do_not_enter_handlers(void **state)
+{
+    static const struct {
+        const char *code;
+        uint64_t stops; /* behind this HLT */
+    } cases[] = {
+        {"\x90\xf4", GUEST_TRAPS + 16},
+        {"\xcc\xf4", GUEST_TRAPS + 16 * 3},
+        {"\xcd\x05\xf4", GUEST_TRAPS + 16 * 5},
+        {"\x0f\x05\xf4", GUEST_TRAPS + 16 * 7},
+    };
+    struct guest g;
+
+    (void)state;
+    guest_new(&g, false);
+    for (unsigned i = 0; i < G_N_ELEMENTS(cases); i++) {
+        struct hsk_cpu_state s;
+
+        memcpy((uint8_t *)(uintptr_t)GUEST_CODE, cases[i].code, 4);
+        hsk_engine_soft_ops.flush(g.engine, HSK_FLUSH_CODE);
+        guest_state(&g, &s);
+        s.star = 8ull << 32;
+        s.lstar = GUEST_TRAPS + 16 * 7;
+        s.sfmask = HSK_FLAG_TF;
+        s.rflags |= HSK_FLAG_TF;
+        assert_int_equal(guest_run(&g, &s), HSK_EXIT_HALT);
+        assert_int_equal(s.rip, cases[i].stops + 1);
+    }
+    guest_free(&g);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(single_steps_do_not_enter_handlers),
         cmocka_unit_test(no_instruction_is_unknown),
         cmocka_unit_test(random_instructions_agree),
         cmocka_unit_test(random_sequences_agree),

@@ -300,5 +300,6 @@ enum soft_next soft_x_int(struct soft_vcpu *v, const struct soft_insn *in)
     /* A fault of the delivery (gate missing, its DPL) is a fault of this instruction: rip is not advanced before. */
     v->delivering = DELIVERING_BENIGN;
     deliver(v, &e, false, soft_next_rip(v, in));
+    v->no_step = 1;
     return SOFT_NEXT_JUMP;
 }

@@ -308,6 +308,7 @@ static bool step(struct soft_vcpu *v)
     v->exit_arg = 0;
     v->jump_missed = 0;
     trap = v->rflags & HSK_FLAG_TF;
+    v->no_step = 0;
     v->rflags &= ~HSK_FLAG_RF;
     v->s.interrupt_shadow = 0;
     v->engine->dispatches++;
@@ -331,7 +332,7 @@ static bool step(struct soft_vcpu *v)
             return false;
         break;
     }
-    if (trap) {
+    if (trap && !v->no_step) {
         v->exc = (struct soft_exception){.vector = 1, .payload = 1u << 14};
         soft_longjmp(v, LAND_FAULT);
     }

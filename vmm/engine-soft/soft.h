@@ -138,6 +138,7 @@ struct soft_vcpu {
     enum hsk_exit exit;
     uint32_t delivering;       /* exception nesting: 0, or 1 + vector while delivering (double fault detection) */
     uint8_t tsc_exact;         /* the guest's TSC runs at the host's rate */
+    uint8_t no_step;           /* this instruction cleared RFLAGS.TF on its way into a handler: no single-step trap after it */
     uint8_t jump_missed;       /* the jump cache missed: enter what the dispatcher finds */
     struct soft_engine *engine;
     struct soft_code *code;    /* translator half's private state of this vCPU */

@@ -31,6 +31,7 @@ enum soft_next soft_x_syscall(struct soft_vcpu *v, const struct soft_insn *in)
     v->gpr[HSK_R11] = v->rflags & ~HSK_FLAG_RF;
     v->rip = v->s.lstar;
     v->rflags = (v->rflags & ~(v->s.sfmask | HSK_FLAG_RF)) | HSK_FLAG_FIXED;
+    v->no_step = !(v->rflags & HSK_FLAG_TF);
     v->s.seg[HSK_CS] = flat(cs, CODE64, 0);
     v->s.seg[HSK_SS] = flat(cs + 8, DATA, 0);
     soft_segments_changed(v);
