@@ -68,3 +68,30 @@ void hsk_complain(const char *sentence)
 {
     fprintf(stderr, "hva: %s\n", sentence);
 }
+
+static const char *const error_words[] = {
+    [HSK_ERROR_FAILED] = "failed",
+    [HSK_ERROR_DAMAGED] = "damaged",
+    [HSK_ERROR_UNSUPPORTED] = "unsupported",
+    [HSK_ERROR_BUSY] = "busy",
+    [HSK_ERROR_NO_SPACE] = "no-space",
+    [HSK_ERROR_UNTRUSTED] = "untrusted",
+    [HSK_ERROR_USAGE] = "usage",
+    [HSK_ERROR_NOT_FOUND] = "not-found",
+};
+
+const char *hsk_error_word(const GError *error)
+{
+    bool ours = error->domain == HSK_ERROR && (unsigned)error->code < G_N_ELEMENTS(error_words);
+
+    return error_words[ours ? error->code : HSK_ERROR_FAILED];
+}
+
+int hsk_error_from_word(const char *word)
+{
+    for (unsigned i = 0; i < G_N_ELEMENTS(error_words); i++) {
+        if (strcmp(error_words[i], word) == 0)
+            return (int)i;
+    }
+    return HSK_ERROR_FAILED;
+}

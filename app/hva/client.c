@@ -2,6 +2,7 @@
 /* Talking to the keepers of running machines: see client.h. */
 #include "client.h"
 
+#include "common/values.h"
 #include "common/rundir.h"
 #include "common/wire.h"
 
@@ -75,25 +76,6 @@ static bool send_all(struct hsk_client *c, const char *text, GError **error)
     return true;
 }
 
-static int error_code(const char *word)
-{
-    static const char *const words[] = {
-        [HSK_ERROR_FAILED] = "failed",
-        [HSK_ERROR_DAMAGED] = "damaged",
-        [HSK_ERROR_UNSUPPORTED] = "unsupported",
-        [HSK_ERROR_BUSY] = "busy",
-        [HSK_ERROR_NO_SPACE] = "no-space",
-        [HSK_ERROR_UNTRUSTED] = "untrusted",
-        [HSK_ERROR_USAGE] = "usage",
-        [HSK_ERROR_NOT_FOUND] = "not-found",
-    };
-    for (unsigned i = 0; i < G_N_ELEMENTS(words); i++) {
-        if (strcmp(words[i], word) == 0)
-            return (int)i;
-    }
-    return HSK_ERROR_FAILED;
-}
-
 json_t *hsk_client_ask(struct hsk_client *c, const char *cmd, json_t *args, GError **error)
 {
     json_t *q = json_pack("{s:i, s:s}", "id", 1, "cmd", cmd);
@@ -117,7 +99,7 @@ json_t *hsk_client_ask(struct hsk_client *c, const char *cmd, json_t *args, GErr
         return NULL;
     }
     if (!hsk_json_bool(r, "ok")) {
-        g_set_error_literal(error, HSK_ERROR, error_code(hsk_json_str(r, "code", "")),
+        g_set_error_literal(error, HSK_ERROR, hsk_error_from_word(hsk_json_str(r, "code", "")),
                             hsk_json_str(r, "error", "the machine refused"));
         json_decref(r);
         return NULL;

@@ -6,6 +6,7 @@
  */
 #include "control.h"
 
+#include "common/values.h"
 #include "common/rundir.h"
 
 #include <errno.h>
@@ -134,20 +135,9 @@ void hsk_conn_reply(struct hsk_conn *c, const json_t *id, json_t *fields)
 
 void hsk_conn_refuse(struct hsk_conn *c, const json_t *id, const GError *error)
 {
-    static const char *const codes[] = {
-        [HSK_ERROR_FAILED] = "failed",
-        [HSK_ERROR_DAMAGED] = "damaged",
-        [HSK_ERROR_UNSUPPORTED] = "unsupported",
-        [HSK_ERROR_BUSY] = "busy",
-        [HSK_ERROR_NO_SPACE] = "no-space",
-        [HSK_ERROR_UNTRUSTED] = "untrusted",
-        [HSK_ERROR_USAGE] = "usage",
-        [HSK_ERROR_NOT_FOUND] = "not-found",
-    };
-    bool ours = error->domain == HSK_ERROR && (unsigned)error->code < G_N_ELEMENTS(codes);
     g_autofree char *text = g_utf8_make_valid(error->message, -1);
     json_t *line = json_pack("{s:O*, s:b, s:s, s:s}", "id", id, "ok", 0, "error", text, "code",
-                             codes[ours ? error->code : 0]);
+                             hsk_error_word(error));
 
     if (c->server)
         send_line(c, line);
