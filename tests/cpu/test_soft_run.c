@@ -79,6 +79,20 @@ static void a_patched_function_is_translated_again(void **state)
     assert_int_equal(s.gpr[HSK_RAX], 200 * 201 / 2);
 }
 
+BLOB(beside, "mov $100000, %ecx\n0: incl 2f(%rip)\ncall 1f\ndec %ecx\njnz 0b\nhlt\n"
+             "1: mov 2f(%rip), %eax\nret\n.balign 128\n2: .long 0\n");
+
+static void data_beside_code_keeps_both_right(void **state)
+{
+    struct guest *g = *state;
+    struct hsk_cpu_state s;
+
+    put(g, GUEST_CODE, beside, beside_end);
+    guest_state(g, &s);
+    assert_int_equal(guest_run(g, &s), HSK_EXIT_HALT);
+    assert_int_equal(s.gpr[HSK_RAX], 100000);
+}
+
 BLOB(one, "mov $1, %eax\nhlt\n");
 
 static void a_device_writes_code(void **state)
@@ -302,6 +316,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         BOTH(a_store_changes_the_next_instruction),
         BOTH(a_patched_function_is_translated_again),
+        BOTH(data_beside_code_keeps_both_right),
         BOTH(a_device_writes_code),
         BOTH(a_crossing_store_faults_before_it_writes),
         BOTH(device_memory_is_read_written_and_modified),

@@ -190,7 +190,7 @@ static void enter_page(struct soft_vcpu *v, struct soft_block *b, uint64_t gpa, 
         struct soft_page **head = &c->pages[(gpa >> 12) % SOFT_PAGE_HASH];
 
         p = soft_code_alloc(c, sizeof *p);
-        *p = (struct soft_page){.gpa = gpa & ~0xfffull, .next = *head};
+        *p = (struct soft_page){.gpa = gpa & ~0xfffull, .patience = 256, .next = *head};
         *head = p;
     }
     if (!p->blocks) {
@@ -373,6 +373,19 @@ bool soft_code_invalidate(struct soft_vcpu *v, uint64_t gpa, unsigned len)
     if (!p->blocks)
         set_code_attr(v, p->gpa, false);
     return any;
+}
+
+/* Pages change their use: one that is only data now must not stay slow for code that nobody runs any more. */
+bool soft_code_bear_write(struct soft_vcpu *v, uint64_t gpa)
+{
+    struct soft_page *p = find_page(v->code, gpa);
+
+    if (!p || ++p->data_writes < p->patience)
+        return false;
+    p->data_writes = 0;
+    if (p->patience < 1u << 20)
+        p->patience *= 2;
+    return soft_code_invalidate(v, p->gpa, 4096);
 }
 
 static void written_for(struct soft_vcpu *v, const struct hsk_ram_region *r, unsigned n,

@@ -239,6 +239,21 @@ static bool open_window(struct soft_vcpu *v, uint64_t va, unsigned size, bool wr
     return true;
 }
 
+/* May the store be done at the host address, without looking at translations? */
+static bool direct_store(struct soft_vcpu *v, const struct page_ref *ref, uint64_t va, unsigned size)
+{
+    uint64_t gpa = ref->gpa | (va & 0xfff);
+
+    if (ref->readonly)
+        return false;
+    if (!ref->code)
+        return true;
+    if (soft_code_touches(v->code, gpa, size))
+        return false;
+    v->code->bounce_leaves = soft_code_bear_write(v, gpa);
+    return !v->code->bounce_leaves;
+}
+
 struct soft_slow soft_slow_access(struct soft_vcpu *v, uint64_t va, const struct soft_access *a)
 {
     struct soft_code *c = v->code;
@@ -256,9 +271,7 @@ struct soft_slow soft_slow_access(struct soft_vcpu *v, uint64_t va, const struct
     }
     v->rip = v->page_va + a->pc;
     ref = lookup(v, va, v->mmu, write, stack);
-    if (n1 == a->size && ref.host &&
-        !(write &&
-          (ref.readonly || (ref.code && soft_code_touches(c, ref.gpa | (va & 0xfff), n1))))) {
+    if (n1 == a->size && ref.host && !(write && !direct_store(v, &ref, va, n1))) {
         if (v->fpu_parked)
             soft_fpu_unpark(v);
         return (struct soft_slow){ref.host + (va & 0xfff), 0};
@@ -278,8 +291,9 @@ struct soft_slow soft_slow_access(struct soft_vcpu *v, uint64_t va, const struct
 int soft_slow_writeback(struct soft_vcpu *v, uint64_t next)
 {
     struct soft_code *c = v->code;
-    bool dropped = store(v, c->bounce_va, c->bounce, c->bounce_size, v->mmu, false);
+    bool dropped = store(v, c->bounce_va, c->bounce, c->bounce_size, v->mmu, false) || c->bounce_leaves;
 
+    c->bounce_leaves = false;
     if (next != SOFT_NO_GPA && (dropped || atomic_load_explicit(&v->interrupt, memory_order_relaxed))) {
         v->rip = v->page_va + next;
         return SOFT_NEXT_JUMP;

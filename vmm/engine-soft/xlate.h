@@ -116,6 +116,7 @@ struct soft_block {
 struct soft_page {
     uint64_t gpa, granules;
     struct soft_block *blocks;
+    uint32_t data_writes, patience; /* stores beside the code since it was last dropped; how many are borne */
     struct soft_page *next;
 };
 
@@ -185,6 +186,7 @@ struct soft_code {
     uint64_t bounce_va;
     uint8_t *bounce;
     uint32_t bounce_size;
+    bool bounce_leaves;        /* translations were dropped already: leave behind the store */
     /* pages that others wrote: any thread, under the lock */
     pthread_mutex_t written_lock;
     uint64_t written[64];
@@ -232,6 +234,8 @@ void soft_unchain_cross(struct soft_code *c, uint64_t va, bool all);
 /* Drops what was translated from [gpa, gpa+len) inside one page; whether there was anything. */
 bool soft_code_invalidate(struct soft_vcpu *v, uint64_t gpa, unsigned len);
 bool soft_code_touches(const struct soft_code *c, uint64_t gpa, unsigned len);
+/* A store beside the code of such a page, which cost a call: too many, and its translations go (true). */
+bool soft_code_bear_write(struct soft_vcpu *v, uint64_t gpa);
 void soft_code_written(void *opaque, struct hsk_memobj *obj, uint64_t page);
 void soft_code_collect_written(struct soft_vcpu *v);
 void soft_jump_fill(struct soft_vcpu *v, uint64_t pc, const struct soft_block *b);
