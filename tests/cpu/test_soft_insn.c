@@ -512,13 +512,13 @@ static void no_instruction_is_unknown(void **state)
 static void single_steps_do_not_enter_handlers(void **state)
 {
     static const struct {
-        const char *code;
+        uint8_t code[4];
         uint64_t stops; /* behind this HLT */
     } cases[] = {
-        {"\x90\xf4", GUEST_TRAPS + 16},
-        {"\xcc\xf4", GUEST_TRAPS + 16 * 3},
-        {"\xcd\x05\xf4", GUEST_TRAPS + 16 * 5},
-        {"\x0f\x05\xf4", GUEST_TRAPS + 16 * 7},
+        {{0x90, 0xf4}, GUEST_TRAPS + 16},
+        {{0xcc, 0xf4}, GUEST_TRAPS + 16 * 3},
+        {{0xcd, 0x05, 0xf4}, GUEST_TRAPS + 16 * 5},
+        {{0x0f, 0x05, 0xf4}, GUEST_TRAPS + 16 * 7},
     };
     struct guest g;
 
