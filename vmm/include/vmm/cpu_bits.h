@@ -111,8 +111,9 @@ enum {
     (1ull << 0 | 1ull << 1 | 1ull << 3 | 1ull << 4 | 1ull << 5 | 1ull << 6 | 1ull << 8 | 1ull << 13 | 1ull << 14 | 1ull << 15 |  \
      1ull << 20 | 1ull << 24 | 1ull << 26 | 1ull << 27 | 1ull << 62)
 
-/* The model (cpuid.c): family 6, model 0x8f, stepping 8; 39 physical and 48 linear address bits. */
-#define HSK_CPU_SIGNATURE 0x000806f8u
+/* The model (cpuid.c): family 6, model 0x3b, stepping 1; 39 physical and 48 linear address bits. Intel never sold this
+   model: programs that choose code by the name of a processor (GCC's target_clones) would take its features for granted. */
+#define HSK_CPU_SIGNATURE 0x000306b1u
 #define HSK_PHYS_BITS 39
 #define HSK_PHYS_MASK ((1ull << HSK_PHYS_BITS) - 1)
 
