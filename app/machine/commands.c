@@ -36,6 +36,12 @@ static void run(struct hsk_runner *r)
     if (r->disks)
         hsk_keeper_disks_retry(r->disks);
     hsk_machine_run(r->machine);
+    /* Keys that were down when the state was saved are not held by anybody now. */
+    if (r->loaded) {
+        struct hsk_input *in = hsk_machine_input(r->machine);
+        in->release_all(in);
+        r->loaded = false;
+    }
     hsk_screen_running(r->screen, true);
 }
 

@@ -159,5 +159,6 @@ bool hsk_runner_power_on(struct hsk_runner *r, GError **error)
 bool hsk_runner_load(struct hsk_runner *r, int state_fd, GError **error)
 {
     g_autoptr(GBytes) state = hsk_read_fd(state_fd, 256 << 20, "the saved state", error);
-    return state && hsk_machine_load(r->machine, state, error);
+    r->loaded = state && hsk_machine_load(r->machine, state, error);
+    return r->loaded;
 }

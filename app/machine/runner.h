@@ -16,6 +16,7 @@ struct hsk_runner {
     struct hsk_screen *screen;      /* or NULL: no display */
     bool
         reset_in_place; /* a reset of the guest boots again; else it stops and the keeper decides */
+    bool loaded; /* a saved state that has not run yet */
     GBytes *kernel, *initrd; /* or NULL */
     char *cmdline, *kernel_name;
 };
