@@ -80,8 +80,10 @@ wait_for_picture("the answer", lambda p: difference(p, shell) > 200)
 before = settled("before")
 
 step("snapshot, then a change")
+xdotool("keydown", "Control_L")  # held at that moment only: after the revert nobody holds it
 click("Snapshot")
 wait_for("the snapshot", lambda: find_text("snapshot just now"), 30)
+xdotool("keyup", "Control_L")
 enter("clear; echo changed > /root/note; cat /root/note")
 wait_for_picture("the change", lambda p: difference(p, before) > 500)
 changed = settled("changed")
