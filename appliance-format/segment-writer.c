@@ -214,8 +214,3 @@ uint64_t hsk_segment_writer_bytes(const struct hsk_segment_writer *w)
 {
     return w->total;
 }
-
-uint32_t hsk_segment_writer_open_number(const struct hsk_segment_writer *w)
-{
-    return w->open ? w->number : 0;
-}

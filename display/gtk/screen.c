@@ -72,19 +72,6 @@ static struct placement place(HskScreen *s)
     return p;
 }
 
-GdkRectangle hsk_screen_picture_area(HskScreen *s)
-{
-    struct placement p = place(s);
-    GdkRectangle r = {
-        .x = (int)(p.x / p.factor),
-        .y = (int)(p.y / p.factor),
-        .width = (int)(s->view.width * p.zoom / p.factor),
-        .height = (int)(s->view.height * p.zoom / p.factor),
-    };
-
-    return r;
-}
-
 struct hsk_display_view hsk_screen_view(HskScreen *s)
 {
     return s->view;

@@ -79,7 +79,7 @@ uint64_t soft_mem(struct soft_vcpu *v, const struct soft_insn *in, uint64_t extr
 uint64_t soft_get(struct soft_vcpu *v, const struct soft_insn *in, unsigned op, unsigned size);
 void soft_put(struct soft_vcpu *v, const struct soft_insn *in, unsigned op, unsigned size, uint64_t value);
 
-/* A stack being pushed to or popped from; nothing is committed but by the caller: rsp = soft_stack_sp(). */
+/* A stack being pushed to or popped from; nothing is committed but by the caller: soft_stack_commit(). */
 struct soft_stack {
     struct hsk_segment ss;
     uint64_t sp;

@@ -71,5 +71,3 @@ bool hsk_segment_writer_add_hole(struct hsk_segment_writer *w, uint32_t bytes, G
 /* Ends the open segment, if any. */
 bool hsk_segment_writer_finish(struct hsk_segment_writer *w, GError **error);
 uint64_t hsk_segment_writer_bytes(const struct hsk_segment_writer *w); /* written so far */
-/* Number of the segment that the next frames go to if one is open; 0 if none. */
-uint32_t hsk_segment_writer_open_number(const struct hsk_segment_writer *w);

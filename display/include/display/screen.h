@@ -28,5 +28,3 @@ void hsk_screen_set_fit(HskScreen *s, bool fit);
 /* Lifts all keys that the guest believes to be held. */
 void hsk_screen_release_keys(HskScreen *s);
 struct hsk_display_view hsk_screen_view(HskScreen *s);
-/* Where the picture is drawn, in the widget's pixels. */
-GdkRectangle hsk_screen_picture_area(HskScreen *s);

@@ -24,7 +24,7 @@ enum hsk_exit {
     HSK_EXIT_KICK,      /* somebody called kick(): look at the machine's flags */
     HSK_EXIT_HALT,      /* HLT and nothing to deliver: sleep until kicked */
     HSK_EXIT_SHUTDOWN,  /* triple fault */
-    HSK_EXIT_ERROR,     /* cannot go on; hsk_vcpu_error() has the sentence (names the instruction or feature) */
+    HSK_EXIT_ERROR,     /* cannot go on; the vCPU's error has the sentence (names the instruction or feature) */
 };
 
 enum {

@@ -18,10 +18,8 @@
 #define HSK_PCI_MMIO_END  0xfec00000ull
 #define HSK_VRAM_BASE     0xe0000000ull  /* power-on value of the display's BAR 0 */
 #define HSK_IOAPIC_BASE   0xfec00000ull
-#define HSK_HPET_BASE     0xfed00000ull  /* reserved */
 #define HSK_LAPIC_BASE    0xfee00000ull
 #define HSK_HIGHMEM_BASE  0x100000000ull
-#define HSK_PCI_IO_BASE   0xc000
 #define HSK_PMBASE        0x600          /* ACPI PM block: PM1a evt 0x600, cnt 0x604, timer 0x608, reset reg 0xcf9 */
 #define HSK_DEBUG_EXIT_PORT 0xf4
 

@@ -8,7 +8,7 @@
  *
  * Every write to guest memory is announced before it is done: hsk_memobj_will_write() runs the copy-before-write hook
  * once per page and epoch and sets the dirty bits. Engines call it in their slow path only and then may write the page
- * until the next hsk_engine_flush(HSK_FLUSH_WRITES); device models write through hsk_ram_write()/hsk_ram_map_write().
+ * until the next flush(HSK_FLUSH_WRITES) of the engine; device models write through hsk_ram_write()/hsk_ram_ptr_write().
  *
  * Threads: attributes are atomic. The map changes only through hsk_ram_map_add/del (see machine.h for when).
  */

@@ -36,8 +36,6 @@ struct hsk_state_desc {
     uint32_t nfields;
 };
 
-#define HSK_F_ELEM_(x)                                                                             \
-    _Generic((x), uint8_t: 1, uint16_t: 2, uint32_t: 4, uint64_t: 8, uint8_t *: 1, uint16_t *: 2, uint32_t *: 4, uint64_t *: 8)
 #define HSK_F_IS_ARRAY_(x) (!__builtin_types_compatible_p(__typeof__(x), __typeof__(&(x)[0])))
 
 /* one integer */
