@@ -79,6 +79,7 @@ struct soft_code *soft_code_new(bool strict, GError **error)
     c->generation = c->generation_global = 1;
     ZydisDecoderInit(&c->decoder[0], ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
     ZydisDecoderInit(&c->decoder[1], ZYDIS_MACHINE_MODE_LONG_COMPAT_32, ZYDIS_STACK_WIDTH_32);
+    ZydisDecoderInit(&c->decoder[2], ZYDIS_MACHINE_MODE_LONG_COMPAT_16, ZYDIS_STACK_WIDTH_16);
     emit_trampolines(c);
     return c;
 }
@@ -162,6 +163,22 @@ void soft_code_flush(struct soft_vcpu *v)
     soft_jump_flush(v, true);
     soft_returns_forget(v);
     v->engine->flushes++;
+}
+
+uint32_t soft_limit_class(struct soft_vcpu *v, uint32_t limit)
+{
+    struct soft_code *c = v->code;
+
+    for (uint32_t i = 0; i < c->nlimits; i++)
+        if (c->limits[i] == limit)
+            return (i + 1) << SOFT_MODE_LIMIT_SHIFT;
+    if (c->nlimits == SOFT_LIMIT_CLASSES) {
+        soft_code_flush(v);
+        v->exit_arg = 0;
+        c->nlimits = 0;
+    }
+    c->limits[c->nlimits++] = limit;
+    return c->nlimits << SOFT_MODE_LIMIT_SHIFT;
 }
 
 static struct soft_block *match(struct soft_block *b, uint64_t gpa, uint64_t pc, uint32_t mode)
@@ -485,6 +502,23 @@ void soft_jump_flush(struct soft_vcpu *v, bool all)
     for (unsigned t = 0; t < SOFT_NMMU * 2; t++)
         if (all || v->code->jump_local[t])
             flush_jump_table(v, t);
+}
+
+void soft_jump_mode(struct soft_vcpu *v, uint32_t mode)
+{
+    const uint32_t own = mode & ~(uint32_t)(SOFT_MODE_MMU | SOFT_MODE_CODE32);
+    unsigned t = jump_table(mode), n = 1;
+
+    /* STAC and CLAC go from one kernel table to the other without the dispatcher */
+    if ((mode & SOFT_MODE_MMU) <= SOFT_MMU_KERNEL_SMAP) {
+        t &= 1;
+        n = 2;
+    }
+    for (; n > 0; n--, t += 2)
+        if (v->code->jump_mode[t] != own) {
+            flush_jump_table(v, t);
+            v->code->jump_mode[t] = own;
+        }
 }
 
 /* Also the end of the page before: a block there may go on into this one. */

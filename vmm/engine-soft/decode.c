@@ -6,7 +6,7 @@
  * Pass-through is by allow-list: whole instruction sets whose members are all harmless, and a list of mnemonics for
  * the base sets. What is on no list goes to the system half if it knows it, is #UD if our processor model does not
  * have it, else stops the machine when it is executed.
- * vCPU thread, FPU parked (Zydis may use vector registers). Missing: 16-bit code.
+ * vCPU thread, FPU parked (Zydis may use vector registers).
  */
 #include "xlate.h"
 
@@ -190,13 +190,15 @@ static bool not_ours(const struct soft_x *x)
     }
 }
 
-static uint8_t kind_of(struct soft_x *x)
+static uint8_t kind_of(struct soft_x *x, uint32_t mode)
 {
     const ZydisDecodedInstruction *in = &x->in;
     uint8_t flow;
 
     if (in->encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY && in->encoding != ZYDIS_INSTRUCTION_ENCODING_VEX)
         return SOFT_X_UD; /* EVEX, XOP, 3DNow!: not in our processor model */
+    if (in->encoding == ZYDIS_INSTRUCTION_ENCODING_VEX && (mode & SOFT_MODE_REAL))
+        return SOFT_X_UD;
     if (is_nop(x))
         return SOFT_X_NOP;
     if (is_string(x))
@@ -263,7 +265,7 @@ static void find_flags(struct soft_x *x)
         if (flags_untouched(x->in.mnemonic))
             x->reads = 0;
         return;
-    case SOFT_X_STRING: case SOFT_X_UD: case SOFT_X_UNKNOWN:
+    case SOFT_X_STRING: case SOFT_X_UD: case SOFT_X_GP: case SOFT_X_UNKNOWN:
         return; /* C sees and may change all flags */
     case SOFT_X_NOP: case SOFT_X_LEA: case SOFT_X_DF:
         x->reads = 0;
@@ -279,15 +281,17 @@ static void find_flags(struct soft_x *x)
 bool soft_decode(struct soft_vcpu *v, struct soft_x *x, uint32_t mode, const uint8_t *bytes,
                  unsigned n, uint64_t pc, bool *more)
 {
-    bool code32 = mode & SOFT_MODE_CODE32;
-    ZyanStatus st = ZydisDecoderDecodeFull(&v->code->decoder[code32], bytes, n > 15 ? 15 : n, &x->in, x->op);
+    const ZydisDecoder *decoder = &v->code->decoder[mode & SOFT_MODE_CODE16 ? 2 : !!(mode & SOFT_MODE_CODE32)];
+    ZyanStatus st = ZydisDecoderDecodeFull(decoder, bytes, n > 15 ? 15 : n, &x->in, x->op);
 
     *more = st == ZYDIS_STATUS_NO_MORE_DATA && n < 15;
     x->pc = pc;
     x->fpu = SOFT_FPU_NONE;
     x->mem = -1;
     if (!ZYAN_SUCCESS(st)) {
-        x->kind = SOFT_X_UD;
+        x->kind = n >= 15 && (st == ZYDIS_STATUS_NO_MORE_DATA || st == ZYDIS_STATUS_INSTRUCTION_TOO_LONG)
+                      ? SOFT_X_GP /* longer than 15 bytes */
+                      : SOFT_X_UD;
         x->in.length = 0;
         x->next = pc;
         x->reads = SOFT_ARITH;
@@ -296,12 +300,12 @@ bool soft_decode(struct soft_vcpu *v, struct soft_x *x, uint32_t mode, const uin
     }
     memcpy(x->raw, bytes, x->in.length);
     x->next = pc + x->in.length;
-    if (code32)
+    if (mode & SOFT_MODE_CODE32)
         x->next &= UINT32_MAX;
     for (unsigned i = 0; i < x->in.operand_count_visible; i++)
         if (x->op[i].type == ZYDIS_OPERAND_TYPE_MEMORY && x->mem < 0)
             x->mem = (int8_t)i;
-    x->kind = kind_of(x);
+    x->kind = kind_of(x, mode);
     find_flags(x);
     return true;
 }
@@ -311,7 +315,7 @@ bool soft_x_ends(const struct soft_x *x)
 {
     switch (x->kind) {
     case SOFT_X_CALL: case SOFT_X_RET: case SOFT_X_JMP: case SOFT_X_JCC: case SOFT_X_LOOP: case SOFT_X_UD:
-    case SOFT_X_UNKNOWN:
+    case SOFT_X_GP: case SOFT_X_UNKNOWN:
         return true;
     case SOFT_X_HELPER:
         switch (x->in.meta.category) {
@@ -406,7 +410,7 @@ void soft_x_insn(const struct soft_x *x, uint32_t mode, struct soft_insn *out)
     out->length = in->length;
     out->opsize = in->operand_width / 8;
     out->addrsize = in->address_width / 8;
-    out->mode = mode & SOFT_MODE_CODE32 ? 4 : 8;
+    out->mode = mode & SOFT_MODE_CODE16 ? 2 : mode & SOFT_MODE_CODE32 ? 4 : 8;
     out->rep = in->attributes & (ZYDIS_ATTRIB_HAS_REP | ZYDIS_ATTRIB_HAS_REPE) ? 0xf3
                : in->attributes & ZYDIS_ATTRIB_HAS_REPNE                       ? 0xf2
                                                                                : 0;

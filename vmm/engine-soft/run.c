@@ -105,7 +105,36 @@ int soft_call_string(struct soft_vcpu *v, const struct soft_insn *in)
 
 int soft_call_raise(struct soft_vcpu *v, uint64_t vector)
 {
-    soft_fault(v, (unsigned)vector, -1);
+    soft_fault(v, (unsigned)vector & 0xff, vector & SOFT_RAISE_ERROR_0 ? 0 : -1);
+}
+
+int soft_call_loop_out(struct soft_vcpu *v, const struct soft_insn *in)
+{
+    const uint64_t mask = in->addrsize == 8 ? ~0ull : (1ull << 8 * in->addrsize) - 1;
+    const bool zero = v->rflags & HSK_FLAG_ZF;
+    uint64_t count = v->gpr[HSK_RCX] & mask;
+
+    switch (in->mnemonic) {
+    case ZYDIS_MNEMONIC_JCXZ: case ZYDIS_MNEMONIC_JECXZ: case ZYDIS_MNEMONIC_JRCXZ:
+        if (count == 0)
+            soft_fault(v, 13, 0);
+        return 0;
+    default:
+        break;
+    }
+    count = (count - 1) & mask;
+    if (count && (in->mnemonic == ZYDIS_MNEMONIC_LOOP || (in->mnemonic == ZYDIS_MNEMONIC_LOOPE) == zero))
+        soft_fault(v, 13, 0);
+    v->gpr[HSK_RCX] = in->addrsize >= 4 ? count : (v->gpr[HSK_RCX] & ~mask) | count;
+    return 0;
+}
+
+int soft_call_check_target(struct soft_vcpu *v, uint64_t unused)
+{
+    (void)unused;
+    if (v->jump_target > v->s.seg[HSK_CS].limit)
+        soft_fault(v, 13, 0);
+    return 0;
 }
 
 int soft_call_unknown(struct soft_vcpu *v, const struct soft_insn *in)
@@ -117,34 +146,46 @@ int soft_call_unknown(struct soft_vcpu *v, const struct soft_insn *in)
 
 /* --- finding code --- */
 
-static void check_flat(struct soft_vcpu *v)
+/* May translated code access it without asking? */
+static bool flat(const struct soft_vcpu *v, unsigned i)
 {
-    static const uint8_t segs[] = {HSK_CS, HSK_SS, HSK_DS, HSK_ES};
+    const struct hsk_segment *s = &v->s.seg[i];
 
-    for (unsigned i = 0; i < G_N_ELEMENTS(segs); i++) {
-        const struct hsk_segment *s = &v->s.seg[segs[i]];
+    if (s->limit != UINT32_MAX)
+        return false;
+    if (!(v->s.cr0 & HSK_CR0_PE))
+        return (s->attr & 0xc) != 4; /* expand-down */
+    if ((s->attr & (HSK_SEG_P | HSK_SEG_S)) != (HSK_SEG_P | HSK_SEG_S))
+        return false;
+    return i == HSK_CS ? (s->attr & 0xa) == 0xa : (s->attr & 0xe) == 2;
+}
 
-        if ((s->attr & HSK_SEG_P) && s->limit != UINT32_MAX)
-            soft_unimplemented(v, "a segment with a limit below 4 GiB (selector %#x)", s->selector);
-    }
-    if (v->s.seg[HSK_CS].base)
-        soft_unimplemented(v, "32-bit code in a segment with a base");
+uint32_t soft_segment_mode(const struct soft_vcpu *v)
+{
+    uint32_t mode = SOFT_MODE_CODE32;
+
+    if (v->code_size == 2)
+        mode |= SOFT_MODE_CODE16;
     if (!(v->s.seg[HSK_SS].attr & HSK_SEG_DB))
-        soft_unimplemented(v, "a 16-bit stack");
+        mode |= SOFT_MODE_STACK16;
+    if (!(v->s.cr0 & HSK_CR0_PE) || (v->rflags & HSK_FLAG_VM))
+        mode |= SOFT_MODE_REAL;
+    if (v->seg_base[HSK_ES] | v->seg_base[HSK_CS] | v->seg_base[HSK_SS] | v->seg_base[HSK_DS])
+        mode |= SOFT_MODE_BASES;
+    for (unsigned i = HSK_ES; i <= HSK_GS; i++)
+        if (!flat(v, i))
+            mode |= SOFT_MODE_SEG << i;
+    return mode;
 }
 
 static uint32_t mode_of(struct soft_vcpu *v)
 {
     const struct hsk_cpu_state *s = &v->s;
-    uint32_t mode = v->mmu;
+    uint32_t mode = v->mmu | v->seg_mode;
 
-    if (v->code_size != 8) {
-        if (v->code_size == 2)
-            soft_unimplemented(v, "16-bit code");
-        check_flat(v);
-        mode |= SOFT_MODE_CODE32;
-        if (v->seg_base[HSK_DS] | v->seg_base[HSK_ES] | v->seg_base[HSK_SS])
-            mode |= SOFT_MODE_BASES;
+    if (v->code_size != 8 && (s->seg[HSK_CS].limit != UINT32_MAX || v->seg_base[HSK_CS])) {
+        soft_fpu_park(v);
+        mode |= soft_limit_class(v, s->seg[HSK_CS].limit);
     }
     if (s->cr0 & HSK_CR0_TS)
         mode |= SOFT_MODE_TS;
@@ -171,15 +212,18 @@ static uint32_t mode_of(struct soft_vcpu *v)
 static struct soft_block *find_block(struct soft_vcpu *v, uint32_t mode)
 {
     struct soft_code *c = v->code;
-    uint64_t pc = v->rip, key = soft_mode_floats(mode) ? pc & 0xfff : pc;
-    const struct soft_itlb *page = soft_fetch_page(v, pc, mode & SOFT_MODE_MMU);
+    uint64_t va = soft_linear_pc(v, v->rip), key = soft_mode_floats(mode) ? va & 0xfff : v->rip;
+    const struct soft_itlb *page;
     struct soft_block *b;
 
+    if (v->code_size != 8 && v->rip > v->s.seg[HSK_CS].limit)
+        soft_fault(v, 13, 0);
+    page = soft_fetch_page(v, va, mode & SOFT_MODE_MMU);
     if (!page)
         soft_longjmp(v, LAND_FAULT);
-    b = soft_block_find(c, page->gpa | (pc & 0xfff), key, mode);
+    b = soft_block_find(c, page->gpa | (va & 0xfff), key, mode);
     if (b && b->gpa2 != SOFT_NO_GPA) {
-        const struct soft_itlb *second = soft_fetch_page(v, (pc | 0xfff) + 1, mode & SOFT_MODE_MMU);
+        const struct soft_itlb *second = soft_fetch_page(v, soft_second_page(v, va), mode & SOFT_MODE_MMU);
 
         if (!second)
             soft_longjmp(v, LAND_FAULT);
@@ -194,8 +238,8 @@ static struct soft_block *find_block(struct soft_vcpu *v, uint32_t mode)
         v->exit_arg = 0;
     }
     /* the second page may have taken the entry's place */
-    page = soft_fetch_page(v, pc, mode & SOFT_MODE_MMU);
-    b = page ? soft_translate(v, pc, mode, page) : NULL;
+    page = soft_fetch_page(v, va, mode & SOFT_MODE_MMU);
+    b = page ? soft_translate(v, v->rip, mode, page) : NULL;
     if (!b)
         soft_longjmp(v, LAND_FAULT);
     return b;
@@ -299,11 +343,12 @@ static bool step(struct soft_vcpu *v)
     if ((mode & ~(uint32_t)(SOFT_MODE_SINGLE | SOFT_MODE_NOSHARE)) != v->code->mode) {
         soft_returns_forget(v);
         v->code->mode = mode & ~(uint32_t)(SOFT_MODE_SINGLE | SOFT_MODE_NOSHARE);
+        soft_jump_mode(v, v->code->mode);
     }
     v->page_va = soft_mode_floats(mode) ? v->rip & ~0xfffull : 0;
     if (v->exit_arg)
         chain(v, b);
-    else if (v->jump_missed && !(mode & SOFT_MODE_SINGLE))
+    else if (v->jump_missed && !(mode & SOFT_MODE_SINGLE) && !(mode >> SOFT_MODE_LIMIT_SHIFT))
         soft_jump_fill(v, v->rip, b);
     v->exit_arg = 0;
     v->jump_missed = 0;

@@ -375,4 +375,5 @@ void soft_segments_changed(struct soft_vcpu *v)
     v->mmu = (uint8_t)soft_mmu_at(v, v->cpl);
     for (unsigned i = HSK_ES; i <= HSK_GS; i++)
         v->seg_base[i] = v->code_size == 8 && i < HSK_FS ? 0 : v->s.seg[i].base;
+    v->seg_mode = v->code_size == 8 ? 0 : soft_segment_mode(v);
 }

@@ -140,6 +140,7 @@ struct soft_vcpu {
     uint8_t tsc_exact;         /* the guest's TSC runs at the host's rate */
     uint8_t no_step;           /* this instruction cleared RFLAGS.TF on its way into a handler: no single-step trap after it */
     uint8_t jump_missed;       /* the jump cache missed: enter what the dispatcher finds */
+    uint32_t seg_mode;         /* what the segments add to the mode word (xlate.h); soft_segments_changed() refreshes */
     struct soft_engine *engine;
     struct soft_code *code;    /* translator half's private state of this vCPU */
     struct soft_tlb_entry tlb[SOFT_NMMU][SOFT_TLB_SIZE];
@@ -180,6 +181,8 @@ void soft_probe(struct soft_vcpu *v, uint64_t va, unsigned len, bool write, unsi
 void soft_tlb_flush_all(struct soft_vcpu *v);
 void soft_tlb_flush_nonglobal(struct soft_vcpu *v);
 void soft_tlb_flush_page(struct soft_vcpu *v, uint64_t va);
+/* Part of the mode word for the current segments. */
+uint32_t soft_segment_mode(const struct soft_vcpu *v);
 /* Saves the guest's FPU registers into s.xsave and gives C code sane host ones; the way back reloads. Idempotent. */
 void soft_fpu_park(struct soft_vcpu *v);
 
@@ -214,3 +217,5 @@ int soft_walk(struct soft_vcpu *v, uint64_t va, unsigned access, unsigned mmu, s
 uint64_t soft_rdtsc(struct soft_vcpu *v);
 /* The linear address of the memory operand, segment base added, no access check. */
 uint64_t soft_ea(struct soft_vcpu *v, const struct soft_insn *in);
+/* The linear address of [off, off+len) of a segment; raises #SS(0) or #GP(0) if it may not be accessed (canonical, limit, type). */
+uint64_t soft_seg_va(struct soft_vcpu *v, unsigned seg, uint64_t off, unsigned len, bool write);

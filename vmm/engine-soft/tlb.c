@@ -147,6 +147,14 @@ static void load_part(struct soft_vcpu *v, const struct page_ref *ref, uint64_t 
     }
 }
 
+/* The host address, if the TLB allows the access. */
+static inline uint8_t *hit(const struct soft_vcpu *v, uint64_t va, unsigned mmu, bool write)
+{
+    const struct soft_tlb_entry *e = &v->tlb[mmu][(va >> 12) % SOFT_TLB_SIZE];
+
+    return (write ? e->nvpn_write : e->nvpn_read) + (va >> 12) == 0 ? (uint8_t *)(uintptr_t)(va + e->addend) : NULL;
+}
+
 /* Returns whether translations were dropped. */
 static bool store_part(struct soft_vcpu *v, const struct page_ref *ref, uint64_t va, const uint8_t *from, unsigned n)
 {
@@ -182,22 +190,16 @@ static unsigned first_part(uint64_t va, unsigned n)
     return n < room ? n : room;
 }
 
-static uint64_t next_page(const struct soft_vcpu *v, uint64_t va)
-{
-    va = (va & ~0xfffull) + 4096;
-    return v->code_size == 8 ? va : va & UINT32_MAX;
-}
-
 static void load(struct soft_vcpu *v, uint64_t va, void *to, unsigned n, unsigned mmu, bool stack)
 {
     unsigned n1 = first_part(va, n);
     struct page_ref a = lookup(v, va, mmu, false, stack), b = a;
 
     if (n1 < n)
-        b = lookup(v, next_page(v, va), mmu, false, stack);
+        b = lookup(v, soft_second_page(v, va), mmu, false, stack);
     load_part(v, &a, va, to, n1);
     if (n1 < n)
-        load_part(v, &b, next_page(v, va), (uint8_t *)to + n1, n - n1);
+        load_part(v, &b, soft_second_page(v, va), (uint8_t *)to + n1, n - n1);
 }
 
 static bool store(struct soft_vcpu *v, uint64_t va, const void *from, unsigned n, unsigned mmu, bool stack)
@@ -207,10 +209,10 @@ static bool store(struct soft_vcpu *v, uint64_t va, const void *from, unsigned n
     bool dropped;
 
     if (n1 < n)
-        b = lookup(v, next_page(v, va), mmu, true, stack);
+        b = lookup(v, soft_second_page(v, va), mmu, true, stack);
     dropped = store_part(v, &a, va, from, n1);
     if (n1 < n)
-        dropped |= store_part(v, &b, next_page(v, va), (const uint8_t *)from + n1, n - n1);
+        dropped |= store_part(v, &b, soft_second_page(v, va), (const uint8_t *)from + n1, n - n1);
     return dropped;
 }
 
@@ -270,6 +272,15 @@ struct soft_slow soft_slow_access(struct soft_vcpu *v, uint64_t va, const struct
         return (struct soft_slow){NULL, ok ? 0 : 5};
     }
     v->rip = v->page_va + a->pc;
+    if (a->kind & SOFT_ACCESS_SEG) {
+        uint8_t *host;
+
+        va = soft_seg_va(v, a->seg, va, a->size, write);
+        n1 = first_part(va, a->size);
+        host = n1 == a->size ? hit(v, va, v->mmu, write) : NULL;
+        if (host)
+            return (struct soft_slow){host, 0};
+    }
     ref = lookup(v, va, v->mmu, write, stack);
     if (n1 == a->size && ref.host && !(write && !direct_store(v, &ref, va, n1))) {
         if (v->fpu_parked)
@@ -277,7 +288,7 @@ struct soft_slow soft_slow_access(struct soft_vcpu *v, uint64_t va, const struct
         return (struct soft_slow){ref.host + (va & 0xfff), 0};
     }
     if (n1 < a->size)
-        lookup(v, next_page(v, va), v->mmu, write, stack);
+        lookup(v, soft_second_page(v, va), v->mmu, write, stack);
     c->bounce = v->bounce + (va & 63); /* keeps the alignment, on which instructions may fault */
     c->bounce_va = va;
     c->bounce_size = a->size;
@@ -307,11 +318,11 @@ int soft_slow_writeback(struct soft_vcpu *v, uint64_t next)
 
 uint64_t soft_ld(struct soft_vcpu *v, uint64_t va, unsigned size, unsigned mmu)
 {
-    const struct soft_tlb_entry *e = &v->tlb[mmu][(va >> 12) % SOFT_TLB_SIZE];
+    const uint8_t *host = first_part(va, size) == size ? hit(v, va, mmu, false) : NULL;
     uint64_t value = 0;
 
-    if (e->nvpn_read + (va >> 12) == 0 && (va & 0xfff) + size <= 4096)
-        copy(&value, (const void *)(uintptr_t)(va + e->addend), size);
+    if (host)
+        copy(&value, host, size);
     else
         load(v, va, &value, size, mmu, false);
     return value;
@@ -319,21 +330,21 @@ uint64_t soft_ld(struct soft_vcpu *v, uint64_t va, unsigned size, unsigned mmu)
 
 void soft_st(struct soft_vcpu *v, uint64_t va, unsigned size, uint64_t value, unsigned mmu)
 {
-    const struct soft_tlb_entry *e = &v->tlb[mmu][(va >> 12) % SOFT_TLB_SIZE];
+    uint8_t *host = first_part(va, size) == size ? hit(v, va, mmu, true) : NULL;
 
-    if (e->nvpn_write + (va >> 12) == 0 && (va & 0xfff) + size <= 4096)
-        copy((void *)(uintptr_t)(va + e->addend), &value, size);
+    if (host)
+        copy(host, &value, size);
     else
         store(v, va, &value, size, mmu, false);
 }
 
 void *soft_ptr(struct soft_vcpu *v, uint64_t va, unsigned len, bool write, unsigned mmu)
 {
-    const struct soft_tlb_entry *e = &v->tlb[mmu][(va >> 12) % SOFT_TLB_SIZE];
+    uint8_t *host = hit(v, va, mmu, write);
     struct page_ref ref;
 
-    if ((write ? e->nvpn_write : e->nvpn_read) + (va >> 12) == 0)
-        return (void *)(uintptr_t)(va + e->addend);
+    if (host)
+        return host;
     ref = lookup(v, va, mmu, write, false);
     if (!ref.host || (write && ref.readonly))
         return NULL;
@@ -348,7 +359,7 @@ void soft_probe(struct soft_vcpu *v, uint64_t va, unsigned len, bool write, unsi
         unsigned n = first_part(at, left > 4096 ? 4096 : (unsigned)left);
 
         lookup(v, at, mmu, write, false);
-        at = next_page(v, at);
+        at = soft_second_page(v, at);
         left -= n;
     }
 }

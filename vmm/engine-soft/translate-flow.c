@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Stack and control flow: push, pop, leave, call, ret, jmp, jcc, loop. Operands are read before anything changes, so
- * that a fault restarts the instruction. Missing: 16-bit stacks (SS.B = 0 outside 64-bit mode). vCPU thread.
+ * that a fault restarts the instruction. vCPU thread.
  */
 #include "translate.h"
 
@@ -32,9 +32,23 @@ static void read_extended(struct emit *e, int d, unsigned size, const struct tx_
     }
 }
 
+/* rsp = base + n, as wide as the stack pointer is. May destroy U. */
+static void set_rsp(struct tx *t, int base, int32_t n)
+{
+    struct emit *e = &t->e;
+
+    if (!(t->mode & SOFT_MODE_STACK16)) {
+        e_lea(e, !t->code32, H_GRSP, base, -1, 0, n);
+        return;
+    }
+    e_lea(e, 0, H_U, base, -1, 0, n);
+    e8(e, 0x66);
+    e_op_rr(e, 0, 0x89, H_U, H_GRSP);
+}
+
 static void add_rsp(struct tx *t, int32_t n)
 {
-    e_lea(&t->e, !t->code32, H_GRSP, H_GRSP, -1, 0, n);
+    set_rsp(t, H_GRSP, n);
 }
 
 /* Makes room for a store of size bytes below rsp: where. Whoever gets true back calls tx_done(). */
@@ -45,8 +59,7 @@ static bool check_push(struct tx *t, unsigned size, uint64_t next, struct tx_mem
         return false;
     }
     *m = at_c;
-    tx_stack_ea(t, H_GRSP, -(int32_t)size, tx_ea_reg(t, t->x->live));
-    tx_check(t, size, SOFT_ACCESS_WRITE | SOFT_ACCESS_STACK, t->x->live, next);
+    tx_stack(t, H_GRSP, -(int32_t)size, size, SOFT_ACCESS_WRITE, next);
     return true;
 }
 
@@ -55,8 +68,7 @@ static bool check_pop(struct tx *t, int base, unsigned size, struct tx_mem *m)
     if (tx_window(t, m))
         return false;
     *m = at_c;
-    tx_stack_ea(t, base, 0, tx_ea_reg(t, t->x->live));
-    tx_check(t, size, SOFT_ACCESS_READ | SOFT_ACCESS_STACK, t->x->live, t->x->next);
+    tx_stack(t, base, 0, size, SOFT_ACCESS_READ, t->x->next);
     return true;
 }
 
@@ -71,7 +83,7 @@ static void read_operand(struct tx *t, unsigned size)
 {
     struct emit *e = &t->e;
 
-    tx_operand(t, &t->x->op[0], size, SOFT_ACCESS_READ);
+    tx_operand(t, &t->x->op[0], size, SOFT_ACCESS_READ, 0);
     read_extended(e, H_C, size, &at_c);
     tx_done(t);
 }
@@ -154,8 +166,7 @@ static void pop(struct tx *t)
     move_sized(e, 0x8b, H_C, size, &m);
     tx_done(t);
     e_st_gs(e, H_C, TX_SCRATCH(2));
-    tx_ea(t, o, tx_ea_reg(t, t->x->live), (int)size); /* an address made with rsp uses the new rsp */
-    tx_check(t, size, SOFT_ACCESS_WRITE, t->x->live, t->x->next);
+    tx_operand(t, o, size, SOFT_ACCESS_WRITE, (int)size); /* an address made with rsp uses the new rsp */
     e_ld_gs(e, H_T, TX_SCRATCH(2));
     move_sized(e, 0x89, H_T, size, &at_c);
     add_rsp(t, (int32_t)size);
@@ -170,11 +181,11 @@ static void leave(struct tx *t)
     bool checked = check_pop(t, H_RBP, size, &m);
 
     if (size == 2) {
-        e_lea(e, !t->code32, H_GRSP, H_RBP, -1, 0, 2);
+        set_rsp(t, H_RBP, 2);
         move_sized(e, 0x8b, H_RBP, 2, &m);
     } else {
         move_sized(e, 0x8b, H_T, size, &m);
-        e_lea(e, !t->code32, H_GRSP, H_RBP, -1, 0, (int32_t)size);
+        set_rsp(t, H_RBP, (int32_t)size);
         e_mov(e, H_RBP, H_T);
     }
     done_if(t, checked);
@@ -232,6 +243,10 @@ static void call(struct tx *t, bool live_out)
     if (t->x->op[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE) {
         uint64_t target = relative_target(t);
 
+        if (target > t->limit) {
+            tx_raise_gp(t);
+            return;
+        }
         push_return(t, target);
         if (tx_predicts(t))
             tx_call_direct(t, target, live_out);
@@ -240,6 +255,7 @@ static void call(struct tx *t, bool live_out)
         return;
     }
     load_target(t);
+    tx_check_target(t);
     e_st_gs(&t->e, H_C, TX_OFF(jump_target));
     push_return(t, SOFT_NO_GPA);
     e_ld_gs(&t->e, H_C, TX_OFF(jump_target));
@@ -262,8 +278,9 @@ static void ret(struct tx *t)
 
     checked = check_pop(t, H_GRSP, size, &m);
     read_extended(e, H_C, size, &m);
-    add_rsp(t, (int32_t)size + extra);
     done_if(t, checked);
+    tx_check_target(t);
+    add_rsp(t, (int32_t)size + extra);
     if (tx_predicts(t))
         tx_return(t);
     else
@@ -280,6 +297,11 @@ static void loop(struct tx *t)
     uint64_t target = relative_target(t);
     uint8_t *zero, *other = NULL;
 
+    if (target > t->limit) {
+        tx_call_insn(t, (const void *)(uintptr_t)soft_call_loop_out);
+        tx_jmp(t, t->x->next, true);
+        return;
+    }
     if (!jcxz) {
         e_lea(e, width == 64, H_C, H_GRCX, -1, 0, -1);
         if (width == 16) {
@@ -367,11 +389,14 @@ void tx_flow(struct tx *t, uint32_t live_out)
         tx_jcc(t, t->x->in.opcode & 15, relative_target(t), t->x->live_taken != 0);
         return;
     default: /* SOFT_X_JMP */
-        if (t->x->op[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE) {
-            tx_jmp(t, relative_target(t), live_out != 0);
-        } else {
+        if (t->x->op[0].type != ZYDIS_OPERAND_TYPE_IMMEDIATE) {
             load_target(t);
+            tx_check_target(t);
             tx_jmp_indirect(t, &t->e);
+        } else if (relative_target(t) > t->limit) {
+            tx_raise_gp(t);
+        } else {
+            tx_jmp(t, relative_target(t), live_out != 0);
         }
         return;
     }

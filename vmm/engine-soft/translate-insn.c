@@ -158,6 +158,24 @@ static bool legacy_prefix(uint8_t b)
     }
 }
 
+/* In 16-bit code: does the instruction work on 16 bits because of the code's size or a prefix? Vector and x87 instructions do not care. */
+static bool is_16bit(const struct soft_x *x)
+{
+    if (x->fpu != SOFT_FPU_NONE || x->in.operand_width != 16)
+        return false;
+    for (unsigned i = 0; i < x->in.operand_count; i++)
+        if (x->op[i].size == 16)
+            return true;
+    return false;
+}
+
+/* 66h goes over if it chooses the instruction; in 16-bit code its meaning for the operand size is the opposite of here. */
+static bool keeps_66(const struct soft_x *x, unsigned i)
+{
+    return x->in.machine_mode != ZYDIS_MACHINE_MODE_LONG_COMPAT_16 || x->fpu != SOFT_FPU_NONE ||
+           x->in.raw.prefixes[i].type == ZYDIS_PREFIX_TYPE_MANDATORY;
+}
+
 /* Copies the prefixes that go over; returns the offset of the opcode (or VEX) and the REX bits in force. */
 static unsigned put_prefixes(struct emit *e, const struct soft_x *x, unsigned *rex)
 {
@@ -166,13 +184,15 @@ static unsigned put_prefixes(struct emit *e, const struct soft_x *x, unsigned *r
     bool long_mode = x->in.machine_mode == ZYDIS_MACHINE_MODE_LONG_64;
 
     *rex = 0;
+    if (x->in.machine_mode == ZYDIS_MACHINE_MODE_LONG_COMPAT_16 && is_16bit(x))
+        e8(e, 0x66);
     while (legacy_prefix(raw[i]) || (long_mode && (raw[i] & 0xf0) == 0x40)) {
         if ((raw[i] & 0xf0) == 0x40)
             *rex = raw[i];
         else
             *rex = 0;
         /* f3 90 is pause whatever REX says, so no repeat prefix before an xchg whose register moves */
-        if (raw[i] == 0x66 || raw[i] == 0xf0 ||
+        if ((raw[i] == 0x66 && keeps_66(x, i)) || raw[i] == 0xf0 ||
             ((raw[i] == 0xf2 || raw[i] == 0xf3) && x->in.mnemonic != ZYDIS_MNEMONIC_XCHG))
             e8(e, raw[i]);
         i++;
@@ -369,7 +389,7 @@ void tx_pass(struct tx *t)
             t->c_window = -1;
         return;
     }
-    tx_operand(t, m, m->size / 8u, tx_access_of(m));
+    tx_operand(t, m, m->size / 8u, tx_access_of(m), 0);
     emit_operation(t, &p);
     tx_done(t);
 }
@@ -422,6 +442,10 @@ void tx_bit(struct tx *t)
     int g = soft_gpr(x->op[1].reg.value), ea = tx_ea_reg(t, x->live);
     struct fields f = {.reg = H_T, .rm = -1, .v = -1, .opcode = -1, .address = H_C, .index = -1};
 
+    if (tx_checked(t, m, access) || x->in.address_width == 16 || (t->mode & SOFT_MODE_CODE16)) {
+        tx_call_insn(t, (const void *)(uintptr_t)soft_call_exec);
+        return;
+    }
     tx_ea(t, m, ea, 0);
     if (x->live)
         tx_flags_save(e);

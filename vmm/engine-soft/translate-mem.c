@@ -37,6 +37,23 @@ int tx_ea_reg(const struct tx *t, bool live)
     return live && t->c->bmi2 ? H_U : H_C;
 }
 
+static unsigned segment_of(const ZydisDecodedOperand *m)
+{
+    return m->mem.segment >= ZYDIS_REGISTER_ES && m->mem.segment <= ZYDIS_REGISTER_GS
+               ? (unsigned)(m->mem.segment - ZYDIS_REGISTER_ES)
+               : HSK_DS;
+}
+
+static bool checked(const struct tx *t, unsigned seg, unsigned access)
+{
+    return t->code32 && ((t->mode & SOFT_MODE_SEG << seg) || (seg == HSK_CS && (access & SOFT_ACCESS_WRITE)));
+}
+
+bool tx_checked(const struct tx *t, const ZydisDecodedOperand *m, unsigned access)
+{
+    return checked(t, segment_of(m), access);
+}
+
 static bool has_base(const struct tx *t, unsigned seg)
 {
     return seg == HSK_FS || seg == HSK_GS || (t->code32 && (t->mode & SOFT_MODE_BASES));
@@ -49,6 +66,14 @@ static void add_base(struct tx *t, unsigned seg, int d)
         e_ld_gs(&t->e, H_T, TX_OFF(seg_base) + 8u * seg);
         e_lea(&t->e, !t->code32, d, d, H_T, 0, 0);
     }
+}
+
+static void zero_extend16(struct emit *e, int d) /* movzx d, d16 */
+{
+    e_rex(e, 0, d, 0, d);
+    e8(e, 0x0f);
+    e8(e, 0xb7);
+    e8(e, 0xc0u | (unsigned)(d & 7) << 3 | (unsigned)(d & 7));
 }
 
 static int scale_bits(unsigned scale)
@@ -85,28 +110,15 @@ void tx_offset(struct tx *t, const ZydisDecodedOperand *m, int d, unsigned width
             t->ea_base = base;
             t->ea_disp = (int32_t)disp;
         }
-        if (width == 16) { /* movzx d, d16 */
-            e_rex(e, 0, d, 0, d);
-            e8(e, 0x0f);
-            e8(e, 0xb7);
-            e8(e, 0xc0u | (unsigned)(d & 7) << 3 | (unsigned)(d & 7));
-        }
+        if (width == 16)
+            zero_extend16(e, d);
     }
 }
 
 void tx_ea(struct tx *t, const ZydisDecodedOperand *m, int d, int rsp_adjust)
 {
     tx_offset(t, m, d, t->x->in.address_width, rsp_adjust);
-    if (m->mem.segment >= ZYDIS_REGISTER_ES && m->mem.segment <= ZYDIS_REGISTER_GS)
-        add_base(t, (unsigned)(m->mem.segment - ZYDIS_REGISTER_ES), d);
-}
-
-void tx_stack_ea(struct tx *t, int base, int32_t disp, int d)
-{
-    e_lea(&t->e, !t->code32, d, base, -1, 0, disp);
-    t->ea_base = t->code32 ? -1 : base;
-    t->ea_disp = disp;
-    add_base(t, HSK_SS, d);
+    add_base(t, segment_of(m), d);
 }
 
 static uint64_t tlb_offset(const struct tx *t)
@@ -251,12 +263,47 @@ void tx_done(struct tx *t)
     t->colds[t->ncolds - 1].op_end = t->e.p;
 }
 
-void tx_operand(struct tx *t, const ZydisDecodedOperand *m, unsigned size, unsigned access)
+/* The offset is in C: C code checks the segment and looks into the TLB. */
+static void check_in_c(struct tx *t, unsigned size, unsigned access, unsigned seg, uint64_t next)
+{
+    struct tx_cold *cold = new_access(t, size, access | SOFT_ACCESS_SEG);
+
+    cold->seg = (uint8_t)seg;
+    cold->next = next;
+    cold->site = e_jmp_fwd(&t->e);
+    cold->op = t->e.p;
+}
+
+void tx_operand(struct tx *t, const ZydisDecodedOperand *m, unsigned size, unsigned access, int rsp_adjust)
 {
     bool live = t->x->live;
 
-    tx_ea(t, m, tx_ea_reg(t, live), 0);
     if (m->mem.segment == ZYDIS_REGISTER_SS)
         access |= SOFT_ACCESS_STACK;
-    tx_check(t, size, access, live, t->x->next);
+    if (tx_checked(t, m, access)) {
+        tx_offset(t, m, H_C, t->x->in.address_width, rsp_adjust);
+        check_in_c(t, size, access, segment_of(m), t->x->next);
+    } else {
+        tx_ea(t, m, tx_ea_reg(t, live), rsp_adjust);
+        tx_check(t, size, access, live, t->x->next);
+    }
+}
+
+void tx_stack(struct tx *t, int base, int32_t disp, unsigned size, unsigned access, uint64_t next)
+{
+    bool live = t->x->live, in_c = checked(t, HSK_SS, access);
+    int d = in_c ? H_C : tx_ea_reg(t, live);
+
+    access |= SOFT_ACCESS_STACK;
+    e_lea(&t->e, !t->code32, d, base, -1, 0, disp);
+    if (t->mode & SOFT_MODE_STACK16)
+        zero_extend16(&t->e, d);
+    if (in_c) {
+        check_in_c(t, size, access, HSK_SS, next);
+        return;
+    }
+    t->ea_base = t->code32 ? -1 : base;
+    t->ea_disp = disp;
+    add_base(t, HSK_SS, d);
+    tx_check(t, size, access, live, next);
 }

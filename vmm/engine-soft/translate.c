@@ -13,18 +13,30 @@
 
 /* --- flags --- */
 
+/* Offset in its page, and is it the same page? */
+static unsigned page_offset(const struct tx *t, uint64_t pc)
+{
+    return (unsigned)((pc + t->cs_base) & 0xfff);
+}
+
+static bool same_page(const struct tx *t, uint64_t a, uint64_t b)
+{
+    uint64_t diff = (a + t->cs_base) ^ (b + t->cs_base);
+
+    return ((t->code32 ? diff & UINT32_MAX : diff) >> 12) == 0;
+}
+
 /* Which arithmetic flags somebody may read at pc: up to 6 instructions of the same page. */
 static uint32_t flags_at(struct tx *t, uint64_t pc, const uint8_t *page)
 {
     uint32_t pending = SOFT_ARITH, live = 0;
-    uint64_t start = t->b->pc & ~0xfffull;
     struct soft_x *x = &t->c->x[SOFT_MAX_INSNS - 1]; /* scratch: the decoder leaves it free */
     bool more;
 
     for (unsigned i = 0; i < 6 && pending; i++) {
-        unsigned off = (unsigned)(pc & 0xfff);
+        unsigned off = page_offset(t, pc);
 
-        if ((pc & ~0xfffull) != start || !soft_decode(t->v, x, t->mode, page + off, 4096 - off, pc, &more))
+        if (!same_page(t, pc, t->b->pc) || pc > t->limit || !soft_decode(t->v, x, t->mode, page + off, 4096 - off, pc, &more))
             return live | pending;
         t->b->granules |= 1ull << (off / 64) | 1ull << ((off + MAX(x->in.length, 1) - 1) / 64 % 64);
         live |= x->reads & pending;
@@ -53,7 +65,7 @@ static uint32_t live_out(struct tx *t, struct soft_x *last, const uint8_t *page)
         return last->op[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE && !t->code32
                    ? flags_at(t, direct_target(last), page)
                    : SOFT_ARITH;
-    case SOFT_X_RET: case SOFT_X_LOOP: case SOFT_X_HELPER: case SOFT_X_UD: case SOFT_X_UNKNOWN:
+    case SOFT_X_RET: case SOFT_X_LOOP: case SOFT_X_HELPER: case SOFT_X_UD: case SOFT_X_GP: case SOFT_X_UNKNOWN:
         return SOFT_ARITH;
     default:
         return flags_at(t, last->next, page);
@@ -86,8 +98,8 @@ static uint32_t find_live(struct tx *t, struct soft_x *x, unsigned n, const uint
 
 static bool may_chain(const struct tx *t, uint64_t target)
 {
-    if (t->b->gpa2 == SOFT_NO_GPA && target >> 12 == t->b->pc >> 12)
-        return (target & 0xfff) < 0xff1 ||
+    if (t->b->gpa2 == SOFT_NO_GPA && same_page(t, target, t->b->pc))
+        return page_offset(t, target) < 0xff1 ||
                t->b->global; /* an instruction at the page's end may reach into the next */
     return t->b->global;
 }
@@ -127,7 +139,7 @@ static void go_to_entry(struct tx *t, struct emit *e, int ext)
 
 void tx_jmp_indirect(struct tx *t, struct emit *e)
 {
-    if (!t->c->bmi2 || (t->mode & SOFT_MODE_SINGLE) || !t->c->chain) {
+    if (!t->c->bmi2 || (t->mode & SOFT_MODE_SINGLE) || !t->c->chain || (t->mode >> SOFT_MODE_LIMIT_SHIFT)) {
         e_st_gs(e, H_C, TX_OFF(rip));
         e_jmp(e, t->c->tramp[SOFT_TRAMP_LOOKUP]);
         return;
@@ -213,7 +225,7 @@ static void leave_by(struct tx *t, uint64_t target, uint32_t mode, uint8_t *site
         cold->kind = TX_COLD_LINK;
         cold->edge = (uint8_t)t->nlinks++;
         *l = (struct soft_link){.site = site + t->e.rx - 4, .pc = target, .mode = mode, .from = t->b,
-                                .cross = target >> 12 != t->b->pc >> 12 || t->b->gpa2 != SOFT_NO_GPA};
+                                .cross = !same_page(t, target, t->b->pc) || t->b->gpa2 != SOFT_NO_GPA};
     }
 }
 
@@ -263,6 +275,12 @@ void tx_jcc(struct tx *t, unsigned cc, uint64_t target, bool live)
     struct emit *e = &t->e;
     uint8_t *around;
 
+    if (target > t->limit) {
+        around = e_jcc_fwd(e, cc ^ 1);
+        tx_raise_gp(t);
+        e_resolve(around, e);
+        return;
+    }
     if (target > t->x->pc) {
         leave_by(t, target, t->mode & ~(uint32_t)SOFT_MODE_NOSHARE, e_jcc_fwd(e, cc), NULL);
         return;
@@ -280,6 +298,20 @@ void tx_call(struct tx *t, const void *fn, uint64_t arg)
     e64(e, (uint64_t)(uintptr_t)fn);
     e64(e, t->x->pc);
     e64(e, arg);
+}
+
+void tx_raise_gp(struct tx *t)
+{
+    tx_call(t, (const void *)(uintptr_t)soft_call_raise, 13 | SOFT_RAISE_ERROR_0);
+}
+
+void tx_check_target(struct tx *t)
+{
+    if (t->limit == UINT32_MAX || !t->code32)
+        return;
+    e_st_gs(&t->e, H_C, TX_OFF(jump_target));
+    tx_call(t, (const void *)(uintptr_t)soft_call_check_target, 0);
+    e_ld_gs(&t->e, H_C, TX_OFF(jump_target));
 }
 
 void tx_call_insn(struct tx *t, const void *fn)
@@ -323,7 +355,8 @@ static void cold_access(struct tx *t, const struct tx_cold *k)
     e8(e, k->size & 0xff);
     e8(e, k->size >> 8);
     e8(e, k->access);
-    e->p += 5;
+    e8(e, k->seg);
+    e->p += 4;
     e_jmp(e, k->op + rx);
     if (k->kind == TX_COLD_WINDOW) {
         struct soft_link *l = &t->b->links[k->edge];
@@ -460,6 +493,9 @@ static bool emit_insn(struct tx *t, uint32_t live)
     case SOFT_X_UD:
         tx_call(t, (const void *)(uintptr_t)soft_call_raise, 6);
         return true;
+    case SOFT_X_GP:
+        tx_raise_gp(t);
+        return true;
     case SOFT_X_UNKNOWN:
         tx_call_insn(t, (const void *)(uintptr_t)soft_call_unknown);
         return true;
@@ -520,22 +556,23 @@ static void emit_block(struct tx *t, struct soft_x *x, unsigned n, uint32_t live
 /* Decodes the instruction at pc that reaches into the next page. False: v->exc says why it cannot be fetched. */
 static bool decode_straddling(struct tx *t, struct soft_x *x, const struct soft_itlb *page)
 {
-    uint64_t pc = t->b->pc, second = (t->va | 0xfff) + 1;
-    unsigned off = (unsigned)(pc & 0xfff), n = 4096 - off;
+    uint64_t pc = t->b->pc, room = t->limit - pc + 1;
+    unsigned off = page_offset(t, pc), n = 4096 - off;
     uint8_t bytes[32];
     const struct soft_itlb *p2;
     bool more;
 
     memcpy(bytes, page->host + off, n);
     t->b->global = page->global;
-    p2 = soft_fetch_page(t->v, t->code32 ? second & UINT32_MAX : second, t->mode & SOFT_MODE_MMU);
+    p2 = soft_fetch_page(t->v, soft_second_page(t->v, t->va), t->mode & SOFT_MODE_MMU);
     if (!p2)
         return false;
     memcpy(bytes + n, p2->host, 15 - n);
     t->b->gpa2 = p2->gpa;
     t->b->granules2 = 1;
     t->b->global &= p2->global;
-    soft_decode(t->v, x, t->mode, bytes, 15, pc, &more);
+    if (!soft_decode(t->v, x, t->mode, bytes, room && room < 15 ? (unsigned)room : 15, pc, &more))
+        x->kind = SOFT_X_GP; /* beyond the limit */
     return true;
 }
 
@@ -545,15 +582,29 @@ static bool goes_on(const struct soft_x *x, unsigned *branches)
     return direct_target(x) > x->pc && ++*branches <= SOFT_MAX_BRANCHES;
 }
 
+/* False: the instruction reaches into the next page. */
+static bool decode_here(struct tx *t, struct soft_x *x, const uint8_t *page, unsigned off, uint64_t pc)
+{
+    uint64_t room = t->limit - pc + 1; /* 0: no limit in 64 bits */
+    unsigned n = 4096 - off;
+    bool cut = room && room < n, more;
+
+    if (soft_decode(t->v, x, t->mode, page + off, cut ? (unsigned)room : n, pc, &more))
+        return true;
+    if (!cut)
+        return false;
+    x->kind = SOFT_X_GP; /* it reaches beyond the limit */
+    return true;
+}
+
 struct soft_block *soft_translate(struct soft_vcpu *v, uint64_t pc, uint32_t mode, const struct soft_itlb *page)
 {
     struct soft_code *c = v->code;
     struct soft_block *b = soft_code_alloc(c, sizeof *b);
     struct tx *t = c->tx;
     struct soft_x *x = c->x;
-    unsigned off = (unsigned)(pc & 0xfff), n = 0, branches = 0,
+    unsigned off, n = 0, branches = 0,
              max = mode & SOFT_MODE_SINGLE || c->strict ? 1 : SOFT_MAX_INSNS - 1;
-    bool more = false;
     uint32_t live;
 
     memset(b, 0, sizeof *b);
@@ -563,16 +614,21 @@ struct soft_block *soft_translate(struct soft_vcpu *v, uint64_t pc, uint32_t mod
     t->mode = mode;
     t->code32 = mode & SOFT_MODE_CODE32;
     t->floats = soft_mode_floats(mode);
-    t->va = pc;
+    t->va = soft_linear_pc(v, pc);
+    t->cs_base = t->code32 ? v->seg_base[HSK_CS] : 0;
+    t->limit = t->code32 ? v->s.seg[HSK_CS].limit : ~0ull;
+    off = (unsigned)(t->va & 0xfff);
     if (t->floats)
         pc = off;
     t->nlinks = t->ncolds = t->npoints = 0;
     *b = (struct soft_block){.pc = pc, .gpa = page->gpa | off, .gpa2 = SOFT_NO_GPA, .mode = mode,
-                             .global = page->global || (mode & SOFT_MODE_MMU) == SOFT_MMU_PHYS};
-    while (n < max && off < 4096 && soft_decode(v, &x[n], mode, page->host + off, 4096 - off, pc, &more)) {
+                             .global = (page->global && !t->cs_base) || (mode & SOFT_MODE_MMU) == SOFT_MMU_PHYS};
+    while (n < max && off < 4096 && decode_here(t, &x[n], page->host, off, pc)) {
         off += MAX(x[n].in.length, 1u);
         pc = x[n].next;
         n++;
+        if (pc < x[n - 1].pc || pc > t->limit)
+            break;
         if (x[n - 1].kind == SOFT_X_JCC ? !goes_on(&x[n - 1], &branches) : soft_x_ends(&x[n - 1]))
             break;
     }

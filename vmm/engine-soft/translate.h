@@ -31,7 +31,7 @@ struct tx_cold {
     int8_t ea_base;            /* ACCESS: the address is ea_base + ea_disp, or -1 */
     int32_t ea_disp;
     uint16_t size;             /* ACCESS */
-    uint8_t access;
+    uint8_t access, seg;
     uint8_t edge;              /* LINK: which of the block's links */
     uint8_t *site, *site2;     /* writable addresses behind the rel32s to resolve; site2 or NULL */
     uint8_t *op, *op_end; /* ACCESS: writable bounds of what is done with the host address; WINDOW:
@@ -47,8 +47,10 @@ struct tx {
     const struct soft_x *x;    /* the current instruction */
     struct emit e, cold;
     uint32_t mode;
-    bool code32, floats;
+    bool code32, floats;       /* code32: not 64-bit */
     uint64_t va;               /* of the block's start */
+    uint64_t cs_base;          /* linear address - pc, but for code that floats */
+    uint64_t limit;            /* the last pc in the code segment */
     unsigned nlinks, ncolds, npoints, nwindows;
     int ea_base; /* what the address was computed from: a host register and ea_disp, or -1 = more
                     than that */
@@ -111,15 +113,17 @@ int tx_ea_reg(const struct tx *t, bool live);
 void tx_offset(struct tx *t, const ZydisDecodedOperand *m, int d, unsigned width, int rsp_adjust);
 /* Its linear address. */
 void tx_ea(struct tx *t, const ZydisDecodedOperand *m, int d, int rsp_adjust);
-/* Address [rsp + disp] of the stack into d. */
-void tx_stack_ea(struct tx *t, int base, int32_t disp, int d);
+/* Must C check accesses by the operand's segment? */
+bool tx_checked(const struct tx *t, const ZydisDecodedOperand *m, unsigned access);
 /* Inline TLB check: leaves the host address in C; next: where to go on if a store hit translated
    code. Then emit what is done with it (it may use T and U, and must be movable), then tx_done().
  */
 void tx_check(struct tx *t, unsigned size, unsigned access, bool live, uint64_t next);
 void tx_done(struct tx *t);
-/* The memory operand of the current instruction: tx_ea() and tx_check(). */
-void tx_operand(struct tx *t, const ZydisDecodedOperand *m, unsigned size, unsigned access);
+/* The memory operand of the current instruction: tx_ea() and tx_check(), or a check in C. */
+void tx_operand(struct tx *t, const ZydisDecodedOperand *m, unsigned size, unsigned access, int rsp_adjust);
+/* The same for [base + disp] of the stack. */
+void tx_stack(struct tx *t, int base, int32_t disp, unsigned size, unsigned access, uint64_t next);
 /* tx_check() of a window at [base + disp]: C = host - guest address. */
 void tx_check_window(struct tx *t, int base, int32_t disp, unsigned size, unsigned access);
 
@@ -139,8 +143,12 @@ void tx_jmp(struct tx *t, uint64_t target, bool live);
 /* The same without a poll, into another mode. */
 void tx_jmp_mode(struct tx *t, uint64_t target, uint32_t mode);
 void tx_jcc(struct tx *t, unsigned cc, uint64_t target, bool live);
-/* The target is in C. */
+/* The target is in C, and in the code segment: tx_check_target(). */
 void tx_jmp_indirect(struct tx *t, struct emit *e);
+/* Faults unless the target in C lies in the code segment (64-bit code: the dispatcher finds out); keeps C. */
+void tx_check_target(struct tx *t);
+/* Raises #GP(0) at the current instruction. */
+void tx_raise_gp(struct tx *t);
 /* Calls whose return address in the guest is ret, and returns to C, with prediction by the host (tx_predicts()). */
 bool tx_predicts(const struct tx *t);
 void tx_call_direct(struct tx *t, uint64_t target, bool live);

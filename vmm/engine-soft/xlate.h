@@ -29,13 +29,13 @@
 /* Mode word: what a translation depends on beside its bytes and addresses. */
 enum {
     SOFT_MODE_MMU = 3,         /* enum soft_mmu */
-    SOFT_MODE_CODE32 = 1 << 2, /* else 64-bit code; 16-bit code is not translated */
+    SOFT_MODE_CODE32 = 1 << 2, /* 32- or 16-bit code, else 64-bit */
     SOFT_MODE_TS = 1 << 3,     /* CR0.TS: FPU and SIMD instructions raise #NM */
     SOFT_MODE_EM = 1 << 4,     /* CR0.EM */
     SOFT_MODE_SSE = 1 << 5,    /* CR4.OSFXSR */
     SOFT_MODE_AVX = 1 << 6,    /* CR4.OSXSAVE and XCR0 has SSE and AVX */
     SOFT_MODE_SINGLE = 1 << 7, /* one instruction, unchained (TF, interrupt shadow, strict) */
-    SOFT_MODE_BASES = 1 << 8,  /* 32-bit code: DS, ES or SS base is not 0 */
+    SOFT_MODE_BASES = 1 << 8,  /* not 64-bit: the base of ES, CS, SS or DS is not 0 */
     SOFT_MODE_PGE = 1 << 9,    /* CR4.PGE: there are global pages */
     SOFT_MODE_CPL0 = 1 << 10,
     SOFT_MODE_SMAP = 1 << 11,    /* CR4.SMAP */
@@ -43,11 +43,19 @@ enum {
                                     edges with this mode */
     SOFT_MODE_TSC =
         1 << 12, /* rdtsc is allowed, and the guest's TSC is the host's plus tsc_offset */
+    SOFT_MODE_CODE16 = 1 << 14,  /* with CODE32: 16-bit code */
+    SOFT_MODE_STACK16 = 1 << 15, /* not 64-bit: the stack pointer is SP */
+    SOFT_MODE_SEG = 1 << 16,     /* << enum hsk_seg: accesses by this segment are checked in C, for it is not a writable
+                                    (CS: readable) one of 4 GiB; up to bit 21 */
+    SOFT_MODE_REAL = 1 << 23,    /* real or virtual-8086 mode */
 };
+/* Class of the limit of a CS that is not flat (base 0, 4 GiB), 1 to 63: soft_limit_class(). */
+#define SOFT_MODE_LIMIT_SHIFT 24
+#define SOFT_LIMIT_CLASSES 63u
 
 enum soft_kind {
     SOFT_X_PASS, SOFT_X_NOP, SOFT_X_LEA, SOFT_X_BT, SOFT_X_PUSH, SOFT_X_POP, SOFT_X_LEAVE, SOFT_X_CALL, SOFT_X_RET,
-    SOFT_X_JMP, SOFT_X_JCC, SOFT_X_LOOP, SOFT_X_DF, SOFT_X_STRING, SOFT_X_HELPER, SOFT_X_UD, SOFT_X_UNKNOWN,
+    SOFT_X_JMP, SOFT_X_JCC, SOFT_X_LOOP, SOFT_X_DF, SOFT_X_STRING, SOFT_X_HELPER, SOFT_X_UD, SOFT_X_GP, SOFT_X_UNKNOWN,
 };
 
 enum { SOFT_FPU_NONE, SOFT_FPU_X87, SOFT_FPU_MMX, SOFT_FPU_SSE, SOFT_FPU_AVX };
@@ -173,6 +181,7 @@ struct soft_code {
     uint64_t generation, generation_global;
     struct soft_fills tlb_fills[SOFT_NMMU], jump_fills[SOFT_NMMU * 2];
     bool jump_local[SOFT_NMMU * 2]; /* the table has targets on pages that are not global */
+    uint32_t jump_mode[SOFT_NMMU * 2]; /* what the table's targets were translated for, without MMU and CODE32 */
     /* Filters (may say yes for nothing) of what INVLPG would have to look for: */
     uint64_t large[2][64];     /* 2 MiB frames of the lower and upper half that have TLB entries of large pages */
     uint64_t cross_pages[64];  /* pages that are targets of chained edges from other pages */
@@ -191,7 +200,8 @@ struct soft_code {
     pthread_mutex_t written_lock;
     uint64_t written[64];
     uint32_t nwritten;         /* more than fit = all pages */
-    ZydisDecoder decoder[2];   /* 64-bit, 32-bit */
+    uint32_t limits[SOFT_LIMIT_CLASSES], nlimits; /* of code segments */
+    ZydisDecoder decoder[3];   /* 64-bit, 32-bit, 16-bit */
     struct soft_x x[SOFT_MAX_INSNS];
     struct tx *tx;             /* translate.c's working space */
 };
@@ -201,10 +211,12 @@ struct soft_access {
     uint64_t pc;               /* as soft_block.pc */
     uint16_t size;
     uint8_t kind;
-    uint8_t pad[5];
+    uint8_t seg;               /* with SOFT_ACCESS_SEG */
+    uint8_t pad[4];
 } __attribute__((packed)); /* lies between instructions, at any address */
 enum { SOFT_ACCESS_READ = 1, SOFT_ACCESS_WRITE = 2, SOFT_ACCESS_STACK = 4 /* #SS instead of #GP */,
-       SOFT_ACCESS_WINDOW = 8 /* no access yet: can all of it be accessed directly? */ };
+       SOFT_ACCESS_WINDOW = 8 /* no access yet: can all of it be accessed directly? */,
+       SOFT_ACCESS_SEG = 16 /* the address is an offset in a segment, to be checked */ };
 struct soft_slow {
     uint8_t *host;
     uint64_t skip;             /* 5: on the bounce buffer, to be written back; the window cannot be used */
@@ -217,7 +229,7 @@ bool soft_x_ends(const struct soft_x *x);
 void soft_x_insn(const struct soft_x *x, uint32_t mode, struct soft_insn *out);
 int soft_gpr(ZydisRegister r); /* 0-15; 16+n for AH CH DH BH; -1 */
 
-/* translate.c: NULL with v->exc set if the first instruction cannot be fetched. FPU parked. */
+/* translate.c: NULL with v->exc set if the first instruction cannot be fetched. page: that of pc's linear address. FPU parked. */
 struct soft_block *soft_translate(struct soft_vcpu *v, uint64_t pc, uint32_t mode, const struct soft_itlb *page);
 
 /* cache.c */
@@ -241,12 +253,28 @@ void soft_code_collect_written(struct soft_vcpu *v);
 void soft_jump_fill(struct soft_vcpu *v, uint64_t pc, const struct soft_block *b);
 void soft_jump_flush(struct soft_vcpu *v, bool all);
 void soft_jump_flush_page(struct soft_vcpu *v, uint64_t va);
+/* Code of this mode is entered: the tables that it looks into hold no targets of another. */
+void soft_jump_mode(struct soft_vcpu *v, uint32_t mode);
+/* The class of a code segment's limit in the mode word; may flush the code cache. FPU parked. */
+uint32_t soft_limit_class(struct soft_vcpu *v, uint32_t limit);
 const struct soft_block *soft_code_find_host(const struct soft_code *c, const uint8_t *host, uint64_t *guest_pc);
 
 /* Forgets the return predictions: mappings or the mode changed. */
 static inline void soft_returns_forget(struct soft_vcpu *v)
 {
     v->ret_rsp = v->ret_base;
+}
+
+/* The linear address of an offset in CS, and that of the page behind va's. */
+static inline uint64_t soft_linear_pc(const struct soft_vcpu *v, uint64_t pc)
+{
+    return v->code_size == 8 ? pc : (pc + v->seg_base[HSK_CS]) & UINT32_MAX;
+}
+static inline uint64_t soft_second_page(const struct soft_vcpu *v, uint64_t va)
+{
+    const uint64_t next = (va | 0xfff) + 1;
+
+    return v->code_size == 8 || va > UINT32_MAX ? next : next & UINT32_MAX; /* beyond: system tables of long mode */
 }
 
 /* tlb.c */
@@ -264,7 +292,12 @@ enum hsk_exit soft_run(struct soft_vcpu *v);
 void soft_fpu_unpark(struct soft_vcpu *v);
 int soft_call_exec(struct soft_vcpu *v, const struct soft_insn *in);
 int soft_call_string(struct soft_vcpu *v, const struct soft_insn *in);
+#define SOFT_RAISE_ERROR_0 0x100u /* with an error code, which is 0 */
 int soft_call_raise(struct soft_vcpu *v, uint64_t vector);
+/* LOOP or JCXZ whose target lies outside of the code segment: faults if it is taken. */
+int soft_call_loop_out(struct soft_vcpu *v, const struct soft_insn *in);
+/* Faults unless jump_target lies in the code segment. */
+int soft_call_check_target(struct soft_vcpu *v, uint64_t unused);
 int soft_call_unknown(struct soft_vcpu *v, const struct soft_insn *in);
 
 /* signal.c */

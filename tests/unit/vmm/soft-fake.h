@@ -115,6 +115,11 @@ void soft_tlb_flush_nonglobal(struct soft_vcpu *v)
 void soft_tlb_flush_page(struct soft_vcpu *v, uint64_t va)
 {
 }
+uint32_t soft_segment_mode(const struct soft_vcpu *v)
+{
+    (void)v;
+    return 0;
+}
 void soft_fpu_park(struct soft_vcpu *v)
 {
     fake_of(v)->parks++;
