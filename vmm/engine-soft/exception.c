@@ -5,8 +5,7 @@
  *
  * Nothing of the state changes before all pushes have succeeded, so a fault during delivery finds the state of the
  * interrupted instruction; v->delivering tells the next soft_deliver() what was being delivered.
- * Missing: real and virtual-8086 mode, task gates (they stop the machine with a sentence); #AC is never raised, since
- * translated code does not check alignment.
+ * Real mode and what VME redirects: real.c. Missing: task gates (they stop the machine with a sentence).
  *
  * Thread: the vCPU's, with the guest's FPU registers live (parked for calls into the local APIC).
  */
@@ -36,8 +35,7 @@ static void read_gate(struct soft_vcpu *v, const struct soft_exception *e, unsig
 
     if (off + bytes - 1 > v->s.idtr.limit)
         soft_fault(v, VEC_GP, error | (int)ext);
-    if (!lma)
-        va &= 0xffffffff;
+    va = soft_sys_va(v, va);
     lo = soft_ld(v, va, 8, soft_sys_mmu(v));
     type = lo >> 40 & 0x1f;
     if (type == 5 && !lma)
@@ -73,6 +71,8 @@ static void read_handler(struct soft_vcpu *v, const struct gate *g, unsigned ext
         soft_fault(v, VEC_GP, error);
     if (soft_lma(v) && (cs->attr & (HSK_SEG_L | HSK_SEG_DB)) != HSK_SEG_L)
         soft_fault(v, VEC_GP, error);
+    if ((v->rflags & HSK_FLAG_VM) && (soft_is_conforming(cs) || HSK_SEG_DPL(cs->attr)))
+        soft_fault(v, VEC_GP, error);
     if (!(cs->attr & HSK_SEG_P))
         soft_fault(v, VEC_NP, error);
 }
@@ -84,7 +84,7 @@ static uint64_t tss_read(struct soft_vcpu *v, unsigned off, unsigned size, unsig
 
     if (!(tr->attr & HSK_SEG_P) || off + size - 1 > tr->limit)
         soft_fault(v, VEC_TS, (tr->selector & 0xfffc) | (int)ext);
-    return soft_ld(v, tr->base + off, size, soft_sys_mmu(v));
+    return soft_ld(v, soft_sys_va(v, tr->base + off), size, soft_sys_mmu(v));
 }
 
 static void switch_stack(struct soft_vcpu *v, const struct gate *g, unsigned cpl, unsigned ext, struct soft_stack *st)
@@ -97,6 +97,7 @@ static void switch_stack(struct soft_vcpu *v, const struct gate *g, unsigned cpl
             st->ss = soft_null_ss(cpl);
         return;
     }
+    st->fault_error = (int)ext;
     if (type == 0xb || type == 9) {
         st->sp = tss_read(v, 4 + 8 * cpl, 4, ext);
         soft_load_ss(v, (uint16_t)tss_read(v, 8 + 8 * cpl, 2, ext), cpl, &st->ss, VEC_TS, VEC_SS, ext);
@@ -104,12 +105,37 @@ static void switch_stack(struct soft_vcpu *v, const struct gate *g, unsigned cpl
         st->sp = tss_read(v, 2 + 4 * cpl, 2, ext);
         soft_load_ss(v, (uint16_t)tss_read(v, 4 + 4 * cpl, 2, ext), cpl, &st->ss, VEC_TS, VEC_SS, ext);
     }
+    st->fault_error |= st->ss.selector & 0xfffc;
 }
 
 static bool is_fault(const struct soft_exception *e)
 {
     return !e->soft && e->vector != VEC_NMI && e->vector != VEC_DB && e->vector != VEC_BP && e->vector != VEC_OF &&
            e->vector != VEC_DF && e->vector != VEC_MC && e->vector < 32;
+}
+
+/* What an 8086 program's data segments were: saved on the handler's stack and nulled. */
+static void push_v86_segments(struct soft_vcpu *v, struct soft_stack *st, unsigned size)
+{
+    static const uint8_t order[] = {HSK_GS, HSK_FS, HSK_DS, HSK_ES};
+
+    for (unsigned i = 0; i < sizeof(order); i++)
+        soft_push(v, st, size, v->s.seg[order[i]].selector);
+}
+
+static void null_data_segments(struct soft_vcpu *v)
+{
+    v->s.seg[HSK_GS] = v->s.seg[HSK_FS] = v->s.seg[HSK_DS] = v->s.seg[HSK_ES] = (struct hsk_segment){0};
+}
+
+/* The last of a delivery. */
+static void arrived(struct soft_vcpu *v)
+{
+    v->s.interrupt_shadow = 0;
+    v->s.activity = HSK_ACT_RUN;
+    v->halted = 0;
+    v->delivering = 0;
+    soft_segments_changed(v);
 }
 
 /* Through the IDT. external: an interrupt or NMI, not caused by an instruction. return_rip: what the handler returns to. */
@@ -121,10 +147,14 @@ static void deliver(struct soft_vcpu *v, const struct soft_exception *e, bool ex
     struct gate g;
     unsigned cpl;
     uint64_t flags = v->rflags;
+    const bool v86 = v->rflags & HSK_FLAG_VM;
     bool outer;
 
-    if (!soft_protected(v))
-        soft_unimplemented(v, "interrupt or exception %u in real or virtual-8086 mode", e->vector);
+    if (!(v->s.cr0 & HSK_CR0_PE)) {
+        soft_real_interrupt(v, e->vector, return_rip);
+        arrived(v);
+        return;
+    }
     read_gate(v, e, ext, &g);
     read_handler(v, &g, ext, &cs);
     cpl = soft_is_conforming(&cs) ? v->cpl : HSK_SEG_DPL(cs.attr);
@@ -139,6 +169,10 @@ static void deliver(struct soft_vcpu *v, const struct soft_exception *e, bool ex
     st.mmu = soft_mmu_at(v, cpl);
     if (!external && is_fault(e))
         flags |= HSK_FLAG_RF;
+    soft_stack_room(v, &st, g.size, (outer || st.wide ? 5 : 3) + (v86 ? 4 : 0) + !!e->has_error);
+    soft_check_target(v, &cs, g.offset, (int)ext);
+    if (v86)
+        push_v86_segments(v, &st, g.size);
     if (outer || st.wide) {
         soft_push(v, &st, g.size, v->s.seg[HSK_SS].selector);
         soft_push(v, &st, g.size, v->gpr[HSK_RSP]);
@@ -148,21 +182,18 @@ static void deliver(struct soft_vcpu *v, const struct soft_exception *e, bool ex
     soft_push(v, &st, g.size, return_rip);
     if (e->has_error)
         soft_push(v, &st, g.size, e->error);
-    soft_check_target(v, &cs, g.offset);
     soft_desc_accessed(v, g.selector, &cs);
 
     cs.selector = (uint16_t)((g.selector & ~3u) | cpl);
     v->s.seg[HSK_CS] = cs;
     if (outer)
         v->s.seg[HSK_SS] = st.ss;
+    if (v86)
+        null_data_segments(v);
     soft_stack_commit(v, &st);
     v->rip = g.offset;
     v->rflags &= ~(HSK_FLAG_TF | HSK_FLAG_NT | HSK_FLAG_RF | HSK_FLAG_VM | (g.trap ? 0 : HSK_FLAG_IF));
-    v->s.interrupt_shadow = 0;
-    v->s.activity = HSK_ACT_RUN;
-    v->halted = 0;
-    v->delivering = 0;
-    soft_segments_changed(v);
+    arrived(v);
 }
 
 static bool contributory(unsigned vector)
@@ -279,6 +310,7 @@ bool soft_deliver_interrupt(struct soft_vcpu *v)
 enum soft_next soft_x_int(struct soft_vcpu *v, const struct soft_insn *in)
 {
     struct soft_exception e = {.soft = 1};
+    const bool int_n = in->mnemonic == ZYDIS_MNEMONIC_INT;
 
     switch (in->mnemonic) {
     case ZYDIS_MNEMONIC_INT3:
@@ -299,7 +331,13 @@ enum soft_next soft_x_int(struct soft_vcpu *v, const struct soft_insn *in)
     }
     /* A fault of the delivery (gate missing, its DPL) is a fault of this instruction: rip is not advanced before. */
     v->delivering = DELIVERING_BENIGN;
-    deliver(v, &e, false, soft_next_rip(v, in));
+    if (int_n && (v->rflags & HSK_FLAG_VM) && soft_v86_redirect(v, e.vector, soft_next_rip(v, in))) {
+        arrived(v);
+    } else {
+        if (int_n && (v->rflags & HSK_FLAG_VM) && soft_iopl(v) < 3)
+            soft_fault(v, VEC_GP, 0);
+        deliver(v, &e, false, soft_next_rip(v, in));
+    }
     v->no_step = 1;
     return SOFT_NEXT_JUMP;
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Far JMP, CALL and RET between code segments (SDM vol. 2). Missing: call gates, task gates and TSS selectors, real and
- * virtual-8086 mode (they stop the machine with a sentence).
+ * Far JMP, CALL and RET between code segments (SDM vol. 2). Real and virtual-8086 mode: real.c. Missing: call gates, task
+ * gates and TSS selectors (they stop the machine with a sentence).
  * Thread: the vCPU's, with the guest's FPU registers live.
  */
 #include <Zydis/Zydis.h>
@@ -39,8 +39,6 @@ enum soft_next soft_x_far_branch(struct soft_vcpu *v, const struct soft_insn *in
     uint64_t target;
     uint16_t sel;
 
-    if (!soft_protected(v))
-        soft_unimplemented(v, "far branch in real or virtual-8086 mode");
     if (in->op[0].kind == SOFT_OP_MEM) {
         target = soft_ld(v, soft_mem(v, in, 0, size, false), size, v->mmu);
         sel = (uint16_t)soft_ld(v, soft_mem(v, in, size, 2, false), 2, v->mmu);
@@ -48,13 +46,15 @@ enum soft_next soft_x_far_branch(struct soft_vcpu *v, const struct soft_insn *in
         target = (uint64_t)in->imm[0] & soft_mask(size);
         sel = (uint16_t)in->imm[1];
     }
+    if (!soft_protected(v))
+        return soft_real_branch(v, in, in->mnemonic == ZYDIS_MNEMONIC_CALL, sel, target);
     check_code(v, sel, &cs);
     soft_stack_init(v, &st);
     if (in->mnemonic == ZYDIS_MNEMONIC_CALL) {
         soft_push(v, &st, size, v->s.seg[HSK_CS].selector);
         soft_push(v, &st, size, soft_next_rip(v, in));
     }
-    soft_check_target(v, &cs, target);
+    soft_check_target(v, &cs, target, 0);
     soft_desc_accessed(v, sel, &cs);
     if (in->mnemonic == ZYDIS_MNEMONIC_CALL)
         soft_stack_commit(v, &st);
@@ -78,7 +78,7 @@ enum soft_next soft_x_far_ret(struct soft_vcpu *v, const struct soft_insn *in)
     int error;
 
     if (!soft_protected(v))
-        soft_unimplemented(v, "far return in real or virtual-8086 mode");
+        return soft_real_ret(v, in, (unsigned)extra);
     soft_stack_init(v, &st);
     rip = soft_pop(v, &st, size);
     sel = (uint16_t)soft_pop(v, &st, size);
@@ -105,7 +105,7 @@ enum soft_next soft_x_far_ret(struct soft_vcpu *v, const struct soft_insn *in)
         else
             soft_load_ss(v, ss_sel, cpl, &ss, VEC_GP, VEC_SS, 0);
     }
-    soft_check_target(v, &cs, rip);
+    soft_check_target(v, &cs, rip, 0);
     soft_desc_accessed(v, sel, &cs);
     if (cpl > v->cpl) {
         v->s.seg[HSK_SS] = ss;

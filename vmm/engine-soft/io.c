@@ -8,20 +8,27 @@
 
 #include "system.h"
 
-static void check_port(struct soft_vcpu *v, unsigned port, unsigned size)
+unsigned soft_io_map(struct soft_vcpu *v)
 {
     const struct hsk_segment *tr = &v->s.seg[HSK_TR];
     const unsigned type = tr->attr & 0xf;
+
+    if (!(tr->attr & HSK_SEG_P) || (type != 9 && type != 0xb) || tr->limit < 103)
+        soft_fault(v, VEC_GP, 0);
+    return (unsigned)soft_ld(v, soft_sys_va(v, tr->base + 0x66), 2, soft_sys_mmu(v));
+}
+
+static void check_port(struct soft_vcpu *v, unsigned port, unsigned size)
+{
+    const struct hsk_segment *tr = &v->s.seg[HSK_TR];
     uint64_t map, bits;
 
     if (!(v->s.cr0 & HSK_CR0_PE) || (v->cpl <= soft_iopl(v) && !(v->rflags & HSK_FLAG_VM)))
         return;
-    if (!(tr->attr & HSK_SEG_P) || (type != 9 && type != 0xb) || tr->limit < 103)
-        soft_fault(v, VEC_GP, 0);
-    map = soft_ld(v, tr->base + 0x66, 2, soft_sys_mmu(v)) + port / 8;
+    map = soft_io_map(v) + port / 8;
     if (map + 1 > tr->limit)
         soft_fault(v, VEC_GP, 0);
-    bits = soft_ld(v, tr->base + map, 2, soft_sys_mmu(v));
+    bits = soft_ld(v, soft_sys_va(v, tr->base + map), 2, soft_sys_mmu(v));
     if (bits >> (port & 7) & ((1u << size) - 1))
         soft_fault(v, VEC_GP, 0);
 }

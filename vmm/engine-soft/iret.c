@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * IRET, IRETD, IRETQ (SDM vol. 2): to the same and to outer rings, between 64-bit and compatibility mode.
- * Missing: real mode, return to virtual-8086 mode and to another task (they stop the machine with a sentence).
+ * Real mode and from virtual-8086 mode: real.c. Missing: return to another task (it stops the machine with a sentence).
  * Thread: the vCPU's, with the guest's FPU registers live.
  */
 #include "system.h"
@@ -38,6 +38,27 @@ static uint64_t merge_flags(const struct soft_vcpu *v, uint64_t popped, unsigned
     return (v->rflags & ~mask) | (popped & mask);
 }
 
+/* The rest of the frame is the stack and data segments of an 8086 program. */
+static enum soft_next to_v86(struct soft_vcpu *v, struct soft_stack *st, uint64_t ip, uint16_t cs, uint64_t flags)
+{
+    static const uint8_t order[] = {HSK_SS, HSK_ES, HSK_DS, HSK_FS, HSK_GS};
+    uint16_t sel[sizeof(order)];
+    const uint64_t sp = soft_pop(v, st, 4);
+
+    for (unsigned i = 0; i < sizeof(order); i++)
+        sel[i] = (uint16_t)soft_pop(v, st, 4);
+    if (ip > 0xffff)
+        soft_fault(v, VEC_GP, 0);
+    soft_set_rflags(v, flags & HSK_FLAG_VALID);
+    soft_real_load(v, HSK_CS, cs);
+    for (unsigned i = 0; i < sizeof(order); i++)
+        soft_real_load(v, order[i], sel[i]);
+    v->gpr[HSK_RSP] = sp;
+    v->rip = ip;
+    soft_segments_changed(v);
+    return SOFT_NEXT_JUMP;
+}
+
 enum soft_next soft_x_iret(struct soft_vcpu *v, const struct soft_insn *in)
 {
     const unsigned size = in->opsize;
@@ -48,8 +69,9 @@ enum soft_next soft_x_iret(struct soft_vcpu *v, const struct soft_insn *in)
     unsigned cpl;
     bool load_stack, to_64;
 
+    v->s.nmi_masked = 0; /* also when it faults (SDM vol. 3, 6.7.1) */
     if (!soft_protected(v))
-        soft_unimplemented(v, "IRET in real or virtual-8086 mode");
+        return soft_real_iret(v, in);
     if (v->rflags & HSK_FLAG_NT) {
         if (soft_lma(v))
             soft_fault(v, VEC_GP, 0);
@@ -60,7 +82,7 @@ enum soft_next soft_x_iret(struct soft_vcpu *v, const struct soft_insn *in)
     cs_sel = (uint16_t)soft_pop(v, &st, size);
     flags = soft_pop(v, &st, size);
     if ((flags & HSK_FLAG_VM) && v->cpl == 0 && !soft_lma(v) && size == 4)
-        soft_unimplemented(v, "IRET to virtual-8086 mode");
+        return to_v86(v, &st, rip, cs_sel, flags);
     cpl = cs_sel & 3;
     load_stack = v->code_size == 8 || cpl > v->cpl;
     if (load_stack) {
@@ -75,7 +97,7 @@ enum soft_next soft_x_iret(struct soft_vcpu *v, const struct soft_insn *in)
         else
             soft_load_ss(v, ss_sel, cpl, &ss, VEC_GP, VEC_SS, 0);
     }
-    soft_check_target(v, &cs, rip);
+    soft_check_target(v, &cs, rip, 0);
     soft_desc_accessed(v, cs_sel, &cs);
 
     flags = merge_flags(v, flags, size);
@@ -88,7 +110,6 @@ enum soft_next soft_x_iret(struct soft_vcpu *v, const struct soft_insn *in)
     }
     v->s.seg[HSK_CS] = cs;
     v->rip = rip;
-    v->s.nmi_masked = 0;
     if (cpl > v->cpl)
         soft_drop_segments(v, cpl);
     soft_set_rflags(v, flags);

@@ -139,6 +139,12 @@ static uint64_t stack_va(struct soft_vcpu *v, const struct soft_stack *st, uint6
     return (st->ss.base + sp) & 0xffffffff;
 }
 
+void soft_stack_room(struct soft_vcpu *v, const struct soft_stack *st, unsigned size, unsigned count)
+{
+    for (unsigned i = 1; i <= count; i++)
+        stack_va(v, st, st->sp - (uint64_t)i * size, size);
+}
+
 void soft_push(struct soft_vcpu *v, struct soft_stack *st, unsigned size, uint64_t value)
 {
     soft_st(v, stack_va(v, st, st->sp - size, size), size, value & soft_mask(size), st->mmu);

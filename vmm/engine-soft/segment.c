@@ -3,7 +3,7 @@
  * Segment registers and descriptors: MOV/PUSH/POP Sreg, LDS.., LGDT.., LLDT, LTR, LAR/LSL/VERR/VERW.
  * SDM vol. 3: 3.4-3.5 (descriptors), 5.6-5.10 (checks); instruction pages of vol. 2 for the order of checks.
  * Thread: the vCPU's, with the guest's FPU registers live.
- * Missing: real and virtual-8086 mode (they stop the machine with a sentence).
+ * Real and virtual-8086 mode: real.c.
  */
 #include <Zydis/Zydis.h>
 
@@ -120,8 +120,8 @@ static void load_ss(struct soft_vcpu *v, uint16_t sel)
 static void load_segment(struct soft_vcpu *v, unsigned seg, uint16_t sel)
 {
     if (!soft_protected(v))
-        soft_unimplemented(v, "loading a segment register in real or virtual-8086 mode");
-    if (seg == HSK_SS)
+        soft_real_load(v, seg, sel);
+    else if (seg == HSK_SS)
         load_ss(v, sel);
     else
         load_data_segment(v, seg, sel);
@@ -214,12 +214,12 @@ void soft_drop_segments(struct soft_vcpu *v, unsigned cpl)
     }
 }
 
-void soft_check_target(struct soft_vcpu *v, const struct hsk_segment *cs, uint64_t rip)
+void soft_check_target(struct soft_vcpu *v, const struct hsk_segment *cs, uint64_t rip, int error)
 {
     const bool wide = soft_lma(v) && (cs->attr & HSK_SEG_L);
 
     if (wide ? !hsk_canonical(rip) : rip > cs->limit)
-        soft_fault(v, VEC_GP, 0);
+        soft_fault(v, VEC_GP, error);
 }
 
 /* --- descriptor table registers --- */

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * soft_exec(): one guest instruction in C. The table of what this half knows, and the small instructions: flags, CPUID, time,
+ * soft_exec(): one guest instruction in C. The table of what this half knows, and the small instructions: CPUID, time,
  * HLT, hypercalls, bit strings, CMPXCHG16B. The larger families have files of their own.
  *
  * What the model does not offer (MONITOR, SVM and VMX, PKU, XSAVES, RDPID ..) raises #UD, as on a processor without it.
@@ -40,86 +40,7 @@ static enum soft_next x_cache(struct soft_vcpu *v, const struct soft_insn *in)
     return soft_done(v, in);
 }
 
-/* --- flags --- */
-
-static enum soft_next x_cli(struct soft_vcpu *v, const struct soft_insn *in)
-{
-    if (soft_protected(v) && v->cpl > soft_iopl(v))
-        soft_fault(v, VEC_GP, 0);
-    v->rflags &= ~HSK_FLAG_IF;
-    return soft_done(v, in);
-}
-
-static enum soft_next x_sti(struct soft_vcpu *v, const struct soft_insn *in)
-{
-    if (soft_protected(v) && v->cpl > soft_iopl(v))
-        soft_fault(v, VEC_GP, 0);
-    if (v->rflags & HSK_FLAG_IF)
-        return soft_done(v, in);
-    soft_set_rflags(v, v->rflags | HSK_FLAG_IF);
-    v->s.interrupt_shadow = 1;
-    return soft_done_jump(v, in);
-}
-
-static enum soft_next x_flag(struct soft_vcpu *v, const struct soft_insn *in)
-{
-    switch (in->mnemonic) {
-    case ZYDIS_MNEMONIC_CLD: v->rflags &= ~HSK_FLAG_DF; break;
-    case ZYDIS_MNEMONIC_STD: v->rflags |= HSK_FLAG_DF; break;
-    case ZYDIS_MNEMONIC_CLC: v->rflags &= ~HSK_FLAG_CF; break;
-    case ZYDIS_MNEMONIC_STC: v->rflags |= HSK_FLAG_CF; break;
-    default: v->rflags ^= HSK_FLAG_CF; break;
-    }
-    return soft_done(v, in);
-}
-
-/* STAC, CLAC: offered with SMAP, which CR4 needs not have on. */
-static enum soft_next x_ac(struct soft_vcpu *v, const struct soft_insn *in)
-{
-    if (v->cpl != 0)
-        soft_fault(v, VEC_UD, -1);
-    if (in->mnemonic == ZYDIS_MNEMONIC_STAC)
-        v->rflags |= HSK_FLAG_AC;
-    else
-        v->rflags &= ~HSK_FLAG_AC;
-    soft_segments_changed(v);
-    return soft_done_jump(v, in);
-}
-
-static enum soft_next x_pushf(struct soft_vcpu *v, const struct soft_insn *in)
-{
-    struct soft_stack st;
-
-    soft_stack_init(v, &st);
-    soft_push(v, &st, in->opsize, v->rflags & ~(HSK_FLAG_RF | HSK_FLAG_VM));
-    soft_stack_commit(v, &st);
-    return soft_done(v, in);
-}
-
-static enum soft_next x_popf(struct soft_vcpu *v, const struct soft_insn *in)
-{
-    uint64_t mask = HSK_FLAG_ARITH | HSK_FLAG_TF | HSK_FLAG_DF | HSK_FLAG_NT;
-    const uint64_t old = v->rflags;
-    struct soft_stack st;
-    uint64_t popped;
-
-    soft_stack_init(v, &st);
-    popped = soft_pop(v, &st, in->opsize);
-    soft_stack_commit(v, &st);
-    if (in->opsize >= 4)
-        mask |= HSK_FLAG_AC | HSK_FLAG_ID;
-    if (v->cpl <= soft_iopl(v) || !soft_protected(v))
-        mask |= HSK_FLAG_IF;
-    if (v->cpl == 0)
-        mask |= HSK_FLAG_IOPL;
-    soft_set_rflags(v, ((old & ~mask) | (popped & mask)) & ~HSK_FLAG_RF);
-    if (!((old ^ v->rflags) & (HSK_FLAG_IF | HSK_FLAG_TF | HSK_FLAG_AC | HSK_FLAG_IOPL)))
-        return soft_done(v, in);
-    soft_segments_changed(v);
-    return soft_done_jump(v, in);
-}
-
-/* --- the rest of the small ones --- */
+/* --- small ones --- */
 
 static enum soft_next x_cpuid(struct soft_vcpu *v, const struct soft_insn *in)
 {
@@ -303,13 +224,13 @@ static soft_exec_fn lookup_flow(uint16_t mnemonic)
 static soft_exec_fn lookup_small(uint16_t mnemonic)
 {
     switch (mnemonic) {
-    case ZYDIS_MNEMONIC_CLI: return x_cli;
-    case ZYDIS_MNEMONIC_STI: return x_sti;
+    case ZYDIS_MNEMONIC_CLI: return soft_x_cli;
+    case ZYDIS_MNEMONIC_STI: return soft_x_sti;
     case ZYDIS_MNEMONIC_CLD: case ZYDIS_MNEMONIC_STD: case ZYDIS_MNEMONIC_CLC: case ZYDIS_MNEMONIC_STC: case ZYDIS_MNEMONIC_CMC:
-        return x_flag;
-    case ZYDIS_MNEMONIC_STAC: case ZYDIS_MNEMONIC_CLAC: return x_ac;
-    case ZYDIS_MNEMONIC_PUSHF: case ZYDIS_MNEMONIC_PUSHFD: case ZYDIS_MNEMONIC_PUSHFQ: return x_pushf;
-    case ZYDIS_MNEMONIC_POPF: case ZYDIS_MNEMONIC_POPFD: case ZYDIS_MNEMONIC_POPFQ: return x_popf;
+        return soft_x_flag;
+    case ZYDIS_MNEMONIC_STAC: case ZYDIS_MNEMONIC_CLAC: return soft_x_ac;
+    case ZYDIS_MNEMONIC_PUSHF: case ZYDIS_MNEMONIC_PUSHFD: case ZYDIS_MNEMONIC_PUSHFQ: return soft_x_pushf;
+    case ZYDIS_MNEMONIC_POPF: case ZYDIS_MNEMONIC_POPFD: case ZYDIS_MNEMONIC_POPFQ: return soft_x_popf;
     case ZYDIS_MNEMONIC_CPUID: return x_cpuid;
     case ZYDIS_MNEMONIC_RDTSC: case ZYDIS_MNEMONIC_RDTSCP: return x_rdtsc;
     case ZYDIS_MNEMONIC_RDPMC: return x_rdpmc;

@@ -30,6 +30,11 @@ static inline unsigned soft_sys_mmu(const struct soft_vcpu *v)
         return SOFT_MMU_PHYS;
     return v->s.cr4 & HSK_CR4_SMAP ? SOFT_MMU_KERNEL_SMAP : SOFT_MMU_KERNEL;
 }
+/* Addresses outside of 64-bit mode wrap at 4 GiB. */
+static inline uint64_t soft_sys_va(const struct soft_vcpu *v, uint64_t va)
+{
+    return soft_lma(v) ? va : va & 0xffffffff;
+}
 static inline unsigned soft_mmu_at(const struct soft_vcpu *v, unsigned cpl)
 {
     if (!(v->s.cr0 & HSK_CR0_PG))
@@ -88,6 +93,8 @@ struct soft_stack {
 void soft_stack_init(const struct soft_vcpu *v, struct soft_stack *st);
 void soft_push(struct soft_vcpu *v, struct soft_stack *st, unsigned size, uint64_t value);
 uint64_t soft_pop(struct soft_vcpu *v, struct soft_stack *st, unsigned size);
+/* Raises #SS unless count pushes of size lie within the limit (or are canonical); does not touch memory. */
+void soft_stack_room(struct soft_vcpu *v, const struct soft_stack *st, unsigned size, unsigned count);
 /* Faults unless the top of the stack can be written. */
 void soft_stack_probe(struct soft_vcpu *v, const struct soft_stack *st, unsigned size);
 /* Writes the pointer back with the width of the stack. */
@@ -122,17 +129,42 @@ static inline struct hsk_segment soft_null_ss(unsigned cpl)
 }
 /* After a return to an outer ring: data segments that it may not see become null. */
 void soft_drop_segments(struct soft_vcpu *v, unsigned cpl);
-/* Does the offset lie in a code segment (canonical or in the limit)? Else #GP(0). */
-void soft_check_target(struct soft_vcpu *v, const struct hsk_segment *cs, uint64_t rip);
+/* Does the offset lie in a code segment (canonical or in the limit)? Else #GP(error). */
+void soft_check_target(struct soft_vcpu *v, const struct hsk_segment *cs, uint64_t rip, int error);
+
+/* --- real.c: not protected mode --- */
+
+void soft_real_load(struct soft_vcpu *v, unsigned seg, uint16_t sel);
+enum soft_next soft_real_branch(struct soft_vcpu *v, const struct soft_insn *in, bool call, uint16_t sel, uint64_t ip);
+enum soft_next soft_real_ret(struct soft_vcpu *v, const struct soft_insn *in, unsigned extra);
+enum soft_next soft_real_iret(struct soft_vcpu *v, const struct soft_insn *in);
+bool soft_v86_redirect(struct soft_vcpu *v, unsigned vector, uint64_t return_ip);
+/* Real mode: through the vector table at IDTR. */
+void soft_real_interrupt(struct soft_vcpu *v, unsigned vector, uint64_t return_ip);
+
+/* --- flags.c: virtual-8086 mode with IOPL < 3 --- */
+
+/* False: not so. Else raises #GP(0), unless VME gives the 16-bit instruction flags of its own: */
+bool soft_vme_flags(struct soft_vcpu *v, unsigned size);
+uint64_t soft_vme_pushed(const struct soft_vcpu *v);
+uint64_t soft_vme_popped(struct soft_vcpu *v, uint64_t popped);
 
 /* --- others --- */
 
+/* io.c: offset of the I/O permission bitmap in the TSS; #GP(0) if the TSS has none. */
+unsigned soft_io_map(struct soft_vcpu *v);
 /* Sets RFLAGS; if that lets interrupts in, asks for a look at the next block head. Mode changes are the caller's. */
 void soft_set_rflags(struct soft_vcpu *v, uint64_t rflags);
 /* Something may be deliverable now: asks for a look at the next block head. */
 void soft_recheck_interrupts(struct soft_vcpu *v);
 
 typedef enum soft_next (*soft_exec_fn)(struct soft_vcpu *v, const struct soft_insn *in);
+enum soft_next soft_x_cli(struct soft_vcpu *v, const struct soft_insn *in);
+enum soft_next soft_x_sti(struct soft_vcpu *v, const struct soft_insn *in);
+enum soft_next soft_x_flag(struct soft_vcpu *v, const struct soft_insn *in);
+enum soft_next soft_x_ac(struct soft_vcpu *v, const struct soft_insn *in);
+enum soft_next soft_x_pushf(struct soft_vcpu *v, const struct soft_insn *in);
+enum soft_next soft_x_popf(struct soft_vcpu *v, const struct soft_insn *in);
 enum soft_next soft_x_iret(struct soft_vcpu *v, const struct soft_insn *in);
 enum soft_next soft_x_int(struct soft_vcpu *v, const struct soft_insn *in);
 enum soft_next soft_x_mov(struct soft_vcpu *v, const struct soft_insn *in);
