@@ -37,7 +37,7 @@ static bool parse(struct options *o, int *argc, char ***argv, int *status)
 {
     const GOptionEntry entries[] = {
         {"kernel", 0, 0, G_OPTION_ARG_FILENAME, &o->kernel,
-         "Linux bzImage, or ELF kernel with a PVH note", "FILE"},
+         "Linux bzImage, ELF kernel with a PVH note, or multiboot kernel", "FILE"},
         {"initrd", 0, 0, G_OPTION_ARG_FILENAME, &o->initrd, "initial RAM disk", "FILE"},
         {"append", 0, 0, G_OPTION_ARG_STRING, &o->append, "the kernel's command line", "TEXT"},
         {"disk", 0, 0, G_OPTION_ARG_FILENAME_ARRAY, &o->disks,

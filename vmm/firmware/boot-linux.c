@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Linux bzImage (Documentation/arch/x86/boot.rst and zero-page.rst): the kernel's own decompressor is skipped. The payload
- * is unpacked here, which is native speed and not translated guest code, loaded at its linked addresses and entered at its
- * 64-bit ELF entry with the boot protocol's registers, identity-mapped page tables and segments. KASLR lives in the skipped
- * decompressor, so the kernel runs where it was linked. Deliberately missing: the 16-bit and 32-bit entries.
+ * Linux bzImage (Documentation/arch/x86/boot.rst and zero-page.rst). The kernel's own decompressor is skipped where that is
+ * possible: the payload is unpacked here, which is native speed and not translated guest code, loaded at its linked addresses
+ * and entered at its ELF entry: a 64-bit one with the 64-bit boot protocol's registers, page tables and segments, a 32-bit one
+ * with the 32-bit protocol's. KASLR lives in the skipped decompressor, so the kernel runs where it was linked. An image
+ * without a payload (memtest86+), or one packed with LZO, which is not unpacked here, is entered at the 32-bit entry of its
+ * own first code. Deliberately missing: the 16-bit entry, which needs a BIOS, and zImages, which load below 1 MiB.
  */
 #include "boot-priv.h"
 
@@ -21,7 +23,9 @@ enum { VIDEO_TYPE_VLFB = 0x23 };
 #define SCREEN_WIDTH  1024 /* the display adapter's power-on mode */
 #define SCREEN_HEIGHT 768
 
-#define PROTOCOL_PAYLOAD 0x20a /* 2.08 has the payload fields, 2.10 pref_address and init_size */
+/* The versions of the protocol that brought what is read here. */
+enum { HAS_CMDLINE = 0x202, HAS_INITRD_MAX = 0x203, HAS_CMDLINE_SIZE = 0x206, HAS_PAYLOAD = 0x208, HAS_PREF_ADDRESS = 0x20a };
+#define LOADED_HIGH 1
 
 bool hsk_boot_is_bzimage(const struct hsk_boot_config *cfg)
 {
@@ -30,22 +34,46 @@ bool hsk_boot_is_bzimage(const struct hsk_boot_config *cfg)
     return cfg->kernel_bytes >= HDR_MAX && hsk_get16(p + HDR_BOOT_FLAG) == 0xaa55 && memcmp(p + HDR_MAGIC, "HdrS", 4) == 0;
 }
 
-/* The payload without its 4-byte size trailer, which gzip does not have (its own format ends with the size). */
-static bool find_payload(const struct hsk_boot_config *cfg, const uint8_t **payload, uint64_t *len, GError **error)
+static unsigned version(const struct hsk_boot *b)
 {
-    const uint8_t *p = cfg->kernel;
-    uint64_t sects = p[HDR_SETUP_SECTS] ? p[HDR_SETUP_SECTS] : 4;
-    uint64_t start, n = hsk_get32(p + HDR_PAYLOAD_LENGTH);
+    return hsk_get16((const uint8_t *)b->cfg->kernel + HDR_VERSION);
+}
 
-    if (hsk_get16(p + HDR_VERSION) < PROTOCOL_PAYLOAD) {
-        g_set_error(error, HSK_ERROR, HSK_ERROR_UNSUPPORTED, "%s is a Linux kernel from before 2.6.31, which this version cannot boot",
-                    cfg->kernel_name);
-        return false;
-    }
-    start = (sects + 1) * 512 + hsk_get32(p + HDR_PAYLOAD_OFFSET);
-    if (n < 16 || !hsk_range_ok(start, n, cfg->kernel_bytes)) {
+/* A field of 4 bytes, or what it stood for before that version. */
+static uint32_t field(const struct hsk_boot *b, unsigned since, unsigned offset, uint32_t before)
+{
+    return version(b) >= since ? hsk_get32((const uint8_t *)b->cfg->kernel + offset) : before;
+}
+
+static bool check_header(const struct hsk_boot *b, GError **error)
+{
+    const uint8_t *p = b->cfg->kernel;
+
+    if (version(b) >= HAS_CMDLINE && (p[HDR_LOADFLAGS] & LOADED_HIGH))
+        return true;
+    g_set_error(error, HSK_ERROR, HSK_ERROR_UNSUPPORTED,
+                "%s is a Linux zImage, or a kernel from before 2.4, which this version cannot boot", b->cfg->kernel_name);
+    return false;
+}
+
+/* Where the code behind the setup sectors begins. */
+static uint64_t code_offset(const struct hsk_boot *b)
+{
+    const uint8_t *p = b->cfg->kernel;
+
+    return ((p[HDR_SETUP_SECTS] ? p[HDR_SETUP_SECTS] : 4u) + 1) * 512;
+}
+
+/* The payload without its 4-byte size trailer, which gzip does not have (its own format ends with the size). */
+static bool find_payload(const struct hsk_boot *b, const uint8_t **payload, uint64_t *len, GError **error)
+{
+    const uint8_t *p = b->cfg->kernel;
+    uint64_t start = code_offset(b) + field(b, HAS_PAYLOAD, HDR_PAYLOAD_OFFSET, 0);
+    uint64_t n = field(b, HAS_PAYLOAD, HDR_PAYLOAD_LENGTH, 0);
+
+    if (n < 16 || !hsk_range_ok(start, n, b->cfg->kernel_bytes)) {
         g_set_error(error, HSK_ERROR, HSK_ERROR_DAMAGED, "%s is damaged: its compressed kernel lies outside of the file",
-                    cfg->kernel_name);
+                    b->cfg->kernel_name);
         return false;
     }
     *payload = p + start;
@@ -98,7 +126,7 @@ static bool put_zero_page(const struct hsk_boot *b, gpa_t initrd, GError **error
     put_e820(zp, b);
     hsk_put16(zp + ZP_VID_MODE, 0xffff);
     zp[HDR_LOADER] = 0xff; /* a loader without an assigned number */
-    zp[HDR_LOADFLAGS] |= 1;
+    zp[HDR_LOADFLAGS] |= LOADED_HIGH;
     hsk_put16(zp + HDR_HEAP_END, 0);
     hsk_put32(zp + HDR_RAMDISK, (uint32_t)initrd);
     hsk_put32(zp + HDR_RAMDISK_SIZE, initrd ? (uint32_t)b->cfg->initrd_bytes : 0);
@@ -106,64 +134,74 @@ static bool put_zero_page(const struct hsk_boot *b, gpa_t initrd, GError **error
     return hsk_boot_write(b, BOOT_ZERO_PAGE, zp, sizeof zp, error);
 }
 
-/* The first 4 GiB identity-mapped by 2 MiB pages. */
-static bool put_page_tables(const struct hsk_boot *b, GError **error)
+/* What the kernel uses, from where it prefers to be, before it reads the memory map. */
+static gpa_t used_end(const struct hsk_boot *b)
 {
-    g_autofree uint8_t *t = g_malloc0(6 * HSK_PAGE_SIZE);
+    gpa_t pref = version(b) >= HAS_PREF_ADDRESS ? hsk_get64((const uint8_t *)b->cfg->kernel + HDR_PREF_ADDRESS) : 0;
+    uint64_t init_size = field(b, HAS_PREF_ADDRESS, HDR_INIT_SIZE, 0);
 
-    hsk_put64(t, (BOOT_PAGE_TABLES + HSK_PAGE_SIZE) | 3);
-    for (uint64_t i = 0; i < 4; i++)
-        hsk_put64(t + HSK_PAGE_SIZE + 8 * i, (BOOT_PAGE_TABLES + (2 + i) * HSK_PAGE_SIZE) | 3);
-    for (uint64_t i = 0; i < 4 * 512; i++)
-        hsk_put64(t + 2 * HSK_PAGE_SIZE + 8 * i, (i << 21) | 0x83);
-    return hsk_boot_write(b, BOOT_PAGE_TABLES, t, 6 * HSK_PAGE_SIZE, error);
+    return hsk_range_ok(pref, init_size, b->lowmem_bytes) ? pref + init_size : 0;
 }
 
-static bool enter_long_mode(struct hsk_boot *b, uint64_t entry, GError **error)
+/* Unpacks and loads the kernel in the payload. *elf_class: 0 if the kernel must unpack itself. */
+static bool load_payload(struct hsk_boot *b, unsigned *elf_class, uint64_t *entry, gpa_t *end, GError **error)
 {
-    if (!put_page_tables(b, error) || !hsk_boot_put_segments(b, BOOT_CS64, error))
+    const char *name = b->cfg->kernel_name;
+    g_autoptr(GByteArray) image = NULL;
+    const uint8_t *payload;
+    struct hsk_elf elf;
+    uint64_t len;
+
+    *elf_class = 0;
+    if (!find_payload(b, &payload, &len, error))
         return false;
-    b->cpu.cr0 = 0x80000033; /* PG, NE, ET, MP, PE */
-    b->cpu.cr3 = BOOT_PAGE_TABLES;
-    b->cpu.cr4 = 0x20;       /* PAE */
-    b->cpu.efer = 0x500;     /* LMA, LME */
-    b->cpu.rip = entry;
-    b->cpu.gpr[HSK_RSI] = BOOT_ZERO_PAGE;
+    if (memcmp(payload, "\211LZO", 4) == 0)
+        return true;
+    image = hsk_boot_unpack(payload, len, b->lowmem_bytes, name, error);
+    if (!image || !hsk_elf_open(&elf, image->data, image->len, name, error) || !hsk_elf_load(&elf, b, end, error))
+        return false;
+    if (elf.entry < BOOT_KERNEL_MIN || elf.entry >= *end) {
+        g_set_error(error, HSK_ERROR, HSK_ERROR_DAMAGED, "%s is damaged: its entry lies outside of the kernel", name);
+        return false;
+    }
+    *elf_class = elf.is64 ? 64 : 32;
+    *entry = elf.entry;
     return true;
+}
+
+/* The code behind the setup sectors as it is: where it prefers to be, and entered at its first byte. */
+static bool load_code(struct hsk_boot *b, uint64_t *entry, gpa_t *end, GError **error)
+{
+    const uint8_t *p = b->cfg->kernel;
+    gpa_t gpa = version(b) >= HAS_PREF_ADDRESS ? hsk_get64(p + HDR_PREF_ADDRESS) : BOOT_KERNEL_MIN;
+    uint64_t at = code_offset(b), len;
+
+    if (at >= b->cfg->kernel_bytes) {
+        g_set_error(error, HSK_ERROR, HSK_ERROR_DAMAGED, "%s is damaged: there is nothing behind its setup code", b->cfg->kernel_name);
+        return false;
+    }
+    len = b->cfg->kernel_bytes - at;
+    *entry = gpa;
+    *end = gpa + MAX(len, field(b, HAS_PREF_ADDRESS, HDR_INIT_SIZE, 0));
+    return hsk_boot_check_fits(b, gpa, *end - gpa, error) && hsk_boot_write(b, gpa, p + at, len, error);
 }
 
 bool hsk_boot_bzimage(struct hsk_boot *b, GError **error)
 {
-    const struct hsk_boot_config *cfg = b->cfg;
-    const uint8_t *p = cfg->kernel, *payload;
-    g_autoptr(GByteArray) image = NULL;
-    struct hsk_elf elf;
-    uint64_t len, pref, init_size;
-    gpa_t end, initrd;
+    unsigned elf_class = 0;
+    uint64_t entry = 0;
+    gpa_t end = 0, initrd;
 
-    if (!find_payload(cfg, &payload, &len, error))
+    if (!check_header(b, error))
         return false;
-    image = hsk_boot_unpack(payload, len, b->lowmem_bytes, cfg->kernel_name, error);
-    if (!image || !hsk_elf_open(&elf, image->data, image->len, cfg->kernel_name, error))
+    if (field(b, HAS_PAYLOAD, HDR_PAYLOAD_LENGTH, 0) && !load_payload(b, &elf_class, &entry, &end, error))
         return false;
-    if (!elf.is64) {
-        g_set_error(error, HSK_ERROR, HSK_ERROR_UNSUPPORTED, "%s is a 32-bit Linux kernel, which this version cannot boot",
-                    cfg->kernel_name);
+    if (elf_class == 0 && !load_code(b, &entry, &end, error))
         return false;
-    }
-    if (!hsk_elf_load(&elf, b, &end, error))
+    if (!hsk_boot_put_initrd(b, MAX(end, used_end(b)), (gpa_t)field(b, HAS_INITRD_MAX, HDR_INITRD_MAX, 0x37ffffff) + 1, &initrd, error) ||
+        !hsk_boot_put_cmdline(b, BOOT_CMDLINE, b->cfg->cmdline, field(b, HAS_CMDLINE_SIZE, HDR_CMDLINE_SIZE, 255), error) ||
+        !put_zero_page(b, initrd, error))
         return false;
-    if (elf.entry < BOOT_KERNEL_MIN || elf.entry >= end) {
-        g_set_error(error, HSK_ERROR, HSK_ERROR_DAMAGED, "%s is damaged: its entry lies outside of the kernel", cfg->kernel_name);
-        return false;
-    }
-    /* what the kernel uses before it reads the memory map */
-    pref = hsk_get64(p + HDR_PREF_ADDRESS);
-    init_size = hsk_get32(p + HDR_INIT_SIZE);
-    if (hsk_range_ok(pref, init_size, b->lowmem_bytes))
-        end = MAX(end, pref + init_size);
-    if (!hsk_boot_put_initrd(b, end, (gpa_t)hsk_get32(p + HDR_INITRD_MAX) + 1, &initrd, error) ||
-        !hsk_boot_put_cmdline(b, hsk_get32(p + HDR_CMDLINE_SIZE), error) || !put_zero_page(b, initrd, error))
-        return false;
-    return enter_long_mode(b, elf.entry, error);
+    b->cpu.gpr[HSK_RSI] = BOOT_ZERO_PAGE;
+    return elf_class == 64 ? hsk_boot_enter_64(b, entry, error) : hsk_boot_enter_32(b, (uint32_t)entry, error);
 }

@@ -4,24 +4,28 @@
 
 #include <vmm/boot.h>
 
-/* Where boot data lies, all below the 0x9fc00 that E820 calls memory; a kernel's segments are refused below 1 MiB. */
+/* Where boot data lies, all below the 0x9fc00 that E820 calls memory. A kernel's segments are refused below 1 MiB; a multiboot
+   kernel, whose boot data is all above 0x8f000, may also lie from 0x1000 to there. */
 #define BOOT_GDT         0x500
 #define BOOT_PVH_INFO    0x6000
 #define BOOT_ZERO_PAGE   0x7000
 #define BOOT_PAGE_TABLES 0x9000   /* PML4, PDPT, four page directories */
 #define BOOT_CMDLINE     0x20000
 #define BOOT_CMDLINE_MAX 0x10000  /* with its 0 */
+#define BOOT_MULTIBOOT   0x8f000   /* multiboot's information, and its command line behind it */
 #define BOOT_EBDA        0x9fc00
 #define BOOT_KERNEL_MIN  0x100000
 
-#define BOOT_TABLES_BASE 0xe0000  /* ACPI tables, in the area where an OS looks for them without being told */
+/* Tables, in the areas where an OS looks for them without being told. */
+#define BOOT_TABLES_BASE 0xe0000  /* ACPI */
+#define BOOT_MP_BASE     0xf0000  /* MultiProcessor Specification */
 #define BOOT_TABLES_END  0x100000
+#define BOOT_SCI_GSI     9
 
-/* Selectors of the GDT that the loaders install; 0x10 and 0x18 are the Linux boot protocol's. */
-#define BOOT_CS32 0x08
-#define BOOT_CS64 0x10
-#define BOOT_DS   0x18
-#define BOOT_TSS  0x20
+/* Selectors of the GDT that the loaders install: the Linux boot protocol's. */
+#define BOOT_CS  0x10
+#define BOOT_DS  0x18
+#define BOOT_TSS 0x20
 
 struct hsk_boot {
     const struct hsk_boot_config *cfg;
@@ -30,6 +34,7 @@ struct hsk_boot {
     uint64_t highmem_bytes;    /* memory from 4 GiB on */
     uint64_t vram_bytes;       /* 0: no display */
     gpa_t rsdp;
+    gpa_t low_begin, low_end;  /* memory below 1 MiB in which the kernel may lie as well; both 0: none */
     struct hsk_cpu_state cpu;  /* out */
 };
 
@@ -49,18 +54,25 @@ bool hsk_boot_image(struct hsk_boot *b, GError **error);
 unsigned hsk_boot_memory_ranges(const struct hsk_boot *b, struct hsk_boot_range out[BOOT_MAX_RANGES]);
 bool hsk_boot_write(const struct hsk_boot *b, gpa_t gpa, const void *buf, uint64_t len, GError **error);
 bool hsk_boot_zero(const struct hsk_boot *b, gpa_t gpa, uint64_t len, GError **error);
-/* Copies the command line (at most max bytes of text). */
-bool hsk_boot_put_cmdline(const struct hsk_boot *b, uint64_t max, GError **error);
+/* Copies text, which is the command line (at most max bytes of text), to gpa. */
+bool hsk_boot_put_cmdline(const struct hsk_boot *b, gpa_t gpa, const char *text, uint64_t max, GError **error);
 /* Copies the initrd as high as it goes between kernel_end and limit; *gpa is 0 if there is none. */
 bool hsk_boot_put_initrd(const struct hsk_boot *b, gpa_t kernel_end, gpa_t limit, gpa_t *gpa, GError **error);
-/* Flat segments and the GDT behind them; code is BOOT_CS32 or BOOT_CS64. */
-bool hsk_boot_put_segments(struct hsk_boot *b, uint16_t code, GError **error);
+/* Whether a kernel may lie there: there is memory, and no boot data. */
+bool hsk_boot_kernel_fits(const struct hsk_boot *b, gpa_t gpa, uint64_t len);
+/* The same as a sentence. */
+bool hsk_boot_check_fits(const struct hsk_boot *b, gpa_t gpa, uint64_t len, GError **error);
+/* vCPU 0 at entry, with flat segments and the GDT behind them: 32-bit protected mode without paging, or long mode. */
+bool hsk_boot_enter_32(struct hsk_boot *b, uint32_t entry, GError **error);
+bool hsk_boot_enter_64(struct hsk_boot *b, uint64_t entry, GError **error);
 
-/* boot-linux.c, boot-pvh.c: is it one of mine? / load it */
+/* boot-linux.c, boot-pvh.c, boot-multiboot.c: is it one of mine? / load it */
 bool hsk_boot_is_bzimage(const struct hsk_boot_config *cfg);
 bool hsk_boot_bzimage(struct hsk_boot *b, GError **error);
 bool hsk_boot_is_elf(const struct hsk_boot_config *cfg);
 bool hsk_boot_pvh(struct hsk_boot *b, GError **error);
+bool hsk_boot_is_multiboot(const struct hsk_boot_config *cfg);
+bool hsk_boot_multiboot(struct hsk_boot *b, GError **error);
 
 /* unpack.c: one compressed stream (xz, zstd, gzip, lz4, lzma, bzip2). At most max_bytes of output. NULL + error. */
 GByteArray *hsk_boot_unpack(const void *data, uint64_t len, uint64_t max_bytes, const char *name, GError **error);
@@ -89,3 +101,8 @@ bool hsk_elf_load(const struct hsk_elf *elf, const struct hsk_boot *b, gpa_t *en
 
 /* acpi.c: builds all tables for an area that begins at gpa; *rsdp is inside it. */
 GByteArray *hsk_acpi_build(gpa_t gpa, unsigned ncpus, gpa_t *rsdp);
+/* The byte that makes len bytes, in which it is 0 yet, sum to 0. */
+uint8_t hsk_table_checksum(const uint8_t *p, guint len);
+
+/* mptable.c: floating pointer and configuration table; signature and features are CPUID leaf 1's eax and edx. */
+GByteArray *hsk_mptable_build(gpa_t gpa, unsigned ncpus, uint32_t signature, uint32_t features);

@@ -52,7 +52,7 @@ static bool find_entry(const struct hsk_elf *elf, uint64_t *entry, GError **erro
             return true;
     }
     g_set_error(error, HSK_ERROR, HSK_ERROR_UNSUPPORTED,
-                "%s is an ELF file without a PVH entry: it is not a kernel this machine can boot", elf->name);
+                "%s is an ELF file without a PVH entry and without a multiboot header: it is not a kernel this machine can boot", elf->name);
     return false;
 }
 
@@ -97,12 +97,9 @@ bool hsk_boot_pvh(struct hsk_boot *b, GError **error)
         return false;
     }
     if (!hsk_boot_put_initrd(b, end, b->lowmem_bytes, &initrd, error) ||
-        !hsk_boot_put_cmdline(b, BOOT_CMDLINE_MAX - 1, error) || !put_start_info(b, initrd, error) ||
-        !hsk_boot_put_segments(b, BOOT_CS32, error))
+        !hsk_boot_put_cmdline(b, BOOT_CMDLINE, b->cfg->cmdline, BOOT_CMDLINE_MAX - 1, error) ||
+        !put_start_info(b, initrd, error) || !hsk_boot_enter_32(b, (uint32_t)entry, error))
         return false;
-    b->cpu.cr0 = 0x11; /* ET, PE */
-    b->cpu.cr3 = b->cpu.cr4 = b->cpu.efer = 0;
-    b->cpu.rip = entry;
     b->cpu.gpr[HSK_RBX] = BOOT_PVH_INFO;
     return true;
 }

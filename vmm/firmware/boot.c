@@ -69,17 +69,16 @@ unsigned hsk_boot_memory_ranges(const struct hsk_boot *b, struct hsk_boot_range 
     return n;
 }
 
-bool hsk_boot_put_cmdline(const struct hsk_boot *b, uint64_t max, GError **error)
+bool hsk_boot_put_cmdline(const struct hsk_boot *b, gpa_t gpa, const char *text, uint64_t max, GError **error)
 {
-    const char *text = b->cfg->cmdline ? b->cfg->cmdline : "";
-    uint64_t len = strlen(text);
+    uint64_t len = text ? strlen(text) : 0;
 
     if (len > MIN(max, BOOT_CMDLINE_MAX - 1)) {
         g_set_error(error, HSK_ERROR, HSK_ERROR_USAGE, "The command line for %s is longer than the %" G_GUINT64_FORMAT " characters it takes",
                     b->cfg->kernel_name, MIN(max, BOOT_CMDLINE_MAX - 1));
         return false;
     }
-    return hsk_boot_write(b, BOOT_CMDLINE, text, len + 1, error);
+    return hsk_boot_write(b, gpa, text ? text : "", len + 1, error);
 }
 
 bool hsk_boot_put_initrd(const struct hsk_boot *b, gpa_t kernel_end, gpa_t limit, gpa_t *gpa, GError **error)
@@ -98,10 +97,32 @@ bool hsk_boot_put_initrd(const struct hsk_boot *b, gpa_t kernel_end, gpa_t limit
     return hsk_boot_write(b, *gpa, b->cfg->initrd, b->cfg->initrd_bytes, error);
 }
 
-bool hsk_boot_put_segments(struct hsk_boot *b, uint16_t code, GError **error)
+bool hsk_boot_kernel_fits(const struct hsk_boot *b, gpa_t gpa, uint64_t len)
 {
-    /* descriptors: null, 32-bit code, 64-bit code, data, busy 64-bit TSS (two slots) */
-    static const uint64_t gdt[] = {0, 0x00cf9b000000ffff, 0x00af9b000000ffff, 0x00cf93000000ffff, 0x00008b0000000067, 0};
+    if (gpa >= BOOT_KERNEL_MIN)
+        return hsk_range_ok(gpa, len, b->lowmem_bytes);
+    return gpa >= b->low_begin && hsk_range_ok(gpa, len, b->low_end);
+}
+
+bool hsk_boot_check_fits(const struct hsk_boot *b, gpa_t gpa, uint64_t len, GError **error)
+{
+    if (hsk_boot_kernel_fits(b, gpa, len))
+        return true;
+    if (gpa < BOOT_KERNEL_MIN)
+        g_set_error(error, HSK_ERROR, HSK_ERROR_UNSUPPORTED,
+                    "%s wants to be at 0x%" G_GINT64_MODIFIER "x, which this machine needs for the data it boots with",
+                    b->cfg->kernel_name, gpa);
+    else
+        g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED,
+                    "%s wants to be at 0x%" G_GINT64_MODIFIER "x, where this machine has no memory for it: give it more memory",
+                    b->cfg->kernel_name, gpa);
+    return false;
+}
+
+/* The GDT, and what a load from it gives. The TSS is there because a processor in protected mode has one. */
+static bool put_segments(struct hsk_boot *b, uint64_t code, GError **error)
+{
+    uint64_t gdt[] = {0, 0, code, 0x00cf93000000ffff, 0x00008b0000000067, 0};
     struct hsk_cpu_state *s = &b->cpu;
     static const uint8_t data_segs[] = {HSK_ES, HSK_SS, HSK_DS, HSK_FS, HSK_GS};
     uint8_t raw[sizeof gdt];
@@ -110,7 +131,7 @@ bool hsk_boot_put_segments(struct hsk_boot *b, uint16_t code, GError **error)
         hsk_put64(raw + 8 * i, gdt[i]);
     for (unsigned i = 0; i < G_N_ELEMENTS(data_segs); i++)
         s->seg[data_segs[i]] = (struct hsk_segment){.limit = 0xffffffff, .selector = BOOT_DS, .attr = 0xc093};
-    s->seg[HSK_CS] = (struct hsk_segment){.limit = 0xffffffff, .selector = code, .attr = code == BOOT_CS64 ? 0xa09b : 0xc09b};
+    s->seg[HSK_CS] = (struct hsk_segment){.limit = 0xffffffff, .selector = BOOT_CS, .attr = (uint32_t)(code >> 40) & 0xf0ff};
     s->seg[HSK_TR] = (struct hsk_segment){.limit = 0x67, .selector = BOOT_TSS, .attr = 0x008b};
     s->seg[HSK_LDTR] = (struct hsk_segment){0};
     s->gdtr = (struct hsk_dtable){.base = BOOT_GDT, .limit = sizeof raw - 1};
@@ -120,14 +141,47 @@ bool hsk_boot_put_segments(struct hsk_boot *b, uint16_t code, GError **error)
     return hsk_boot_write(b, BOOT_GDT, raw, sizeof raw, error);
 }
 
+bool hsk_boot_enter_32(struct hsk_boot *b, uint32_t entry, GError **error)
+{
+    b->cpu.cr0 = 0x11; /* ET, PE */
+    b->cpu.cr3 = b->cpu.cr4 = b->cpu.efer = 0;
+    b->cpu.rip = entry;
+    return put_segments(b, 0x00cf9b000000ffff, error);
+}
+
+/* The first 4 GiB identity-mapped by 2 MiB pages. */
+static bool put_page_tables(const struct hsk_boot *b, GError **error)
+{
+    g_autofree uint8_t *t = g_malloc0(6 * HSK_PAGE_SIZE);
+
+    hsk_put64(t, (BOOT_PAGE_TABLES + HSK_PAGE_SIZE) | 3);
+    for (uint64_t i = 0; i < 4; i++)
+        hsk_put64(t + HSK_PAGE_SIZE + 8 * i, (BOOT_PAGE_TABLES + (2 + i) * HSK_PAGE_SIZE) | 3);
+    for (uint64_t i = 0; i < 4 * 512; i++)
+        hsk_put64(t + 2 * HSK_PAGE_SIZE + 8 * i, (i << 21) | 0x83);
+    return hsk_boot_write(b, BOOT_PAGE_TABLES, t, 6 * HSK_PAGE_SIZE, error);
+}
+
+bool hsk_boot_enter_64(struct hsk_boot *b, uint64_t entry, GError **error)
+{
+    b->cpu.cr0 = 0x80000033; /* PG, NE, ET, MP, PE */
+    b->cpu.cr3 = BOOT_PAGE_TABLES;
+    b->cpu.cr4 = 0x20;       /* PAE */
+    b->cpu.efer = 0x500;     /* LMA, LME */
+    b->cpu.rip = entry;
+    return put_page_tables(b, error) && put_segments(b, 0x00af9b000000ffff, error);
+}
+
 bool hsk_boot_image(struct hsk_boot *b, GError **error)
 {
     if (hsk_boot_is_bzimage(b->cfg))
         return hsk_boot_bzimage(b, error);
+    if (hsk_boot_is_multiboot(b->cfg))
+        return hsk_boot_multiboot(b, error);
     if (hsk_boot_is_elf(b->cfg))
         return hsk_boot_pvh(b, error);
     g_set_error(error, HSK_ERROR, HSK_ERROR_UNSUPPORTED,
-                "%s is not a kernel this machine can boot: neither a Linux bzImage nor an ELF kernel with a PVH entry",
+                "%s is not a kernel this machine can boot: neither a Linux bzImage, nor an ELF kernel with a PVH entry, nor a multiboot kernel",
                 b->cfg->kernel_name);
     return false;
 }

@@ -75,13 +75,8 @@ bool hsk_elf_load(const struct hsk_elf *elf, const struct hsk_boot *b, gpa_t *en
             continue;
         if (seg.filesz > seg.memsz)
             return damaged(elf, error, "a segment is larger in the file than in memory");
-        if (seg.paddr < BOOT_KERNEL_MIN || !hsk_range_ok(seg.paddr, seg.memsz, b->lowmem_bytes)) {
-            g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED,
-                        "%s wants to be at 0x%" G_GINT64_MODIFIER "x, where this machine has no memory for it: give it more memory",
-                        elf->name, seg.paddr);
-            return false;
-        }
-        if (!hsk_boot_write(b, seg.paddr, elf->data + seg.offset, seg.filesz, error) ||
+        if (!hsk_boot_check_fits(b, seg.paddr, seg.memsz, error) ||
+            !hsk_boot_write(b, seg.paddr, elf->data + seg.offset, seg.filesz, error) ||
             !hsk_boot_zero(b, seg.paddr + seg.filesz, seg.memsz - seg.filesz, error))
             return false;
         *end = MAX(*end, seg.paddr + seg.memsz);

@@ -1,50 +1,10 @@
 /* SPDX-License-Identifier: MIT */
-/* Direct boot: made-up kernels, good and hostile, against guest memory alone; and the ACPI tables. */
-#include "../../../vmm/firmware/boot-priv.h"
+/* Direct boot of Linux and PVH kernels: made-up files, good and hostile, against guest memory alone; and the ACPI tables. */
+#include "boot-fixture.h"
 
 #include <gio/gio.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stdio.h>
 
-#include <cmocka.h>
-
-#define RAM_BYTES (32u << 20)
-#define ENTRY     0x1000040
-
-struct fixture {
-    struct hsk_ram *ram;
-    struct hsk_memobj *obj;
-    struct hsk_boot_config cfg;
-    struct hsk_boot boot;
-};
-
-static int setup(void **state)
-{
-    struct fixture *f = g_new0(struct fixture, 1);
-
-    f->obj = hsk_memobj_new("ram", RAM_BYTES, NULL);
-    f->ram = hsk_ram_new();
-    assert_non_null(f->obj);
-    assert_true(hsk_ram_map_add(f->ram, &(struct hsk_ram_region){.gpa = 0, .size_bytes = RAM_BYTES, .obj = f->obj}));
-    f->cfg.kernel_name = "test.kernel";
-    f->boot.cfg = &f->cfg;
-    f->boot.ram = f->ram;
-    f->boot.rsdp = BOOT_TABLES_BASE;
-    assert_true(hsk_boot_measure(&f->boot, NULL));
-    *state = f;
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    struct fixture *f = *state;
-
-    hsk_ram_free(f->ram);
-    hsk_memobj_free(f->obj);
-    g_free(f);
-    return 0;
-}
+#define ENTRY 0x1000040
 
 /* An ELF64 executable: one PT_LOAD of 64 bytes (memsz 4096) at 16 MiB, one PT_NOTE with the PVH entry. */
 static GByteArray *make_elf(bool note)
@@ -100,6 +60,7 @@ static GByteArray *make_bzimage(const GByteArray *elf)
     p[0x201] = 0x6a;
     memcpy(p + 0x202, "HdrS", 4);
     hsk_put16(p + 0x206, 0x20f);
+    p[0x211] = 1;
     hsk_put32(p + 0x22c, 0x7fffffff);
     hsk_put32(p + 0x238, 255);
     hsk_put32(p + 0x248, 16);
@@ -107,27 +68,6 @@ static GByteArray *make_bzimage(const GByteArray *elf)
     hsk_put64(p + 0x258, 0x1000000);
     hsk_put32(p + 0x260, 0x200000);
     return a;
-}
-
-static bool boot(struct fixture *f, const GByteArray *kernel, char **message)
-{
-    g_autoptr(GError) error = NULL;
-    bool ok;
-
-    f->cfg.kernel = kernel->data;
-    f->cfg.kernel_bytes = kernel->len;
-    ok = hsk_boot_image(&f->boot, &error);
-    assert_true(ok == (error == NULL));
-    if (message)
-        *message = error ? g_strdup(error->message) : NULL;
-    if (error)
-        assert_non_null(strstr(error->message, "test.kernel"));
-    return ok;
-}
-
-static uint64_t ram64(struct fixture *f, gpa_t gpa)
-{
-    return hsk_get64(f->obj->host + gpa);
 }
 
 static void bzimage_is_entered_in_long_mode(void **state)
@@ -176,6 +116,113 @@ static void bzimage_is_entered_in_long_mode(void **state)
     assert_int_equal(hsk_get16(zp + 0x24), 4096);
 }
 
+/* An ELF32 executable of an i386 kernel: the same PT_LOAD. */
+static GByteArray *make_elf32(void)
+{
+    GByteArray *a = g_byte_array_new();
+    uint8_t *p;
+
+    g_byte_array_set_size(a, 0x200);
+    p = a->data;
+    memset(p, 0, a->len);
+    memcpy(p, "\177ELF\1\1\1", 7);
+    hsk_put16(p + 16, 2);
+    hsk_put16(p + 18, 3);
+    hsk_put32(p + 24, ENTRY);
+    hsk_put32(p + 28, 52);
+    hsk_put16(p + 42, 32);
+    hsk_put16(p + 44, 1);
+    hsk_put32(p + 52, ELF_PT_LOAD);
+    hsk_put32(p + 56, 0x180);
+    hsk_put32(p + 64, 0x1000000);
+    hsk_put32(p + 68, 0x80);
+    hsk_put32(p + 72, 0x1000);
+    memset(p + 0x180, 0x90, 0x80);
+    return a;
+}
+
+/* What the 32-bit boot protocol asks for. */
+static void check_entry_32(struct fixture *f, uint32_t entry)
+{
+    const struct hsk_cpu_state *s = &f->boot.cpu;
+
+    assert_int_equal(s->rip, entry);
+    assert_int_equal(s->gpr[HSK_RSI], BOOT_ZERO_PAGE);
+    assert_int_equal(s->gpr[HSK_RBX] | s->gpr[HSK_RBP] | s->gpr[HSK_RDI], 0);
+    assert_int_equal(s->cr0 & 0x80000001, 1);
+    assert_int_equal(s->efer, 0);
+    assert_int_equal(s->rflags, 2);
+    assert_int_equal(s->seg[HSK_CS].selector, 0x10);
+    assert_int_equal(s->seg[HSK_CS].attr, 0xc09b);
+    assert_int_equal(s->seg[HSK_DS].selector, 0x18);
+    assert_int_equal(s->seg[HSK_SS].attr, 0xc093);
+    assert_int_equal(ram64(f, s->gdtr.base + 0x10), 0x00cf9b000000ffff);
+    assert_int_equal(ram64(f, s->gdtr.base + 0x18), 0x00cf93000000ffff);
+}
+
+static void bzimage_of_a_32_bit_kernel_is_entered_flat(void **state)
+{
+    struct fixture *f = *state;
+    g_autoptr(GByteArray) elf = make_elf32();
+    g_autoptr(GByteArray) kernel = make_bzimage(elf);
+
+    assert_true(boot(f, kernel, NULL));
+    check_entry_32(f, ENTRY);
+    assert_int_equal(f->obj->host[0x100007f], 0x90);
+    assert_memory_equal(f->obj->host + BOOT_ZERO_PAGE + 0x202, "HdrS", 4);
+}
+
+/* memtest86+ is one: nothing to unpack. So is a kernel packed with LZO, which unpacks itself. */
+static void bzimage_is_entered_at_its_own_code_if_it_cannot_be_unpacked(void **state)
+{
+    struct fixture *f = *state;
+    g_autoptr(GByteArray) elf = make_elf32();
+    g_autoptr(GByteArray) kernel = make_bzimage(elf);
+
+    memset(kernel->data + 1024, 0x11, 16);
+    hsk_put64(kernel->data + 0x258, 0x200000);
+    hsk_put32(kernel->data + 0x260, 0x300000);
+    hsk_put32(kernel->data + 0x24c, 0);
+    assert_true(boot(f, kernel, NULL));
+    check_entry_32(f, 0x200000);
+    assert_int_equal(f->obj->host[0x20000f], 0x11);
+
+    memcpy(kernel->data + 1024 + 16, "\211LZO\0\r\n\32\n", 9);
+    hsk_put32(kernel->data + 0x24c, 64);
+    assert_true(boot(f, kernel, NULL));
+    check_entry_32(f, 0x200000);
+    assert_int_equal(f->obj->host[0x200010], 0x89);
+
+    hsk_put16(kernel->data + 0x206, 0x205); /* before the fields for payload and preferred address */
+    assert_true(boot(f, kernel, NULL));
+    check_entry_32(f, 0x100000);
+}
+
+static void bzimage_without_room_for_its_code_is_refused(void **state)
+{
+    static const struct {
+        uint64_t pref;
+        uint32_t init_size;
+    } bad[] = {{0x10000, 0x1000}, {UINT64_MAX - 8, 0x1000}, {0x100000, 0xffffffff}, {RAM_BYTES - 0x800, 0x100}};
+    struct fixture *f = *state;
+    g_autoptr(GByteArray) elf = make_elf32();
+    g_autoptr(GByteArray) kernel = make_bzimage(elf);
+
+    hsk_put32(kernel->data + 0x24c, 0);
+    for (unsigned i = 0; i < G_N_ELEMENTS(bad); i++) {
+        hsk_put64(kernel->data + 0x258, bad[i].pref);
+        hsk_put32(kernel->data + 0x260, bad[i].init_size);
+        assert_false(boot(f, kernel, NULL));
+    }
+    hsk_put64(kernel->data + 0x258, 0x100000);
+    hsk_put32(kernel->data + 0x260, 0x1000);
+    kernel->data[0x1f1] = 200; /* setup sectors: nothing is behind them */
+    assert_false(boot(f, kernel, NULL));
+    kernel->data[0x1f1] = 1;
+    kernel->data[0x211] = 0; /* a zImage */
+    assert_false(boot(f, kernel, NULL));
+}
+
 static void pvh_kernel_is_entered_flat(void **state)
 {
     struct fixture *f = *state;
@@ -218,7 +265,7 @@ static void damaged_bzimages_are_refused(void **state)
         unsigned offset;
         uint32_t value;
     } damage[] = {
-        {0x24c, 0xffffffff}, {0x24c, 0},  {0x248, 0xfffffff0}, {0x248, 4000}, {0x24c, 40}, {0x206, 0x0100},
+        {0x24c, 0xffffffff}, {0x24c, 15}, {0x248, 0xfffffff0}, {0x248, 4000}, {0x24c, 40}, {0x206, 0x0100},
     };
     struct fixture *f = *state;
     g_autoptr(GByteArray) elf = make_elf(false);
@@ -316,6 +363,9 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(bzimage_is_entered_in_long_mode, setup, teardown),
+        cmocka_unit_test_setup_teardown(bzimage_of_a_32_bit_kernel_is_entered_flat, setup, teardown),
+        cmocka_unit_test_setup_teardown(bzimage_is_entered_at_its_own_code_if_it_cannot_be_unpacked, setup, teardown),
+        cmocka_unit_test_setup_teardown(bzimage_without_room_for_its_code_is_refused, setup, teardown),
         cmocka_unit_test_setup_teardown(pvh_kernel_is_entered_flat, setup, teardown),
         cmocka_unit_test_setup_teardown(no_kernel_is_refused_with_a_sentence, setup, teardown),
         cmocka_unit_test_setup_teardown(damaged_bzimages_are_refused, setup, teardown),

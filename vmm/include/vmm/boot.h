@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Direct boot: puts a kernel into a freshly reset machine's memory and sets vCPU 0 to its entry.
- * Linux bzImage (the compressed payload is unpacked on the host and entered at its 64-bit ELF entry; boot protocol,
- * Documentation/arch/x86/boot.rst), and ELF kernels with a PVH note (32-bit entry, xen/include/public/arch-x86/hvm/start_info.h).
+ * Linux bzImage (Documentation/arch/x86/boot.rst; the compressed payload is unpacked on the host and entered at its ELF
+ * entry, 64-bit or 32-bit; an image without one at its 32-bit entry), ELF kernels with a PVH note (32-bit entry,
+ * xen/include/public/arch-x86/hvm/start_info.h), and multiboot kernels (Multiboot Specification 0.6.96).
  * The files are hostile: every size is checked, output is capped by the guest's memory.
  */
 #pragma once
@@ -18,6 +19,6 @@ struct hsk_boot_config {
     const char *cmdline;    /* or NULL */
 };
 
-/* ACPI tables, MP-free; where boot and (later) firmware find them. Called by hsk_boot_load too. */
+/* ACPI tables and MP table, where boot and (later) firmware find them. Called by hsk_boot_load too. */
 bool hsk_firmware_install_tables(struct hsk_machine *m, gpa_t *rsdp, GError **error);
 bool hsk_boot_load(struct hsk_machine *m, const struct hsk_boot_config *cfg, GError **error);
