@@ -11,7 +11,6 @@ static const
 
 #define OEM_ID       "HAVSCK"
 #define OEM_TABLE_ID "HVPC10\0\0"
-#define SCI_GSI      9
 #define RSDP_BYTES   36
 #define FACS_BYTES   64
 #define HEADER_BYTES 36
@@ -32,7 +31,7 @@ static guint reserve(struct builder *t, guint align, guint bytes)
     return at;
 }
 
-static uint8_t checksum(const uint8_t *p, guint len)
+uint8_t hsk_table_checksum(const uint8_t *p, guint len)
 {
     uint8_t sum = 0;
 
@@ -62,7 +61,7 @@ static void end_table(struct builder *t, guint at)
 {
     uint8_t *p = t->out->data + at;
 
-    p[9] = checksum(p, hsk_get32(p + 4));
+    p[9] = hsk_table_checksum(p, hsk_get32(p + 4));
 }
 
 /* Generic Address Structure in I/O space. */
@@ -82,7 +81,7 @@ static guint put_fadt(struct builder *t, gpa_t facs, gpa_t dsdt)
     hsk_put32(p + 36, (uint32_t)facs);
     hsk_put32(p + 40, (uint32_t)dsdt);
     p[45] = 1;                            /* preferred profile: desktop */
-    hsk_put16(p + 46, SCI_GSI);           /* no SMI command port: ACPI mode is always on */
+    hsk_put16(p + 46, BOOT_SCI_GSI);      /* no SMI command port: ACPI mode is always on */
     hsk_put32(p + 56, HSK_PMBASE);        /* PM1a event block */
     hsk_put32(p + 64, HSK_PMBASE + 4);    /* PM1a control block */
     hsk_put32(p + 76, HSK_PMBASE + 8);    /* PM timer */
@@ -133,7 +132,7 @@ static guint put_madt(struct builder *t, unsigned ncpus)
     p[1] = 12;
     hsk_put32(p + 4, (uint32_t)HSK_IOAPIC_BASE);
     p = put_override(p + 12, 0, 2, 0);
-    p = put_override(p, SCI_GSI, SCI_GSI, 0x000d); /* active high, level */
+    p = put_override(p, BOOT_SCI_GSI, BOOT_SCI_GSI, 0x000d); /* active high, level */
     p[0] = 4;                             /* NMI at LINT1 of every CPU */
     p[1] = 6;
     p[2] = 0xff;
@@ -189,18 +188,24 @@ GByteArray *hsk_acpi_build(gpa_t gpa, unsigned ncpus, gpa_t *rsdp)
     p[15] = 2;
     hsk_put32(p + 20, RSDP_BYTES);
     hsk_put64(p + 24, gpa + xsdt);
-    p[8] = checksum(p, 20);
-    p[32] = checksum(p, RSDP_BYTES);
+    p[8] = hsk_table_checksum(p, 20);
+    p[32] = hsk_table_checksum(p, RSDP_BYTES);
     *rsdp = gpa + root;
     return t.out;
 }
 
 bool hsk_firmware_install_tables(struct hsk_machine *m, gpa_t *rsdp, GError **error)
 {
-    g_autoptr(GByteArray) tables = hsk_acpi_build(BOOT_TABLES_BASE, hsk_machine_ncpus(m), rsdp);
+    unsigned ncpus = hsk_machine_ncpus(m);
+    g_autoptr(GByteArray) acpi = hsk_acpi_build(BOOT_TABLES_BASE, ncpus, rsdp);
+    g_autoptr(GByteArray) mp = NULL;
+    uint32_t leaf1[4];
 
-    hsk_assert(tables->len <= BOOT_TABLES_END - BOOT_TABLES_BASE);
-    if (!hsk_ram_write(hsk_machine_ram(m), BOOT_TABLES_BASE, tables->data, tables->len)) {
+    hsk_cpuid_query(hsk_machine_cpuid(m), 0, 0, 0, 1, 0, leaf1);
+    mp = hsk_mptable_build(BOOT_MP_BASE, ncpus, leaf1[0], leaf1[3]);
+    hsk_assert(acpi->len <= BOOT_MP_BASE - BOOT_TABLES_BASE && mp->len <= BOOT_TABLES_END - BOOT_MP_BASE);
+    if (!hsk_ram_write(hsk_machine_ram(m), BOOT_TABLES_BASE, acpi->data, acpi->len) ||
+        !hsk_ram_write(hsk_machine_ram(m), BOOT_MP_BASE, mp->data, mp->len)) {
         g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED, "The machine has no memory for the ACPI tables");
         return false;
     }

@@ -359,6 +359,46 @@ static void acpi_tables_are_linked_and_sum_to_zero(void **state)
     assert_int_equal(ram64(f, facp + 132) % 64, 0);
 }
 
+static void mp_table_sums_to_zero_and_names_everything(void **state)
+{
+    g_autoptr(GByteArray) t = hsk_mptable_build(BOOT_MP_BASE, 3, 0x306a9, 0x1783fbff);
+    static const unsigned bytes[5] = {20, 8, 8, 8, 8};
+    const uint8_t *p = t->data, *table = p + 16, *entry = table + 44;
+    unsigned count[5] = {0}, len = hsk_get16(table + 4);
+    uint8_t sum = 0;
+
+    assert_true(t->len <= BOOT_TABLES_END - BOOT_MP_BASE);
+    assert_memory_equal(p, "_MP_", 4);
+    for (unsigned i = 0; i < 16; i++)
+        sum = (uint8_t)(sum + p[i]);
+    assert_int_equal(sum, 0);
+    assert_int_equal(hsk_get32(p + 4), BOOT_MP_BASE + 16);
+    assert_int_equal(t->len, 16 + len);
+    for (unsigned i = 0; i < len; i++)
+        sum = (uint8_t)(sum + table[i]);
+    assert_int_equal(sum, 0);
+    assert_memory_equal(table, "PCMP", 4);
+    assert_int_equal(hsk_get32(table + 36), HSK_LAPIC_BASE);
+    for (unsigned i = 0; i < hsk_get16(table + 34); i++) {
+        assert_true(entry[0] < 5 && entry + bytes[entry[0]] <= t->data + t->len);
+        count[entry[0]]++;
+        if (entry[0] == 0) {
+            assert_int_equal(entry[1], count[0] - 1);
+            assert_int_equal(entry[3], count[0] == 1 ? 3 : 1);
+            assert_int_equal(hsk_get32(entry + 4), 0x306a9);
+        }
+        if (entry[0] == 2)
+            assert_int_equal(hsk_get32(entry + 4), HSK_IOAPIC_BASE);
+        entry += bytes[entry[0]];
+    }
+    assert_ptr_equal(entry, t->data + t->len);
+    assert_int_equal(count[0], 3);
+    assert_int_equal(count[1], 2);
+    assert_int_equal(count[2], 1);
+    assert_int_equal(count[3], 15 + 32 * 4);
+    assert_int_equal(count[4], 2);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -372,6 +412,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(damaged_elfs_are_refused, setup, teardown),
         cmocka_unit_test_setup_teardown(long_command_line_and_large_initrd_are_refused, setup, teardown),
         cmocka_unit_test_setup_teardown(acpi_tables_are_linked_and_sum_to_zero, setup, teardown),
+        cmocka_unit_test(mp_table_sums_to_zero_and_names_everything),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
