@@ -162,7 +162,7 @@ void soft_code_flush(struct soft_vcpu *v)
     c->cold = SOFT_COLD_START;
     soft_jump_flush(v, true);
     soft_returns_forget(v);
-    v->engine->flushes++;
+    v->count.flushes++;
 }
 
 uint32_t soft_limit_class(struct soft_vcpu *v, uint32_t limit)
@@ -235,8 +235,8 @@ void soft_block_publish(struct soft_vcpu *v, struct soft_block *b)
     enter_page(v, b, b->gpa, b->granules);
     if (b->gpa2 != SOFT_NO_GPA)
         enter_page(v, b, b->gpa2, b->granules2);
-    v->engine->blocks++;
-    v->engine->insns += b->ninsns;
+    v->count.blocks++;
+    v->count.insns += b->ninsns;
 }
 
 static void patch(struct soft_code *c, uint8_t *site, const uint8_t *to)
@@ -342,7 +342,7 @@ static void drop_block(struct soft_vcpu *v, struct soft_block *b)
             unchain(c, &b->links[i]);
     drop_jumps(v, b);
     b->valid = false;
-    v->engine->invalidations++;
+    v->count.invalidations++;
 }
 
 static uint64_t granule_mask(uint64_t gpa, unsigned len)

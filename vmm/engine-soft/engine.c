@@ -206,20 +206,28 @@ static void dirty_sync(struct hsk_engine *engine)
 
 static char *stats(struct hsk_engine *engine)
 {
+#define ROW(name, field) {name, offsetof(struct soft_vcpu, count.field)}
+    static const struct {
+        const char *name;
+        size_t offset;
+    } rows[] = {
+        ROW("blocks", blocks), ROW("insns", insns), ROW("slow-accesses", exits), ROW("tlb-misses", tlb_misses),
+        ROW("code-flushes", flushes), ROW("interrupts", interrupts), ROW("exceptions", exceptions),
+        ROW("invalidations", invalidations), ROW("helper-calls", helper_calls), ROW("dispatches", dispatches),
+        ROW("left-edge", left[0]), ROW("left-jump", left[1]), ROW("left-helper", left[2]),
+    };
+#undef ROW
     const struct soft_engine *e = (const struct soft_engine *)engine;
     GString *s = g_string_new(NULL);
-    const struct {
-        const char *name;
-        uint64_t value;
-    } rows[] = {
-        {"blocks", e->blocks}, {"insns", e->insns}, {"slow-accesses", e->exits}, {"tlb-misses", e->tlb_misses},
-        {"code-flushes", e->flushes}, {"interrupts", e->interrupts}, {"exceptions", e->exceptions},
-        {"invalidations", e->invalidations}, {"helper-calls", e->helper_calls}, {"dispatches", e->dispatches},
-        {"left-edge", e->left[0]}, {"left-jump", e->left[1]}, {"left-helper", e->left[2]},
-    };
 
-    for (unsigned i = 0; i < G_N_ELEMENTS(rows); i++)
-        g_string_append_printf(s, "soft-%s %" G_GUINT64_FORMAT "\n", rows[i].name, rows[i].value);
+    for (unsigned i = 0; i < G_N_ELEMENTS(rows); i++) {
+        uint64_t sum = 0;
+
+        for (unsigned n = 0; n < G_N_ELEMENTS(e->vcpu); n++)
+            if (e->vcpu[n])
+                sum += *(const uint64_t *)(const void *)((const char *)e->vcpu[n] + rows[i].offset);
+        g_string_append_printf(s, "soft-%s %" G_GUINT64_FORMAT "\n", rows[i].name, sum);
+    }
     return g_string_free(s, FALSE);
 }
 

@@ -80,7 +80,7 @@ static int after_helper(struct soft_vcpu *v, enum soft_next next, uint64_t dropp
 {
     if (next == SOFT_NEXT_EXIT)
         return SOFT_NEXT_EXIT;
-    if (next == SOFT_NEXT_JUMP || v->engine->invalidations != dropped_before ||
+    if (next == SOFT_NEXT_JUMP || v->count.invalidations != dropped_before ||
         atomic_load_explicit(&v->interrupt, memory_order_relaxed))
         return SOFT_NEXT_JUMP;
     soft_fpu_unpark(v);
@@ -89,17 +89,17 @@ static int after_helper(struct soft_vcpu *v, enum soft_next next, uint64_t dropp
 
 int soft_call_exec(struct soft_vcpu *v, const struct soft_insn *in)
 {
-    uint64_t dropped = v->engine->invalidations;
+    uint64_t dropped = v->count.invalidations;
 
-    v->engine->helper_calls++;
+    v->count.helper_calls++;
     return after_helper(v, soft_exec(v, in), dropped);
 }
 
 int soft_call_string(struct soft_vcpu *v, const struct soft_insn *in)
 {
-    uint64_t dropped = v->engine->invalidations;
+    uint64_t dropped = v->count.invalidations;
 
-    v->engine->helper_calls++;
+    v->count.helper_calls++;
     return after_helper(v, soft_exec_string(v, in), dropped);
 }
 
@@ -328,7 +328,7 @@ static bool step(struct soft_vcpu *v)
     v->irq_waiting = 0;
     if (something_pending(v)) {
         if (soft_deliver_interrupt(v)) {
-            v->engine->interrupts++;
+            v->count.interrupts++;
             v->exit_arg = 0;
         } else {
             v->irq_waiting = 1;
@@ -356,10 +356,10 @@ static bool step(struct soft_vcpu *v)
     v->no_step = 0;
     v->rflags &= ~HSK_FLAG_RF;
     v->s.interrupt_shadow = 0;
-    v->engine->dispatches++;
+    v->count.dispatches++;
     soft_fpu_unpark(v);
     left = soft_enter(v, b->host);
-    v->engine->left[left < SOFT_LEFT_LINK ? 2 : left & 1]++;
+    v->count.left[left < SOFT_LEFT_LINK ? 2 : left & 1]++;
     switch (left) {
     case SOFT_LEFT_LINK:
         v->rip = v->page_va + ((const struct soft_link *)(uintptr_t)v->exit_arg)->pc;
@@ -394,7 +394,7 @@ enum hsk_exit soft_run(struct soft_vcpu *v)
     if (!landed)
         soft_returns_forget(v);
     if (landed == LAND_FAULT) {
-        v->engine->exceptions++;
+        v->count.exceptions++;
         if (!soft_deliver(v)) {
             v->exit = HSK_EXIT_SHUTDOWN;
             landed = LAND_STOP;

@@ -91,6 +91,12 @@ enum soft_next {
     SOFT_NEXT_EXIT,      /* leave run(): ->exit says why (HLT, shutdown, error) */
 };
 
+/* What --stats adds up over all vCPUs; only the vCPU's own thread counts. */
+struct soft_counters {
+    uint64_t left[3];          /* why translated code was left: an edge not chained, a jump cache miss, a helper */
+    uint64_t blocks, insns, exits, tlb_misses, flushes, interrupts, exceptions, invalidations, helper_calls, dispatches;
+};
+
 struct soft_code;        /* code cache and blocks of one vCPU: xlate.h */
 
 /* Jump cache of indirect branches, one per MMU index and code size (64-bit or not). Index: low 14 bits of the target
@@ -143,6 +149,7 @@ struct soft_vcpu {
     uint32_t seg_mode;         /* what the segments add to the mode word (xlate.h); soft_segments_changed() refreshes */
     struct soft_engine *engine;
     struct soft_code *code;    /* translator half's private state of this vCPU */
+    struct soft_counters count;
     struct soft_tlb_entry tlb[SOFT_NMMU][SOFT_TLB_SIZE];
     struct soft_jump jump[SOFT_NMMU * 2][SOFT_JUMP_SIZE];
 };
@@ -157,9 +164,6 @@ enum {
 struct soft_engine {
     struct hsk_engine base;
     struct soft_vcpu *vcpu[8];
-    /* counters of --stats */
-    uint64_t left[3];          /* why translated code was left: an edge not chained, a jump cache miss, a helper */
-    uint64_t blocks, insns, exits, tlb_misses, flushes, interrupts, exceptions, invalidations, helper_calls, dispatches;
 };
 
 /* ---- translator half, called by the system half ---- */

@@ -84,7 +84,7 @@ static struct page_ref lookup(struct soft_vcpu *v, uint64_t va, unsigned mmu, bo
 
     if (!canonical(va))
         soft_fault(v, stack ? 12 : 13, 0);
-    v->engine->tlb_misses++;
+    v->count.tlb_misses++;
     error = soft_walk(v, va, write ? SOFT_ACC_WRITE : 0, mmu, &w);
     if (error >= 0)
         soft_fault_pf(v, va, (uint32_t)error);
@@ -227,7 +227,7 @@ static bool open_window(struct soft_vcpu *v, uint64_t va, unsigned size, bool wr
 
     if ((va & 0xfff) + size > 4096 || !canonical(va))
         return false;
-    v->engine->tlb_misses++;
+    v->count.tlb_misses++;
     if (soft_walk(v, va, 0, v->mmu, &w) >= 0)
         return false;
     r = soft_region(v, w.gpa, &page);
@@ -263,7 +263,7 @@ struct soft_slow soft_slow_access(struct soft_vcpu *v, uint64_t va, const struct
     unsigned n1 = first_part(va, a->size);
     struct page_ref ref;
 
-    v->engine->exits++;
+    v->count.exits++;
     if (a->kind & SOFT_ACCESS_WINDOW) {
         bool ok = open_window(v, va, a->size, write);
 
