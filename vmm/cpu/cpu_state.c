@@ -81,6 +81,35 @@ void hsk_cpu_state_reset(struct hsk_cpu_state *s, unsigned index)
     xsave_init(s->xsave);
 }
 
+/* SDM vol. 3, table 10-1: INIT leaves the FPU, the caches' control, the TSC and model-specific registers alone. */
+void hsk_cpu_state_init(struct hsk_cpu_state *s, unsigned index)
+{
+    struct hsk_cpu_state *fresh = g_aligned_alloc0(1, sizeof *fresh, 64);
+
+    hsk_cpu_state_reset(fresh, index);
+    memcpy(s->gpr, fresh->gpr, sizeof s->gpr);
+    memcpy(s->seg, fresh->seg, sizeof s->seg);
+    memcpy(s->dr, fresh->dr, sizeof s->dr);
+    s->rip = fresh->rip;
+    s->rflags = fresh->rflags;
+    s->gdtr = fresh->gdtr;
+    s->idtr = fresh->idtr;
+    s->cr0 = HSK_CR0_ET | (s->cr0 & (HSK_CR0_CD | HSK_CR0_NW));
+    s->cr2 = s->cr3 = s->cr4 = s->cr8 = s->efer = 0;
+    s->kvm_system_time = 0; /* as KVM does: the guest's structure may be about to become something else */
+    s->activity = fresh->activity;
+    s->exception_pending = s->interrupt_pending = s->nmi_pending = s->nmi_masked = s->interrupt_shadow = 0;
+    g_aligned_free(fresh);
+}
+
+void hsk_cpu_state_sipi(struct hsk_cpu_state *s, uint8_t vector)
+{
+    s->seg[HSK_CS].selector = (uint16_t)(vector << 8);
+    s->seg[HSK_CS].base = (uint64_t)vector << 12;
+    s->rip = 0;
+    s->activity = HSK_ACT_RUN;
+}
+
 static bool refuse(GError **error, const char *what)
 {
     g_set_error(error, HSK_ERROR, HSK_ERROR_DAMAGED, "The saved processor state is damaged: %s is not possible.", what);

@@ -145,6 +145,7 @@ static void clear_picture(struct bochs_display *d)
         picture = d->vram->host;
     }
     memset(picture, 0, len);
+    hsk_ram_written(hsk_machine_ram(d->pci.dev.machine), d->vram, 0, len);
 }
 
 /* ---- VBE registers ---- */

@@ -6,7 +6,7 @@
  * The code lies in a memfd that is mapped twice, writable and executable, never both. Hot code fills its first half,
  * cold stubs the second. Nothing is freed singly: a full cache is flushed whole. A dropped block is only unreachable,
  * so the code that is running stays intact until the dispatcher is back.
- * vCPU thread; soft_code_written() is for any thread. General registers only (xlate.h), except new, free and flush.
+ * vCPU thread; soft_code_written() and soft_code_post() are for any thread. General registers only (xlate.h), except new, free and flush.
  */
 #include "translate.h"
 
@@ -140,9 +140,9 @@ static void set_code_attr(struct soft_vcpu *v, uint64_t gpa, bool on)
     if (!r)
         return;
     if (on)
-        atomic_fetch_or(&r->obj->attr[page], HSK_PAGE_CODE);
+        atomic_fetch_or(&r->obj->code[page], (uint8_t)(1u << v->base.index));
     else
-        atomic_fetch_and(&r->obj->attr[page], (uint8_t)~HSK_PAGE_CODE);
+        atomic_fetch_and(&r->obj->code[page], (uint8_t)~(1u << v->base.index));
 }
 
 /* Everything translated goes. Only the dispatcher may call this: no translated code is running. */
@@ -198,7 +198,12 @@ struct soft_block *soft_block_find(struct soft_code *c, uint64_t gpa, uint64_t p
     return match(c->hash[block_hash(gpa, pc, mode)], gpa, pc, mode);
 }
 
-static void enter_page(struct soft_vcpu *v, struct soft_block *b, uint64_t gpa, uint64_t granules)
+/*
+ * Order against writers: the mark is set, then all permissions to write are taken away, then the page is read. A vCPU that
+ * enters a permission does it the other way round (mark in written_filter, look at the page's mark: tlb.c), so one of the two
+ * sees the other; one that writes through C, and a device, look at the mark after they wrote.
+ */
+void soft_code_claim(struct soft_vcpu *v, uint64_t gpa)
 {
     struct soft_code *c = v->code;
     struct soft_page *p = find_page(c, gpa);
@@ -210,11 +215,19 @@ static void enter_page(struct soft_vcpu *v, struct soft_block *b, uint64_t gpa, 
         *p = (struct soft_page){.gpa = gpa & ~0xfffull, .patience = 256, .next = *head};
         *head = p;
     }
-    if (!p->blocks) {
-        /* First attribute, then no writer: from here on each store to the page comes to tlb.c. */
-        set_code_attr(v, gpa, true);
-        soft_tlb_drop_write_gpa(v, gpa & ~0xfffull);
-    }
+    if (p->claimed)
+        return;
+    p->claimed = true;
+    set_code_attr(v, p->gpa, true);
+    soft_tlb_drop_write_gpa(v, p->gpa);
+    soft_smp_revoke_writes(v, p->gpa);
+}
+
+static void enter_page(struct soft_vcpu *v, struct soft_block *b, uint64_t gpa, uint64_t granules)
+{
+    struct soft_page *p = find_page(v->code, gpa);
+
+    hsk_assert(p); /* claimed */
     p->granules |= granules;
     if ((gpa & ~0xfffull) == (b->gpa & ~0xfffull))
         b->page_next = p->blocks;
@@ -359,6 +372,12 @@ bool soft_code_touches(const struct soft_code *c, uint64_t gpa, unsigned len)
     return p && p->granules & granule_mask(gpa, len);
 }
 
+static void disclaim(struct soft_vcpu *v, struct soft_page *p)
+{
+    p->claimed = false;
+    set_code_attr(v, p->gpa, false);
+}
+
 bool soft_code_invalidate(struct soft_vcpu *v, uint64_t gpa, unsigned len)
 {
     struct soft_code *c = v->code;
@@ -388,7 +407,7 @@ bool soft_code_invalidate(struct soft_vcpu *v, uint64_t gpa, unsigned len)
     }
     p->granules = left;
     if (!p->blocks)
-        set_code_attr(v, p->gpa, false);
+        disclaim(v, p);
     return any;
 }
 
@@ -402,58 +421,71 @@ bool soft_code_bear_write(struct soft_vcpu *v, uint64_t gpa)
     p->data_writes = 0;
     if (p->patience < 1u << 20)
         p->patience *= 2;
-    return soft_code_invalidate(v, p->gpa, 4096);
+    if (p->blocks)
+        return soft_code_invalidate(v, p->gpa, 4096);
+    disclaim(v, p); /* its first instruction could not be fetched */
+    return false;
 }
 
-static void written_for(struct soft_vcpu *v, const struct hsk_ram_region *r, unsigned n,
-                        const struct hsk_memobj *obj, uint64_t page)
+void soft_code_post(struct soft_vcpu *v, uint64_t gpa, unsigned len)
 {
     struct soft_code *c = v->code;
+    struct soft_written *w = c->written, *end;
 
     pthread_mutex_lock(&c->written_lock);
-    for (unsigned i = 0; i < n; i++) {
-        if (r[i].obj != obj || page * 4096 - r[i].offset >= r[i].size_bytes)
-            continue;
+    end = w + MIN(c->nwritten, G_N_ELEMENTS(c->written));
+    while (w < end && w->gpa >> 12 != gpa >> 12)
+        w++;
+    if (w < end) {
+        uint64_t last = MAX(w->gpa + w->len, gpa + len);
+
+        w->gpa = MIN(w->gpa, gpa);
+        w->len = (uint32_t)(last - w->gpa);
+    } else {
         if (c->nwritten < G_N_ELEMENTS(c->written))
-            c->written[c->nwritten] = r[i].gpa + page * 4096 - r[i].offset;
+            *w = (struct soft_written){gpa, len};
         c->nwritten++;
     }
     pthread_mutex_unlock(&c->written_lock);
-    atomic_fetch_or(&v->interrupt, SOFT_INT_CODE);
-    atomic_store((_Atomic uint64_t *)&v->jump_mask, 0);
+    soft_interrupt(v, SOFT_INT_CODE);
 }
 
-/* A device is about to write a page that has translations. Any thread. */
+/* A device wrote a page that has translations. Any thread. */
 void soft_code_written(void *opaque, struct hsk_memobj *obj, uint64_t page)
 {
     struct soft_engine *e = opaque;
     struct hsk_ram_region r[HSK_RAM_MAX_REGIONS];
-    unsigned n = hsk_ram_regions(e->base.cfg.ram, r);
+    unsigned n = hsk_ram_regions(e->base.cfg.ram, r), holders = atomic_load(&obj->code[page]);
 
-    for (unsigned i = 0; i < G_N_ELEMENTS(e->vcpu); i++)
-        if (e->vcpu[i])
-            written_for(e->vcpu[i], r, n, obj, page);
+    for (unsigned i = 0; i < n; i++) {
+        if (r[i].obj != obj || page * 4096 - r[i].offset >= r[i].size_bytes)
+            continue;
+        for (unsigned k = 0; k < G_N_ELEMENTS(e->vcpu); k++)
+            if (e->vcpu[k] && (holders >> k & 1))
+                soft_code_post(e->vcpu[k], r[i].gpa + page * 4096 - r[i].offset, 4096);
+    }
 }
 
-/* In the dispatcher, FPU parked: does what devices asked for since. */
+/* In the dispatcher, FPU parked: does what others asked for since. */
 void soft_code_collect_written(struct soft_vcpu *v)
 {
     struct soft_code *c = v->code;
-    uint64_t pages[G_N_ELEMENTS(c->written)];
+    struct soft_written w[G_N_ELEMENTS(c->written)];
     uint32_t n;
 
     pthread_mutex_lock(&c->written_lock);
     n = c->nwritten;
-    for (uint32_t i = 0; i < n && i < G_N_ELEMENTS(pages); i++)
-        pages[i] = c->written[i];
+    for (uint32_t i = 0; i < n && i < G_N_ELEMENTS(w); i++)
+        w[i] = c->written[i];
     c->nwritten = 0;
     pthread_mutex_unlock(&c->written_lock);
-    if (n > G_N_ELEMENTS(pages)) {
+    if (n > G_N_ELEMENTS(w)) {
         soft_code_flush(v);
         return;
     }
     for (uint32_t i = 0; i < n; i++)
-        soft_code_invalidate(v, pages[i], 4096);
+        if (!soft_code_invalidate(v, w[i].gpa, w[i].len))
+            soft_code_bear_write(v, w[i].gpa);
 }
 
 void soft_jump_fill(struct soft_vcpu *v, uint64_t pc, const struct soft_block *b)

@@ -2,7 +2,6 @@
 /*
  * The software engine as the machine sees it (vmm/engine.h): a translator from x86 to x86 that runs
  * on any x86-64 host. The GS base of a vCPU's thread is its struct soft_vcpu for the thread's life.
- * Missing: more than one vCPU.
  */
 #include "xlate.h"
 
@@ -45,25 +44,25 @@ static struct hsk_engine *engine_new(const struct hsk_engine_config *cfg, GError
 {
     struct soft_engine *e;
 
-    if (cfg->ncpus > 1) {
-        g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED,
-                    "The software engine runs one processor so far, not %u.", cfg->ncpus);
-        return NULL;
-    }
     if (!soft_signals_install(error))
         return NULL;
     e = g_new0(struct soft_engine, 1);
     e->base.ops = &hsk_engine_soft_ops;
     e->base.cfg = *cfg;
+    pthread_mutex_init(&e->world, NULL);
     hsk_ram_set_code_write(cfg->ram, soft_code_written, e);
     return &e->base;
 }
 
 static void engine_free(struct hsk_engine *engine)
 {
-    if (engine)
-        hsk_ram_set_code_write(engine->cfg.ram, NULL, NULL);
-    g_free(engine);
+    struct soft_engine *e = (struct soft_engine *)engine;
+
+    if (!e)
+        return;
+    hsk_ram_set_code_write(engine->cfg.ram, NULL, NULL);
+    pthread_mutex_destroy(&e->world);
+    g_free(e);
 }
 
 static struct hsk_vcpu *vcpu_new(struct hsk_engine *engine, const struct hsk_vcpu_config *cfg, GError **error)
@@ -137,15 +136,9 @@ static enum hsk_exit run(struct hsk_vcpu *base)
     return soft_run(soft(base));
 }
 
-static void interrupt(struct soft_vcpu *v, uint32_t what)
-{
-    atomic_fetch_or(&v->interrupt, what);
-    atomic_store((_Atomic uint64_t *)&v->jump_mask, 0);
-}
-
 static void kick(struct hsk_vcpu *base)
 {
-    interrupt(soft(base), SOFT_INT_KICK);
+    soft_interrupt(soft(base), SOFT_INT_KICK);
 }
 
 static void get_state(struct hsk_vcpu *base, struct hsk_cpu_state *s)
@@ -195,7 +188,7 @@ static void flush(struct hsk_engine *engine, unsigned what)
         if (what & HSK_FLUSH_CODE)
             soft_code_flush(v);
         if (what & HSK_FLUSH_TLB)
-            interrupt(v, SOFT_INT_FLUSH);
+            soft_interrupt(v, SOFT_INT_FLUSH);
     }
 }
 

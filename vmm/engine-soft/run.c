@@ -4,7 +4,7 @@
  * left. Faults anywhere below come back to soft_run() by soft_longjmp(), with all state canonical.
  *
  * vCPU thread. The guest's FPU registers are live except where parked; general registers only in
- * this file. Missing: INIT and SIPI, instruction and data breakpoints.
+ * this file. Missing: instruction and data breakpoints.
  */
 #include "xlate.h"
 
@@ -270,6 +270,10 @@ static bool attend(struct soft_vcpu *v)
     atomic_store((_Atomic uint64_t *)&v->jump_mask, SOFT_JUMP_MASK);
     if (atomic_load(&v->interrupt))
         atomic_store((_Atomic uint64_t *)&v->jump_mask, 0);
+    if (what & SOFT_INT_STOP) {
+        soft_fpu_park(v);
+        soft_smp_give_way(v);
+    }
     if (what & SOFT_INT_FLUSH)
         soft_tlb_flush_all(v);
     if (what & SOFT_INT_CODE) {
@@ -327,7 +331,9 @@ static bool step(struct soft_vcpu *v)
         deliver_saved_exception(v);
     v->irq_waiting = 0;
     if (something_pending(v)) {
-        if (soft_deliver_interrupt(v)) {
+        if (v->base.lapic && (hsk_lapic_pending(v->base.lapic) & (HSK_LAPIC_INIT | HSK_LAPIC_SIPI)))
+            soft_smp_startup(v);
+        if (v->s.activity != HSK_ACT_WAIT_SIPI && soft_deliver_interrupt(v)) {
             v->count.interrupts++;
             v->exit_arg = 0;
         } else {
@@ -388,6 +394,10 @@ enum hsk_exit soft_run(struct soft_vcpu *v)
 {
     int landed = soft_setjmp(v);
 
+    if (!landed)
+        soft_smp_enter(v);
+    else
+        soft_smp_resume(v);
     v->exit_arg = 0;
     v->jump_missed = 0;
     refresh_tsc(v);
@@ -404,5 +414,6 @@ enum hsk_exit soft_run(struct soft_vcpu *v)
         while (step(v))
             ;
     soft_fpu_park(v);
+    soft_smp_leave(v);
     return v->exit;
 }

@@ -20,6 +20,8 @@
 #include <vmm/engine.h>
 #include <vmm/lapic.h>
 
+#include <pthread.h>
+
 /* ---- TLB: one table per MMU index; the layout is read by translated code ---- */
 
 enum soft_mmu {
@@ -32,7 +34,7 @@ enum soft_mmu {
 
 struct soft_tlb_entry {
     uint64_t nvpn_read;  /* -(va >> 12), or SOFT_TLB_NONE */
-    uint64_t nvpn_write; /* set only if RAM, writable, D set, announced (hsk_memobj_will_write) and not HSK_PAGE_CODE */
+    uint64_t nvpn_write; /* set only if RAM, writable, D set, announced (hsk_memobj_will_write), nobody's code */
     uint64_t addend;     /* host address - guest linear address */
     uint64_t gpa;        /* page | SOFT_TLB_* */
 };
@@ -133,6 +135,7 @@ struct soft_vcpu {
     uint64_t tsc_offset;       /* guest TSC - host TSC, if SOFT_MODE_TSC */
     uint64_t landing[8];       /* soft_setjmp(): where soft_fault() and soft_unimplemented() go */
     uint8_t bounce[192] __attribute__((aligned(64)));
+    uint64_t pauses;           /* PAUSEs since the thread last let others run */
     /* --- both halves --- */
     struct hsk_vcpu base;
     struct hsk_cpu_state s;    /* gpr, rip, rflags, seg of the struct: seg[] authoritative here, gpr/rip/rflags above */
@@ -150,6 +153,8 @@ struct soft_vcpu {
     struct soft_engine *engine;
     struct soft_code *code;    /* translator half's private state of this vCPU */
     struct soft_counters count;
+    _Atomic uint32_t inside;   /* smp.c: in run(), so that memory may be accessed through the TLB */
+    bool exclusive;            /* the others are stopped */
     struct soft_tlb_entry tlb[SOFT_NMMU][SOFT_TLB_SIZE];
     struct soft_jump jump[SOFT_NMMU * 2][SOFT_JUMP_SIZE];
 };
@@ -158,12 +163,14 @@ enum {
     SOFT_INT_KICK = 1,    /* run() returns HSK_EXIT_KICK */
     SOFT_INT_APIC = 2,    /* hsk_lapic_pending may be non-zero */
     SOFT_INT_FLUSH = 4,   /* somebody asked for a TLB flush */
-    SOFT_INT_CODE = 8,    /* a device wrote a page that holds translated code */
+    SOFT_INT_CODE = 8,    /* somebody wrote a page that holds translated code */
+    SOFT_INT_STOP = 16,   /* another vCPU wants the world for itself */
 };
 
 struct soft_engine {
     struct hsk_engine base;
     struct soft_vcpu *vcpu[8];
+    pthread_mutex_t world;     /* who holds it may stop the others; smp.c */
 };
 
 /* ---- translator half, called by the system half ---- */
@@ -190,6 +197,15 @@ uint32_t soft_segment_mode(const struct soft_vcpu *v);
 /* Saves the guest's FPU registers into s.xsave and gives C code sane host ones; the way back reloads. Idempotent. */
 void soft_fpu_park(struct soft_vcpu *v);
 
+/* ---- several vCPUs (smp.c) ---- */
+
+/* Until soft_smp_resume() no other vCPU accesses guest memory: what is done in between is atomic. Parks. To be called before
+   the access is checked and translated; a fault resumes the others. */
+void soft_smp_stop_others(struct soft_vcpu *v);
+void soft_smp_resume(struct soft_vcpu *v);
+/* The guest has been spinning for a while. Parks. */
+void soft_smp_pause(struct soft_vcpu *v);
+
 /* ---- system half, called by the translator half ---- */
 
 /* Executes one instruction that is not translated, on canonical state; v->rip at it. Advances or sets rip. May soft_fault. */
@@ -200,8 +216,7 @@ bool soft_exec_knows(uint16_t mnemonic);
 enum soft_next soft_exec_string(struct soft_vcpu *v, const struct soft_insn *in);
 /* Delivers v->exc through the IDT (nesting, double and triple fault) and leaves rip at the handler; false = triple fault. */
 bool soft_deliver(struct soft_vcpu *v);
-/* At a block head with v->interrupt & SOFT_INT_APIC: takes NMI or an interrupt if the state allows. Returns true if rip changed.
-   INIT/SIPI are not implemented yet. */
+/* At a block head with v->interrupt & SOFT_INT_APIC: takes NMI or an interrupt if the state allows. Returns true if rip changed. */
 bool soft_deliver_interrupt(struct soft_vcpu *v);
 /* Recomputes cpl, mmu, code_size, seg_base from the state. */
 void soft_segments_changed(struct soft_vcpu *v);

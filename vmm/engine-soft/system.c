@@ -33,6 +33,13 @@ static enum soft_next x_nop(struct soft_vcpu *v, const struct soft_insn *in)
     return soft_done(v, in);
 }
 
+/* Where the translator's own count of them runs over. */
+static enum soft_next x_pause(struct soft_vcpu *v, const struct soft_insn *in)
+{
+    soft_smp_pause(v);
+    return soft_done(v, in);
+}
+
 /* INVD, WBINVD: the caches are the host's, coherent and none of the guest's business. */
 static enum soft_next x_cache(struct soft_vcpu *v, const struct soft_insn *in)
 {
@@ -117,9 +124,12 @@ enum soft_next soft_x_bit(struct soft_vcpu *v, const struct soft_insn *in)
     if (!write) {
         old = host ? *host : soft_ld(v, va, 1, v->mmu);
     } else if (!host) {
+        if (in->lock)
+            soft_smp_stop_others(v);
         old = soft_ld(v, va, 1, v->mmu);
         soft_st(v, va, 1, in->mnemonic == ZYDIS_MNEMONIC_BTS ? old | mask : in->mnemonic == ZYDIS_MNEMONIC_BTR ? old & ~mask : old ^ mask,
                 v->mmu);
+        soft_smp_resume(v);
     } else if (in->mnemonic == ZYDIS_MNEMONIC_BTS) {
         old = __atomic_fetch_or(host, (uint8_t)mask, __ATOMIC_SEQ_CST);
     } else if (in->mnemonic == ZYDIS_MNEMONIC_BTR) {
@@ -236,7 +246,8 @@ static soft_exec_fn lookup_small(uint16_t mnemonic)
     case ZYDIS_MNEMONIC_RDPMC: return x_rdpmc;
     case ZYDIS_MNEMONIC_HLT: return x_hlt;
     case ZYDIS_MNEMONIC_INVD: case ZYDIS_MNEMONIC_WBINVD: return x_cache;
-    case ZYDIS_MNEMONIC_PAUSE: case ZYDIS_MNEMONIC_NOP: return x_nop;
+    case ZYDIS_MNEMONIC_NOP: return x_nop;
+    case ZYDIS_MNEMONIC_PAUSE: return x_pause;
     case ZYDIS_MNEMONIC_VMCALL: case ZYDIS_MNEMONIC_VMMCALL: return x_hypercall;
     case ZYDIS_MNEMONIC_BT: case ZYDIS_MNEMONIC_BTS: case ZYDIS_MNEMONIC_BTR: case ZYDIS_MNEMONIC_BTC: return soft_x_bit;
     case ZYDIS_MNEMONIC_CMPXCHG16B: return soft_x_cmpxchg16b;

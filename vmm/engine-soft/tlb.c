@@ -6,8 +6,9 @@
  * it, and soft_slow_writeback() puts it where it belongs.
  *
  * Both pages of a crossing store are probed before anything is written (SDM vol. 3, 6.5: faults are
- * restartable). A locked access that crosses pages is not atomic. vCPU thread, the guest's FPU
- * registers live; general registers only.
+ * restartable). A locked operation on the bounce buffer is atomic because all other vCPUs stand
+ * still from the first look to the write-back. vCPU thread, the guest's FPU registers live;
+ * general registers only.
  */
 #include "xlate.h"
 
@@ -16,7 +17,8 @@
 struct page_ref {
     uint8_t *host;             /* of the page; NULL: MMIO */
     uint64_t gpa;              /* of the page */
-    bool code, readonly;
+    bool readonly;
+    uint8_t code;              /* vCPUs that hold translations of it */
 };
 
 static inline bool canonical(uint64_t va)
@@ -24,10 +26,24 @@ static inline bool canonical(uint64_t va)
     return (uint64_t)((int64_t)(va << 16) >> 16) == va;
 }
 
+#define COPY_AS(type) *(volatile type *)to = *(const volatile type *)from
+
+/* What the guest accesses at once, others must see at once. */
 static void copy(void *to, const void *from, uint64_t n)
 {
-    __asm__ volatile("rep movsb" : "+D"(to), "+S"(from), "+c"(n) : : "memory");
+    typedef uint16_t __attribute__((aligned(1), may_alias)) u16;
+    typedef uint32_t __attribute__((aligned(1), may_alias)) u32;
+    typedef uint64_t __attribute__((aligned(1), may_alias)) u64;
+
+    switch (n) {
+    case 1: COPY_AS(uint8_t); break;
+    case 2: COPY_AS(u16); break;
+    case 4: COPY_AS(u32); break;
+    case 8: COPY_AS(u64); break;
+    default: __asm__ volatile("rep movsb" : "+D"(to), "+S"(from), "+c"(n) : : "memory"); break;
+    }
 }
+#undef COPY_AS
 
 const struct hsk_ram_region *soft_region(struct soft_vcpu *v, uint64_t gpa, uint64_t *page)
 {
@@ -43,6 +59,23 @@ static void announce(struct soft_vcpu *v, struct hsk_memobj *obj, uint64_t page)
     if (obj->before_write && !(atomic_load_explicit(&obj->attr[page], memory_order_relaxed) & HSK_PAGE_SAVED))
         soft_fpu_park(v);
     hsk_memobj_will_write(obj, page);
+}
+
+/* From here to the next safe point the page may be written. To be called before its code mark is looked at (soft_code_claim). */
+static void mark_written(struct soft_vcpu *v, uint64_t gpa)
+{
+    if (!soft_may_write(v->code, gpa))
+        atomic_fetch_or(&v->code->written_filter[(gpa >> 18) % SOFT_WRITTEN], 1ull << (gpa >> 12 & 63));
+}
+
+static uint8_t code_mark(const struct hsk_ram_region *r, uint64_t page)
+{
+    return atomic_load_explicit(&r->obj->code[page], memory_order_relaxed);
+}
+
+static uint8_t own_bit(const struct soft_vcpu *v)
+{
+    return (uint8_t)(1u << v->base.index);
 }
 
 /* Enters a page into the TLB; write: it may be written directly. */
@@ -65,10 +98,8 @@ static void fill(struct soft_vcpu *v, uint64_t va, unsigned mmu, const struct so
     e->nvpn_read = -(va >> 12);
     e->addend = (uint64_t)(uintptr_t)host - (va & ~0xfffull);
     e->gpa = w->gpa | (w->global ? SOFT_TLB_GLOBAL : 0);
-    if (write) {
+    if (write)
         e->nvpn_write = -(va >> 12);
-        c->written_filter[(w->gpa >> 18) & 1023] |= 1ull << (w->gpa >> 12 & 63);
-    }
     if (w->large)
         soft_filter_set(c->large[va >> 63], va >> 21);
 }
@@ -94,9 +125,11 @@ static struct page_ref lookup(struct soft_vcpu *v, uint64_t va, unsigned mmu, bo
         return ref;
     ref.host = r->obj->host + page * 4096;
     ref.readonly = r->readonly;
-    if (write && !r->readonly)
+    if (write && !r->readonly) {
         announce(v, r->obj, page);
-    ref.code = atomic_load_explicit(&r->obj->attr[page], memory_order_relaxed) & HSK_PAGE_CODE;
+        mark_written(v, w.gpa);
+    }
+    ref.code = code_mark(r, page);
     fill(v, va, mmu, &w, ref.host, write && !ref.code && !r->readonly);
     return ref;
 }
@@ -155,6 +188,19 @@ static inline uint8_t *hit(const struct soft_vcpu *v, uint64_t va, unsigned mmu,
     return (write ? e->nvpn_write : e->nvpn_read) + (va >> 12) == 0 ? (uint8_t *)(uintptr_t)(va + e->addend) : NULL;
 }
 
+/* The other vCPUs that hold translations of the page drop what they made from [gpa, gpa+n) at their next block head. */
+static void tell_others(struct soft_vcpu *v, const struct page_ref *ref, uint64_t gpa, unsigned n)
+{
+    unsigned holders = ref->code & ~(unsigned)own_bit(v);
+
+    if (!holders)
+        return;
+    soft_fpu_park(v);
+    for (unsigned i = 0; i < G_N_ELEMENTS(v->engine->vcpu); i++)
+        if (holders >> i & 1)
+            soft_code_post(v->engine->vcpu[i], gpa, n);
+}
+
 /* Returns whether translations were dropped. */
 static bool store_part(struct soft_vcpu *v, const struct page_ref *ref, uint64_t va, const uint8_t *from, unsigned n)
 {
@@ -165,9 +211,10 @@ static bool store_part(struct soft_vcpu *v, const struct page_ref *ref, uint64_t
 
         if (ref->readonly)
             return false;
-        if (ref->code)
+        if (ref->code & own_bit(v))
             dropped = soft_code_invalidate(v, ref->gpa + off, n);
         copy(ref->host + off, from, n);
+        tell_others(v, ref, ref->gpa + off, n);
         return dropped;
     }
     while (n) {
@@ -231,12 +278,14 @@ static bool open_window(struct soft_vcpu *v, uint64_t va, unsigned size, bool wr
     if (soft_walk(v, va, 0, v->mmu, &w) >= 0)
         return false;
     r = soft_region(v, w.gpa, &page);
-    if (!r || (write &&
-               (!w.writable || r->readonly ||
-                atomic_load_explicit(&r->obj->attr[page], memory_order_relaxed) & HSK_PAGE_CODE)))
+    if (!r || (write && (!w.writable || r->readonly)))
         return false;
-    if (write)
+    if (write) {
+        mark_written(v, w.gpa);
+        if (code_mark(r, page))
+            return false;
         announce(v, r->obj, page);
+    }
     fill(v, va, v->mmu, &w, r->obj->host + page * 4096, write);
     return true;
 }
@@ -246,7 +295,7 @@ static bool direct_store(struct soft_vcpu *v, const struct page_ref *ref, uint64
 {
     uint64_t gpa = ref->gpa | (va & 0xfff);
 
-    if (ref->readonly)
+    if (ref->readonly || (ref->code & ~own_bit(v)))
         return false;
     if (!ref->code)
         return true;
@@ -289,6 +338,8 @@ struct soft_slow soft_slow_access(struct soft_vcpu *v, uint64_t va, const struct
     }
     if (n1 < a->size)
         lookup(v, soft_second_page(v, va), v->mmu, write, stack);
+    if (a->kind & SOFT_ACCESS_ATOMIC)
+        soft_smp_stop_others(v);
     c->bounce = v->bounce + (va & 63); /* keeps the alignment, on which instructions may fault */
     c->bounce_va = va;
     c->bounce_size = a->size;
@@ -305,6 +356,7 @@ int soft_slow_writeback(struct soft_vcpu *v, uint64_t next)
     bool dropped = store(v, c->bounce_va, c->bounce, c->bounce_size, v->mmu, false) || c->bounce_leaves;
 
     c->bounce_leaves = false;
+    soft_smp_resume(v);
     if (next != SOFT_NO_GPA && (dropped || atomic_load_explicit(&v->interrupt, memory_order_relaxed))) {
         v->rip = v->page_va + next;
         return SOFT_NEXT_JUMP;
@@ -348,8 +400,10 @@ void *soft_ptr(struct soft_vcpu *v, uint64_t va, unsigned len, bool write, unsig
     ref = lookup(v, va, mmu, write, false);
     if (!ref.host || (write && ref.readonly))
         return NULL;
-    if (write && ref.code && len)
+    if (write && (ref.code & own_bit(v)) && len)
         soft_code_invalidate(v, ref.gpa | (va & 0xfff), len);
+    if (write)
+        tell_others(v, &ref, ref.gpa, 4096); /* all of it: then no claim of theirs passes before this vCPU has written */
     return ref.host + (va & 0xfff);
 }
 
@@ -378,6 +432,13 @@ static void clear_table(struct soft_vcpu *v, unsigned mmu)
     v->code->tlb_fills[mmu].n = 0;
 }
 
+/* Others look at it, but this can only show them too much for a moment: the entries went first. */
+static void clear_written_filter(struct soft_code *c)
+{
+    for (unsigned i = 0; i < SOFT_WRITTEN; i++)
+        atomic_store_explicit(&c->written_filter[i], 0, memory_order_relaxed);
+}
+
 void soft_tlb_init(struct soft_vcpu *v)
 {
     v->tlb_mask = (uint64_t)(SOFT_TLB_SIZE - 1) << 12;
@@ -399,8 +460,7 @@ void soft_tlb_flush_all(struct soft_vcpu *v)
         clear_table(v, mmu);
     for (unsigned i = 0; i < G_N_ELEMENTS(c->large[0]); i++)
         c->large[0][i] = c->large[1][i] = 0;
-    for (unsigned i = 0; i < G_N_ELEMENTS(c->written_filter); i++)
-        c->written_filter[i] = 0;
+    clear_written_filter(c);
     c->generation++;
     c->generation_global++;
     soft_returns_forget(v);
@@ -460,19 +520,31 @@ void soft_tlb_drop_writes(struct soft_vcpu *v)
     for (unsigned mmu = 0; mmu < SOFT_NMMU; mmu++)
         for (unsigned i = 0; i < SOFT_TLB_SIZE; i++)
             v->tlb[mmu][i].nvpn_write = SOFT_TLB_NONE;
-    for (unsigned i = 0; i < G_N_ELEMENTS(v->code->written_filter); i++)
-        v->code->written_filter[i] = 0;
+    clear_written_filter(v->code);
 }
 
-/* The page gets its first translation. */
+/* The page gets its first translation, of v or of another vCPU while v stands still. Since all entries are looked at, the
+   filter is made anew; a bit that is still needed never goes out. */
 void soft_tlb_drop_write_gpa(struct soft_vcpu *v, uint64_t gpa)
 {
-    if (!(v->code->written_filter[(gpa >> 18) & 1023] >> (gpa >> 12 & 63) & 1))
+    struct soft_code *c = v->code;
+    uint64_t filter[SOFT_WRITTEN];
+
+    if (!soft_may_write(c, gpa))
         return;
+    for (unsigned i = 0; i < SOFT_WRITTEN; i++)
+        filter[i] = 0;
     for (unsigned mmu = 0; mmu < SOFT_NMMU; mmu++)
-        for (unsigned i = 0; i < SOFT_TLB_SIZE; i++)
-            if ((v->tlb[mmu][i].gpa & ~0xfffull) == gpa)
-                v->tlb[mmu][i].nvpn_write = SOFT_TLB_NONE;
+        for (unsigned i = 0; i < SOFT_TLB_SIZE; i++) {
+            struct soft_tlb_entry *e = &v->tlb[mmu][i];
+
+            if ((e->gpa & ~0xfffull) == gpa)
+                e->nvpn_write = SOFT_TLB_NONE;
+            else if (e->nvpn_write != SOFT_TLB_NONE)
+                filter[(e->gpa >> 18) % SOFT_WRITTEN] |= 1ull << (e->gpa >> 12 & 63);
+        }
+    for (unsigned i = 0; i < SOFT_WRITTEN; i++)
+        atomic_store_explicit(&c->written_filter[i], filter[i], memory_order_relaxed);
 }
 
 /* --- fetch --- */

@@ -186,6 +186,8 @@ static struct tx_cold *new_access(struct tx *t, unsigned size, unsigned access)
 {
     struct tx_cold *cold = &t->colds[t->ncolds++];
 
+    if ((t->x->in.attributes & ZYDIS_ATTRIB_HAS_LOCK) || t->x->in.mnemonic == ZYDIS_MNEMONIC_XCHG)
+        access |= SOFT_ACCESS_ATOMIC;
     *cold = (struct tx_cold){.kind = TX_COLD_ACCESS,
                              .size = (uint16_t)size,
                              .access = (uint8_t)access,

@@ -85,6 +85,23 @@ static void stac_clac(struct tx *t)
     tx_jmp_mode(t, t->x->next, mode);
 }
 
+/* A guest that spins for long gives the host's processor to others: the one that it waits for may need it. */
+void tx_pause(struct tx *t)
+{
+    struct emit *e = &t->e;
+
+    t->c_window = -1;
+    e8(e, 0xf3);
+    e8(e, 0x90);
+    e_ld_gs(e, H_C, TX_OFF(pauses));
+    e_lea(e, 1, H_C, H_C, -1, 0, 1);
+    e_st_gs(e, H_C, TX_OFF(pauses));
+    e8(e, 0x0f); /* movzx ecx, ch: 256 of them */
+    e8(e, 0xb6);
+    e8(e, 0xcd);
+    tx_cold_exec(t, e_jmp_unless_rcxz(e));
+}
+
 bool tx_system(struct tx *t)
 {
     bool cpl0 = t->mode & SOFT_MODE_CPL0, paging = (t->mode & SOFT_MODE_MMU) != SOFT_MMU_PHYS;

@@ -469,7 +469,10 @@ static bool emit_insn(struct tx *t, uint32_t live)
     }
     switch (t->x->kind) {
     case SOFT_X_PASS:
-        tx_pass(t);
+        if (t->x->in.mnemonic == ZYDIS_MNEMONIC_PAUSE && t->v->base.engine->cfg.ncpus > 1)
+            tx_pause(t);
+        else
+            tx_pass(t);
         return false;
     case SOFT_X_NOP:
         return false;
@@ -567,6 +570,7 @@ static bool decode_straddling(struct tx *t, struct soft_x *x, const struct soft_
     p2 = soft_fetch_page(t->v, soft_second_page(t->v, t->va), t->mode & SOFT_MODE_MMU);
     if (!p2)
         return false;
+    soft_code_claim(t->v, p2->gpa);
     memcpy(bytes + n, p2->host, 15 - n);
     t->b->gpa2 = p2->gpa;
     t->b->granules2 = 1;
@@ -623,6 +627,7 @@ struct soft_block *soft_translate(struct soft_vcpu *v, uint64_t pc, uint32_t mod
     t->nlinks = t->ncolds = t->npoints = 0;
     *b = (struct soft_block){.pc = pc, .gpa = page->gpa | off, .gpa2 = SOFT_NO_GPA, .mode = mode,
                              .global = (page->global && !t->cs_base) || (mode & SOFT_MODE_MMU) == SOFT_MMU_PHYS};
+    soft_code_claim(v, page->gpa);
     while (n < max && off < 4096 && decode_here(t, &x[n], page->host, off, pc)) {
         off += MAX(x[n].in.length, 1u);
         pc = x[n].next;

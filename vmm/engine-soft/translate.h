@@ -164,6 +164,7 @@ void tx_direction(struct tx *t);
 
 /* translate-system.c: emits the instruction inline if it can. */
 bool tx_system(struct tx *t);
+void tx_pause(struct tx *t);
 
 /* translate-flow.c */
 void tx_pushf(struct tx *t);

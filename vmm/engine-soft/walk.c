@@ -57,6 +57,17 @@ static uint64_t read_entry(struct walk *w, uint64_t gpa)
     return e->value;
 }
 
+static bool exchange(const struct walk *w, const struct entry *e, uint64_t bits)
+{
+    uint64_t old = e->value;
+    uint32_t old32 = (uint32_t)old;
+
+    if (w->entry_size == 8)
+        return __atomic_compare_exchange_n((uint64_t *)e->host, &old, old | bits, false, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED);
+    return __atomic_compare_exchange_n((uint32_t *)e->host, &old32, old32 | (uint32_t)bits, false, __ATOMIC_SEQ_CST,
+                                       __ATOMIC_RELAXED);
+}
+
 static bool set_bits(struct walk *w, struct entry *e, uint64_t bits)
 {
     if ((e->value & bits) == bits || e->readonly || !e->host)
@@ -64,15 +75,13 @@ static bool set_bits(struct walk *w, struct entry *e, uint64_t bits)
     if (e->obj->before_write)
         soft_fpu_park(w->v);
     hsk_memobj_will_write(e->obj, e->page);
-    if (w->entry_size == 8) {
-        uint64_t old = e->value;
-
-        return __atomic_compare_exchange_n((uint64_t *)e->host, &old, old | bits, false, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED);
+    if (!exchange(w, e, bits))
+        return false;
+    if (atomic_load_explicit(&e->obj->code[e->page], memory_order_relaxed)) {
+        soft_fpu_park(w->v);
+        hsk_ram_written(w->v->base.engine->cfg.ram, e->obj, e->page << HSK_PAGE_SHIFT, HSK_PAGE_SIZE);
     }
-    uint32_t old32 = (uint32_t)e->value;
-
-    return __atomic_compare_exchange_n((uint32_t *)e->host, &old32, old32 | (uint32_t)bits, false, __ATOMIC_SEQ_CST,
-                                       __ATOMIC_RELAXED);
+    return true;
 }
 
 static uint64_t reserved_bits(const struct walk *w)

@@ -11,8 +11,9 @@
  *   cache.c            blocks, chaining, invalidation, flush
  *   tlb.c              TLB fill, slow accesses, guest memory for C
  *   run.c signal.c     the dispatcher; faults and host traps
+ *   smp.c              several vCPUs: safe points, start-up
  *
- * All on the vCPU's thread, except soft_code_written().
+ * All on the vCPU's thread, except soft_code_written(), soft_code_post(), and what smp.c does to stopped vCPUs.
  */
 #pragma once
 
@@ -124,6 +125,7 @@ struct soft_block {
 struct soft_page {
     uint64_t gpa, granules;
     struct soft_block *blocks;
+    bool claimed;
     uint32_t data_writes, patience; /* stores beside the code since it was last dropped; how many are borne */
     struct soft_page *next;
 };
@@ -144,6 +146,7 @@ struct soft_itlb {
 #define SOFT_PAGE_HASH (1u << 12)
 #define SOFT_ITLB_SIZE 512u
 #define SOFT_FILLS 16384u
+#define SOFT_WRITTEN 1024u
 
 #define SOFT_RET_GUARD (64u << 10)
 #define SOFT_RET_SIZE (320u << 10) /* with the guard */
@@ -186,7 +189,9 @@ struct soft_code {
     uint64_t large[2][64];     /* 2 MiB frames of the lower and upper half that have TLB entries of large pages */
     uint64_t cross_pages[64];  /* pages that are targets of chained edges from other pages */
     uint64_t jump_pages[SOFT_NMMU * 2][64]; /* pages with targets in the jump cache */
-    uint64_t written_filter[1024]; /* filter of gpa pages that may be in some nvpn_write */
+    /* Filter of gpa pages that may be written without further question, through nvpn_write or a pointer that C holds. Only
+       its own vCPU sets bits; others read it (smp.c). */
+    _Atomic uint64_t written_filter[SOFT_WRITTEN];
     bool bmi2, strict, chain;
     uint32_t mode;             /* of the code that ran last, without SINGLE and NOSHARE */
     uint8_t *ret_stack;        /* guard pages, then the return predictions */
@@ -196,9 +201,12 @@ struct soft_code {
     uint8_t *bounce;
     uint32_t bounce_size;
     bool bounce_leaves;        /* translations were dropped already: leave behind the store */
-    /* pages that others wrote: any thread, under the lock */
+    /* what others wrote: any thread, under the lock */
     pthread_mutex_t written_lock;
-    uint64_t written[64];
+    struct soft_written {
+        uint64_t gpa;          /* inside one page: */
+        uint32_t len;
+    } written[128];
     uint32_t nwritten;         /* more than fit = all pages */
     uint32_t limits[SOFT_LIMIT_CLASSES], nlimits; /* of code segments */
     ZydisDecoder decoder[3];   /* 64-bit, 32-bit, 16-bit */
@@ -216,7 +224,8 @@ struct soft_access {
 } __attribute__((packed)); /* lies between instructions, at any address */
 enum { SOFT_ACCESS_READ = 1, SOFT_ACCESS_WRITE = 2, SOFT_ACCESS_STACK = 4 /* #SS instead of #GP */,
        SOFT_ACCESS_WINDOW = 8 /* no access yet: can all of it be accessed directly? */,
-       SOFT_ACCESS_SEG = 16 /* the address is an offset in a segment, to be checked */ };
+       SOFT_ACCESS_SEG = 16 /* the address is an offset in a segment, to be checked */,
+       SOFT_ACCESS_ATOMIC = 32 /* a locked read-modify-write */ };
 struct soft_slow {
     uint8_t *host;
     uint64_t skip;             /* 5: on the bounce buffer, to be written back; the window cannot be used */
@@ -248,6 +257,11 @@ bool soft_code_invalidate(struct soft_vcpu *v, uint64_t gpa, unsigned len);
 bool soft_code_touches(const struct soft_code *c, uint64_t gpa, unsigned len);
 /* A store beside the code of such a page, which cost a call: too many, and its translations go (true). */
 bool soft_code_bear_write(struct soft_vcpu *v, uint64_t gpa);
+/* Before the first byte is read from a page for translation: from now on whoever writes it tells us. FPU parked. */
+void soft_code_claim(struct soft_vcpu *v, uint64_t gpa);
+/* Another thread wrote (or a vCPU is about to write, and has marked in its filter) [gpa, gpa+len) of a page that v holds
+   translations of. */
+void soft_code_post(struct soft_vcpu *v, uint64_t gpa, unsigned len);
 void soft_code_written(void *opaque, struct hsk_memobj *obj, uint64_t page);
 void soft_code_collect_written(struct soft_vcpu *v);
 void soft_jump_fill(struct soft_vcpu *v, uint64_t pc, const struct soft_block *b);
@@ -286,6 +300,28 @@ const struct soft_itlb *soft_fetch_page(struct soft_vcpu *v, uint64_t va, unsign
 struct soft_slow soft_slow_access(struct soft_vcpu *v, uint64_t va, const struct soft_access *a);
 int soft_slow_writeback(struct soft_vcpu *v, uint64_t next);
 const struct hsk_ram_region *soft_region(struct soft_vcpu *v, uint64_t gpa, uint64_t *page);
+
+static inline bool soft_may_write(const struct soft_code *c, uint64_t gpa)
+{
+    return atomic_load(&c->written_filter[(gpa >> 18) % SOFT_WRITTEN]) >> (gpa >> 12 & 63) & 1;
+}
+
+/* smp.c */
+void soft_smp_enter(struct soft_vcpu *v);
+void soft_smp_leave(struct soft_vcpu *v);
+/* Lets those that wait for v to stand still have their turn. */
+void soft_smp_give_way(struct soft_vcpu *v);
+/* Takes away from all others the permission to write the page through their TLBs; v's own code mark is set already. */
+void soft_smp_revoke_writes(struct soft_vcpu *v, uint64_t gpa);
+/* INIT or a start-up IPI waits. */
+void soft_smp_startup(struct soft_vcpu *v);
+
+/* Any thread: v looks at the world at its next block head. */
+static inline void soft_interrupt(struct soft_vcpu *v, uint32_t what)
+{
+    atomic_fetch_or(&v->interrupt, what);
+    atomic_store((_Atomic uint64_t *)&v->jump_mask, 0);
+}
 
 /* run.c */
 enum hsk_exit soft_run(struct soft_vcpu *v);

@@ -35,8 +35,9 @@ static bool sealed(int fd, uint64_t size_bytes)
 struct hsk_memobj *hsk_memobj_new_fds(const char *name, uint64_t size_bytes, int fd, int attr_fd, GError **error)
 {
     struct hsk_memobj *obj = g_new0(struct hsk_memobj, 1);
-    void *host, *attr;
+    void *host, *attr, *code;
 
+    pthread_mutex_init(&obj->first_write_lock, NULL);
     obj->fd = fd;
     obj->attr_fd = attr_fd;
     obj->size_bytes = size_bytes;
@@ -50,7 +51,9 @@ struct hsk_memobj *hsk_memobj_new_fds(const char *name, uint64_t size_bytes, int
     attr = mmap(NULL, size_bytes / HSK_PAGE_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, attr_fd, 0);
     obj->host = host == MAP_FAILED ? NULL : host;
     obj->attr = attr == MAP_FAILED ? NULL : attr;
-    if (!obj->host || !obj->attr) {
+    code = mmap(NULL, size_bytes / HSK_PAGE_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    obj->code = code == MAP_FAILED ? NULL : code;
+    if (!obj->host || !obj->attr || !obj->code) {
         g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED, "Cannot map %" G_GUINT64_FORMAT " MiB of memory for the machine: %s",
                     size_bytes >> 20, g_strerror(errno));
         hsk_memobj_free(obj);
@@ -81,11 +84,24 @@ void hsk_memobj_free(struct hsk_memobj *obj)
         munmap(obj->host, obj->size_bytes);
     if (obj->attr)
         munmap((void *)(uintptr_t)obj->attr, obj->size_bytes / HSK_PAGE_SIZE);
+    if (obj->code)
+        munmap((void *)(uintptr_t)obj->code, obj->size_bytes / HSK_PAGE_SIZE);
+    pthread_mutex_destroy(&obj->first_write_lock);
     if (obj->fd >= 0)
         close(obj->fd);
     if (obj->attr_fd >= 0)
         close(obj->attr_fd);
     g_free(obj);
+}
+
+void hsk_memobj_first_write(struct hsk_memobj *obj, uint64_t page)
+{
+    pthread_mutex_lock(&obj->first_write_lock);
+    if (!(atomic_load(&obj->attr[page]) & HSK_PAGE_SAVED)) {
+        obj->before_write(obj, page, obj->before_write_opaque);
+        atomic_fetch_or(&obj->attr[page], HSK_PAGE_SAVED);
+    }
+    pthread_mutex_unlock(&obj->first_write_lock);
 }
 
 uint64_t hsk_memobj_collect(struct hsk_memobj *obj, uint8_t bits, uint8_t *bitmap)
@@ -211,13 +227,19 @@ unsigned hsk_ram_regions(const struct hsk_ram *ram, struct hsk_ram_region out[HS
 }
 
 /* Before anything but an engine writes [offset, offset+len) of an object. */
-static void announce(struct hsk_ram *ram, struct hsk_memobj *obj, uint64_t offset, uint64_t len)
+static void announce(struct hsk_memobj *obj, uint64_t offset, uint64_t len)
 {
-    for (uint64_t page = offset >> HSK_PAGE_SHIFT; page <= (offset + len - 1) >> HSK_PAGE_SHIFT; page++) {
+    for (uint64_t page = offset >> HSK_PAGE_SHIFT; page <= (offset + len - 1) >> HSK_PAGE_SHIFT; page++)
         hsk_memobj_will_write(obj, page);
-        if ((atomic_load(&obj->attr[page]) & HSK_PAGE_CODE) && ram->code_write)
+}
+
+/* After the write: a translator marks a page before it reads it, so either it has read what was written or the mark is seen. */
+void hsk_ram_written(struct hsk_ram *ram, struct hsk_memobj *obj, uint64_t offset, uint64_t len)
+{
+    atomic_thread_fence(memory_order_seq_cst);
+    for (uint64_t page = offset >> HSK_PAGE_SHIFT; len && page <= (offset + len - 1) >> HSK_PAGE_SHIFT; page++)
+        if (atomic_load(&obj->code[page]) && ram->code_write)
             ram->code_write(ram->code_write_opaque, obj, page);
-    }
 }
 
 /* The part of [gpa, gpa+len) that lies in gpa's region; NULL if there is none. */
@@ -264,8 +286,9 @@ bool hsk_ram_write(struct hsk_ram *ram, gpa_t gpa, const void *buf, uint64_t len
         if (!r)
             return false;
         if (!r->readonly) {
-            announce(ram, r->obj, offset, n);
+            announce(r->obj, offset, n);
             memcpy(r->obj->host + offset, p, n);
+            hsk_ram_written(ram, r->obj, offset, n);
         }
         p += n;
         gpa += n;
@@ -289,6 +312,6 @@ void *hsk_ram_ptr_write(struct hsk_ram *ram, gpa_t gpa, uint64_t len)
 
     if (!r || n != len || len == 0 || r->readonly)
         return NULL;
-    announce(ram, r->obj, offset, n);
+    announce(r->obj, offset, n);
     return r->obj->host + offset;
 }

@@ -126,6 +126,16 @@ void soft_fpu_park(struct soft_vcpu *v)
     v->fpu_parked = 1;
 }
 
+void soft_smp_stop_others(struct soft_vcpu *v)
+{
+}
+void soft_smp_resume(struct soft_vcpu *v)
+{
+}
+void soft_smp_pause(struct soft_vcpu *v)
+{
+}
+
 /* --- a local APIC with one slot --- */
 
 struct hsk_lapic {

@@ -128,9 +128,13 @@ static void writers_tell_the_engine_about_code_pages(void **state)
     hsk_ram_set_code_write(f->ram, code_write, f);
     assert_true(hsk_ram_write(f->ram, 3 * 4096, &b, 1));
     assert_int_equal(f->code_writes, 0);
-    atomic_fetch_or(&f->obj->attr[3], HSK_PAGE_CODE);
+    atomic_store(&f->obj->code[3], 1);
+    assert_true(hsk_ram_write(f->ram, 3 * 4096, &b, 1));
+    assert_int_equal(f->code_writes, 1);
     assert_non_null(hsk_ram_ptr_write(f->ram, 3 * 4096, 4));
     assert_int_equal(f->code_writes, 1);
+    hsk_ram_written(f->ram, f->obj, 3 * 4096, 4);
+    assert_int_equal(f->code_writes, 2);
     assert_int_equal(f->last_page, 3);
 }
 

@@ -71,6 +71,9 @@ extern const struct hsk_state_desc hsk_cpu_state_desc;
 
 /* Power-on state of the bootstrap (index 0: running at f000:fff0) or an application processor (waiting for SIPI); SDM vol. 3, 10.1.1. */
 void hsk_cpu_state_reset(struct hsk_cpu_state *s, unsigned index);
+/* What an INIT makes of a state, and then a start-up IPI, for which the processor waits (SDM vol. 3, 10.1.3 and 9.4.4). */
+void hsk_cpu_state_init(struct hsk_cpu_state *s, unsigned index);
+void hsk_cpu_state_sipi(struct hsk_cpu_state *s, uint8_t vector);
 /* Refuses a state that no processor of our model can be in (reserved bits, XSAVE header, canonical addresses). */
 bool hsk_cpu_state_check(const struct hsk_cpu_state *s, GError **error);
 /* The canonical form for comparing engines: accessed bits and unusable segments normalised, XSTATE_BV, RFLAGS bit 1, TSC = 0. */

@@ -15,6 +15,7 @@
 #pragma once
 
 #include <base/util.h>
+#include <pthread.h>
 #include <stdatomic.h>
 
 typedef uint64_t gpa_t; /* guest-physical address */
@@ -22,7 +23,6 @@ typedef uint64_t gpa_t; /* guest-physical address */
 enum {
     HSK_PAGE_DIRTY = 1 << 0,   /* written since the last snapshot collected it */
     HSK_PAGE_DAMAGE = 1 << 1,  /* written since the display looked (only meaningful for objects that are scanned out) */
-    HSK_PAGE_CODE = 1 << 2,    /* an engine holds translations of this page; writers must tell it first */
     HSK_PAGE_SAVED = 1 << 3,   /* the copy-before-write hook has run in this epoch */
 };
 
@@ -33,10 +33,12 @@ struct hsk_memobj {
     uint8_t *host;             /* the mapping, page aligned */
     uint64_t size_bytes;       /* multiple of 4096 */
     _Atomic uint8_t *attr;     /* size_bytes / 4096 entries */
-    /* Copy before write: called before the first write to a page in an epoch (HSK_PAGE_SAVED clear); NULL = none.
-       Set only while vCPUs are stopped. Runs on the writing thread and must not block on it. */
+    _Atomic uint8_t *code;     /* as many: the vCPUs (bit = index) that hold translations of the page; this process's own */
+    /* Copy before write: called before the first write to a page in an epoch (HSK_PAGE_SAVED clear), once, before anybody
+       else may write it; NULL = none. Set only while vCPUs are stopped. Runs on the writing thread and must not block on it. */
     void (*before_write)(struct hsk_memobj *obj, uint64_t page, void *opaque);
     void *before_write_opaque;
+    pthread_mutex_t first_write_lock;
 };
 
 /* New object with memfds of its own, zero filled, all pages clean. */
@@ -44,6 +46,9 @@ struct hsk_memobj *hsk_memobj_new(const char *name, uint64_t size_bytes, GError 
 /* The same over given memfds (takes both, also on failure); checks seals and sizes. */
 struct hsk_memobj *hsk_memobj_new_fds(const char *name, uint64_t size_bytes, int fd, int attr_fd, GError **error);
 void hsk_memobj_free(struct hsk_memobj *obj);
+
+/* The first write of an epoch. */
+void hsk_memobj_first_write(struct hsk_memobj *obj, uint64_t page);
 
 static inline void hsk_memobj_will_write(struct hsk_memobj *obj, uint64_t page)
 {
@@ -53,7 +58,7 @@ static inline void hsk_memobj_will_write(struct hsk_memobj *obj, uint64_t page)
     if ((a & all) == all)
         return;
     if (obj->before_write && !(a & HSK_PAGE_SAVED))
-        obj->before_write(obj, page, obj->before_write_opaque);
+        hsk_memobj_first_write(obj, page);
     atomic_fetch_or(&obj->attr[page], all);
 }
 
@@ -73,7 +78,7 @@ struct hsk_ram_region {
 
 struct hsk_ram; /* the guest-physical memory map */
 
-/* Tells an engine that somebody else wrote (is about to write) pages that have HSK_PAGE_CODE. */
+/* Tells an engine that somebody else wrote a page that it holds translations of. */
 typedef void (*hsk_code_write_fn)(void *opaque, struct hsk_memobj *obj, uint64_t page);
 
 struct hsk_ram *hsk_ram_new(void);
@@ -85,6 +90,8 @@ void hsk_ram_reclaim(struct hsk_ram *ram);
 /* Changes each time the map changes. */
 uint64_t hsk_ram_generation(const struct hsk_ram *ram);
 void hsk_ram_set_code_write(struct hsk_ram *ram, hsk_code_write_fn fn, void *opaque);
+/* [offset, offset+len) of the object was written by somebody who had announced it: tells holders of translations. */
+void hsk_ram_written(struct hsk_ram *ram, struct hsk_memobj *obj, uint64_t offset, uint64_t len);
 
 /* The region that holds gpa, or NULL (MMIO or nothing). Valid until the map changes. Lock-free. */
 const struct hsk_ram_region *hsk_ram_find(const struct hsk_ram *ram, gpa_t gpa);
@@ -92,9 +99,10 @@ unsigned hsk_ram_regions(const struct hsk_ram *ram, struct hsk_ram_region out[HS
 
 /* Copies; the range may cross regions. false (and for reads: zeros) if any byte of it is not memory. Device DMA. */
 bool hsk_ram_read(struct hsk_ram *ram, gpa_t gpa, void *buf, uint64_t len);
-/* Announces the write (hook, dirty bits, code), then copies. Writes to read-only regions are ignored and count as true. */
+/* Announces the write (hook, dirty bits), copies, then tells holders of translations. Writes to read-only regions are ignored and count as true. */
 bool hsk_ram_write(struct hsk_ram *ram, gpa_t gpa, const void *buf, uint64_t len);
 /* A host pointer to [gpa, gpa+len) if that lies in one region, else NULL. The pointer is good until the map changes. */
 const void *hsk_ram_ptr(struct hsk_ram *ram, gpa_t gpa, uint64_t len);
-/* The same for writing (NULL too if read-only): announces all pages first. Use the pointer at once: not over a snapshot. */
+/* The same for writing (NULL too if read-only): announces all pages first. Use the pointer at once, not over a snapshot,
+   and call hsk_ram_written() behind it. */
 void *hsk_ram_ptr_write(struct hsk_ram *ram, gpa_t gpa, uint64_t len);
