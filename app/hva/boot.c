@@ -92,11 +92,8 @@ static int check_not_yet(const struct options *o)
     if (!o->kernel)
         return hsk_usage("--kernel FILE is missing: this version boots a kernel directly, and not "
                          "yet from a disk");
-    if (o->cpus != 1 && (o->cpus < 1 || o->cpus > 8))
+    if (o->cpus < 1 || o->cpus > 8)
         return hsk_usage("--cpus takes 1 to 8, but %d was given", o->cpus);
-    if (o->cpus > 1)
-        return hsk_usage("this version has one processor per machine; --cpus %d comes later",
-                         o->cpus);
     return 0;
 }
 

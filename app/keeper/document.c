@@ -68,12 +68,6 @@ static bool open_document(struct hsk_document *d, GError **error)
                     d->path);
         return false;
     }
-    if (m->ncpus > 1) {
-        g_set_error(error, HSK_ERROR, HSK_ERROR_UNSUPPORTED,
-                    "%s wants %u processors, and this version has one per machine", d->path,
-                    m->ncpus);
-        return false;
-    }
     d->kernel = hsk_doc_boot_member(d->doc, "boot/kernel", error);
     if (d->kernel && m->has_initrd)
         d->initrd = hsk_doc_boot_member(d->doc, "boot/initrd", error);

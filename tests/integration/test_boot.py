@@ -139,7 +139,7 @@ class Refusals(harness.Case):
         self.refuse(2, ['bogus'], '--bogus')
         self.refuse(2, ['--memory', '12x'], '--kernel', KERNEL, '--memory', '12x')
         self.refuse(2, ['--memory', '16M to 64G'], '--kernel', KERNEL, '--memory', '1M')
-        self.refuse(2, ['--cpus'], '--kernel', KERNEL, '--cpus', '4')
+        self.refuse(2, ['--cpus'], '--kernel', KERNEL, '--cpus', '9')
         self.refuse(2, ['--engine', 'warp'], '--kernel', KERNEL, '--engine', 'warp')
         self.refuse(2, ['regular expression'], '--kernel', KERNEL, '--exit-on', '(')
         self.refuse(2, ['extra'], '--kernel', KERNEL, 'extra')
