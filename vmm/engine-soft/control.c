@@ -24,6 +24,11 @@ static void check_pdptes(struct soft_vcpu *v, uint64_t cr3, uint64_t cr0, uint64
     }
 }
 
+void soft_check_pdptes(struct soft_vcpu *v, uint64_t cr3)
+{
+    check_pdptes(v, cr3, v->s.cr0, v->s.cr4);
+}
+
 static void write_cr0(struct soft_vcpu *v, uint64_t value)
 {
     const uint64_t old = v->s.cr0;
@@ -62,7 +67,7 @@ static void write_cr3(struct soft_vcpu *v, uint64_t value)
         value &= ~(1ull << 63);
     if (soft_lma(v) && (value & ~HSK_PHYS_MASK))
         soft_fault(v, VEC_GP, 0);
-    check_pdptes(v, value, v->s.cr0, v->s.cr4);
+    soft_check_pdptes(v, value);
     v->s.cr3 = value & HSK_PHYS_MASK;
     soft_tlb_flush_nonglobal(v);
 }
@@ -196,10 +201,8 @@ enum soft_next soft_x_mov_dr(struct soft_vcpu *v, const struct soft_insn *in, bo
     if (dr > 7 || ((dr == 4 || dr == 5) && (v->s.cr4 & HSK_CR4_DE)))
         soft_fault(v, VEC_UD, -1);
     soft_need_cpl0(v);
-    if (v->s.dr[7] & HSK_DR7_GD) {
-        v->s.dr[6] |= HSK_DR6_BD;
-        soft_fault(v, VEC_DB, -1);
-    }
+    if (v->s.dr[7] & HSK_DR7_GD)
+        soft_fault_db(v, HSK_DR6_BD);
     if (dr == 4 || dr == 5)
         dr += 2;
     if (!to_dr) {

@@ -5,7 +5,7 @@
  *
  * Nothing of the state changes before all pushes have succeeded, so a fault during delivery finds the state of the
  * interrupted instruction; v->delivering tells the next soft_deliver() what was being delivered.
- * Real mode and what VME redirects: real.c. Missing: task gates (they stop the machine with a sentence).
+ * Real mode and what VME redirects: real.c; task gates switch to another task: task.c.
  *
  * Thread: the vCPU's, with the guest's FPU registers live (parked for calls into the local APIC).
  */
@@ -19,6 +19,7 @@
 struct gate {
     uint64_t offset;
     uint16_t selector;
+    bool task;
     unsigned ist;
     unsigned size;       /* bytes of a pushed word: 8, 4, 2 */
     bool trap;           /* leaves IF alone */
@@ -38,14 +39,13 @@ static void read_gate(struct soft_vcpu *v, const struct soft_exception *e, unsig
     va = soft_sys_va(v, va);
     lo = soft_ld(v, va, 8, soft_sys_mmu(v));
     type = lo >> 40 & 0x1f;
-    if (type == 5 && !lma)
-        soft_unimplemented(v, "task gate at interrupt vector %u", e->vector);
-    if (type != 0xe && type != 0xf && (lma || (type != 6 && type != 7)))
+    if (type != 0xe && type != 0xf && (lma || (type != 5 && type != 6 && type != 7)))
         soft_fault(v, VEC_GP, error | (int)ext);
     if (e->soft && (lo >> 45 & 3) < v->cpl)
         soft_fault(v, VEC_GP, error);
     if (!(lo >> 47 & 1))
         soft_fault(v, VEC_NP, error | (int)ext);
+    g->task = type == 5;
     g->selector = (uint16_t)(lo >> 16);
     g->offset = (lo & 0xffff) | (lo >> 32 & 0xffff0000);
     if (lma)
@@ -87,17 +87,18 @@ static uint64_t tss_read(struct soft_vcpu *v, unsigned off, unsigned size, unsig
     return soft_ld(v, soft_sys_va(v, tr->base + off), size, soft_sys_mmu(v));
 }
 
-static void switch_stack(struct soft_vcpu *v, const struct gate *g, unsigned cpl, unsigned ext, struct soft_stack *st)
+void soft_inner_stack(struct soft_vcpu *v, unsigned cpl, unsigned ext, struct soft_stack *st)
 {
     const unsigned type = v->s.seg[HSK_TR].attr & 0xf;
 
+    st->mmu = soft_mmu_at(v, cpl);
+    st->wide = soft_lma(v);
+    st->fault_error = (int)ext;
     if (soft_lma(v)) {
-        st->sp = g->ist ? tss_read(v, 0x24 + 8 * (g->ist - 1), 8, ext) : tss_read(v, 4 + 8 * cpl, 8, ext);
-        if (cpl != v->cpl)
-            st->ss = soft_null_ss(cpl);
+        st->sp = tss_read(v, 4 + 8 * cpl, 8, ext);
+        st->ss = soft_null_ss(cpl);
         return;
     }
-    st->fault_error = (int)ext;
     if (type == 0xb || type == 9) {
         st->sp = tss_read(v, 4 + 8 * cpl, 4, ext);
         soft_load_ss(v, (uint16_t)tss_read(v, 8 + 8 * cpl, 2, ext), cpl, &st->ss, VEC_TS, VEC_SS, ext);
@@ -110,7 +111,9 @@ static void switch_stack(struct soft_vcpu *v, const struct gate *g, unsigned cpl
 
 static bool is_fault(const struct soft_exception *e)
 {
-    return !e->soft && e->vector != VEC_NMI && e->vector != VEC_DB && e->vector != VEC_BP && e->vector != VEC_OF &&
+    if (!e->soft && e->vector == VEC_DB)
+        return e->payload & HSK_DR6_BD; /* others are traps, or instruction breakpoints, which leave RF alone */
+    return !e->soft && e->vector != VEC_NMI && e->vector != VEC_BP && e->vector != VEC_OF &&
            e->vector != VEC_DF && e->vector != VEC_MC && e->vector < 32;
 }
 
@@ -138,6 +141,30 @@ static void arrived(struct soft_vcpu *v)
     soft_segments_changed(v);
 }
 
+static void use_ist(struct soft_vcpu *v, const struct gate *g, unsigned cpl, unsigned ext, struct soft_stack *st)
+{
+    st->sp = tss_read(v, 0x24 + 8 * (g->ist - 1), 8, ext);
+    st->mmu = soft_mmu_at(v, cpl);
+    if (cpl != v->cpl)
+        st->ss = soft_null_ss(cpl);
+}
+
+static void deliver_to_task(struct soft_vcpu *v, const struct soft_exception *e, uint16_t sel, unsigned ext, uint64_t return_rip,
+                            uint64_t flags)
+{
+    const bool trap = soft_task_switch(v, SOFT_TASK_INT, sel, ext, return_rip, flags);
+    struct soft_stack st;
+
+    if (e->has_error) {
+        soft_stack_init(v, &st);
+        st.fault_error = (int)ext;
+        soft_push(v, &st, v->s.seg[HSK_TR].attr & 8 ? 4 : 2, e->error);
+        soft_stack_commit(v, &st);
+    }
+    soft_task_begin(v, trap, ext);
+    arrived(v);
+}
+
 /* Through the IDT. external: an interrupt or NMI, not caused by an instruction. return_rip: what the handler returns to. */
 static void deliver(struct soft_vcpu *v, const struct soft_exception *e, bool external, uint64_t return_rip)
 {
@@ -156,19 +183,24 @@ static void deliver(struct soft_vcpu *v, const struct soft_exception *e, bool ex
         return;
     }
     read_gate(v, e, ext, &g);
+    if (!external && is_fault(e))
+        flags |= HSK_FLAG_RF;
+    if (g.task) {
+        deliver_to_task(v, e, g.selector, ext, return_rip, flags);
+        return;
+    }
     read_handler(v, &g, ext, &cs);
     cpl = soft_is_conforming(&cs) ? v->cpl : HSK_SEG_DPL(cs.attr);
     outer = cpl != v->cpl;
     soft_stack_init(v, &st);
     st.wide = soft_lma(v);
     st.fault_error = (int)ext;
-    if (outer || g.ist)
-        switch_stack(v, &g, cpl, ext, &st);
+    if (g.ist)
+        use_ist(v, &g, cpl, ext, &st);
+    else if (outer)
+        soft_inner_stack(v, cpl, ext, &st);
     if (st.wide)
         st.sp &= ~0xfull;
-    st.mmu = soft_mmu_at(v, cpl);
-    if (!external && is_fault(e))
-        flags |= HSK_FLAG_RF;
     soft_stack_room(v, &st, g.size, (outer || st.wide ? 5 : 3) + (v86 ? 4 : 0) + !!e->has_error);
     soft_check_target(v, &cs, g.offset, (int)ext);
     if (v86)
@@ -324,6 +356,7 @@ enum soft_next soft_x_int(struct soft_vcpu *v, const struct soft_insn *in)
     case ZYDIS_MNEMONIC_INT1: /* a #DB trap that no gate DPL can refuse */
         e.vector = VEC_DB;
         e.soft = 0;
+        v->s.dr[7] &= ~HSK_DR7_GD;
         break;
     default:
         e.vector = (uint32_t)in->imm[0] & 0xff;

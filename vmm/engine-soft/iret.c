@@ -1,29 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * IRET, IRETD, IRETQ (SDM vol. 2): to the same and to outer rings, between 64-bit and compatibility mode.
- * Real mode and from virtual-8086 mode: real.c. Missing: return to another task (it stops the machine with a sentence).
+ * Real mode and from virtual-8086 mode: real.c; to another task: task.c.
  * Thread: the vCPU's, with the guest's FPU registers live.
  */
 #include "system.h"
-
-static void check_cs(struct soft_vcpu *v, uint16_t sel, struct hsk_segment *cs)
-{
-    const int error = sel & 0xfffc;
-    const unsigned rpl = sel & 3;
-    uint64_t d;
-
-    if (!error)
-        soft_fault(v, VEC_GP, 0);
-    if (!soft_desc_read(v, sel, &d) || rpl < v->cpl)
-        soft_fault(v, VEC_GP, error);
-    soft_desc_decode(d, sel, cs);
-    if (!soft_is_code(cs) || (soft_is_conforming(cs) ? HSK_SEG_DPL(cs->attr) > rpl : HSK_SEG_DPL(cs->attr) != rpl))
-        soft_fault(v, VEC_GP, error);
-    if (soft_lma(v) && (cs->attr & HSK_SEG_L) && (cs->attr & HSK_SEG_DB))
-        soft_fault(v, VEC_GP, error);
-    if (!(cs->attr & HSK_SEG_P))
-        soft_fault(v, VEC_NP, error);
-}
 
 static uint64_t merge_flags(const struct soft_vcpu *v, uint64_t popped, unsigned size)
 {
@@ -36,6 +17,15 @@ static uint64_t merge_flags(const struct soft_vcpu *v, uint64_t popped, unsigned
     if (v->cpl == 0)
         mask |= HSK_FLAG_IOPL | (size >= 4 ? HSK_FLAG_VIF | HSK_FLAG_VIP : 0);
     return (v->rflags & ~mask) | (popped & mask);
+}
+
+/* NT: back to the task that the link field names. */
+static enum soft_next to_task(struct soft_vcpu *v, const struct soft_insn *in)
+{
+    const uint16_t link = (uint16_t)soft_ld(v, soft_sys_va(v, v->s.seg[HSK_TR].base), 2, soft_sys_mmu(v));
+
+    soft_task_begin(v, soft_task_switch(v, SOFT_TASK_IRET, link, 0, soft_next_rip(v, in), v->rflags), 0);
+    return SOFT_NEXT_JUMP;
 }
 
 /* The rest of the frame is the stack and data segments of an 8086 program. */
@@ -75,7 +65,7 @@ enum soft_next soft_x_iret(struct soft_vcpu *v, const struct soft_insn *in)
     if (v->rflags & HSK_FLAG_NT) {
         if (soft_lma(v))
             soft_fault(v, VEC_GP, 0);
-        soft_unimplemented(v, "IRET to another task");
+        return to_task(v, in);
     }
     soft_stack_init(v, &st);
     rip = soft_pop(v, &st, size);
@@ -89,14 +79,10 @@ enum soft_next soft_x_iret(struct soft_vcpu *v, const struct soft_insn *in)
         rsp = soft_pop(v, &st, size);
         ss_sel = (uint16_t)soft_pop(v, &st, size);
     }
-    check_cs(v, cs_sel, &cs);
+    soft_return_code(v, cs_sel, &cs);
     to_64 = soft_lma(v) && (cs.attr & HSK_SEG_L);
-    if (load_stack) {
-        if (!(ss_sel & 0xfffc) && to_64 && cpl != 3 && (ss_sel & 3) == cpl)
-            ss = soft_null_ss(cpl);
-        else
-            soft_load_ss(v, ss_sel, cpl, &ss, VEC_GP, VEC_SS, 0);
-    }
+    if (load_stack)
+        soft_return_stack(v, ss_sel, &cs, cpl, &ss);
     soft_check_target(v, &cs, rip, 0);
     soft_desc_accessed(v, cs_sel, &cs);
 

@@ -50,6 +50,12 @@ void soft_fault(struct soft_vcpu *v, unsigned vector, int error)
     soft_longjmp(v, LAND_FAULT);
 }
 
+void soft_fault_db(struct soft_vcpu *v, uint64_t dr6)
+{
+    v->exc = (struct soft_exception){.vector = 1, .payload = dr6};
+    soft_longjmp(v, LAND_FAULT);
+}
+
 void soft_fault_pf(struct soft_vcpu *v, uint64_t va, uint32_t error)
 {
     v->exc = (struct soft_exception){.vector = 14, .has_error = 1, .error = error, .payload = va};
@@ -383,10 +389,8 @@ static bool step(struct soft_vcpu *v)
             return false;
         break;
     }
-    if (trap && !v->no_step) {
-        v->exc = (struct soft_exception){.vector = 1, .payload = 1u << 14};
-        soft_longjmp(v, LAND_FAULT);
-    }
+    if (trap && !v->no_step)
+        soft_fault_db(v, HSK_DR6_BS);
     return true;
 }
 

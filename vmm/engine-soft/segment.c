@@ -43,6 +43,16 @@ bool soft_desc_read(struct soft_vcpu *v, uint16_t sel, uint64_t *desc)
     return true;
 }
 
+bool soft_desc_high(struct soft_vcpu *v, uint16_t sel, uint64_t *high)
+{
+    uint64_t va;
+
+    if (!desc_address(v, sel, 16, &va))
+        return false;
+    *high = soft_ld(v, va + 8, 8, soft_sys_mmu(v));
+    return true;
+}
+
 void soft_desc_decode(uint64_t d, uint16_t sel, struct hsk_segment *out)
 {
     uint32_t limit = (d & 0xffff) | (d >> 32 & 0xf0000);
@@ -83,22 +93,22 @@ void soft_load_ss(struct soft_vcpu *v, uint16_t sel, unsigned cpl, struct hsk_se
     soft_desc_accessed(v, sel, out);
 }
 
-static void load_data_segment(struct soft_vcpu *v, unsigned seg, uint16_t sel)
+void soft_load_data(struct soft_vcpu *v, unsigned seg, uint16_t sel, unsigned vec_bad, unsigned ext)
 {
     struct hsk_segment g = {.selector = sel};
     uint64_t d;
 
     if (sel & 0xfffc) {
-        const int error = sel & 0xfffc;
+        const int error = (sel & 0xfffc) | (int)ext;
         const unsigned rpl = sel & 3;
 
         if (!soft_desc_read(v, sel, &d))
-            soft_fault(v, VEC_GP, error);
+            soft_fault(v, vec_bad, error);
         soft_desc_decode(d, sel, &g);
         if (!(g.attr & HSK_SEG_S) || (soft_is_code(&g) && !(g.attr & 2)))
-            soft_fault(v, VEC_GP, error);
+            soft_fault(v, vec_bad, error);
         if (!soft_is_conforming(&g) && HSK_SEG_DPL(g.attr) < MAX(rpl, v->cpl))
-            soft_fault(v, VEC_GP, error);
+            soft_fault(v, vec_bad, error);
         if (!(g.attr & HSK_SEG_P))
             soft_fault(v, VEC_NP, error);
         soft_desc_accessed(v, sel, &g);
@@ -124,7 +134,7 @@ static void load_segment(struct soft_vcpu *v, unsigned seg, uint16_t sel)
     else if (seg == HSK_SS)
         load_ss(v, sel);
     else
-        load_data_segment(v, seg, sel);
+        soft_load_data(v, seg, sel, VEC_GP, 0);
     soft_segments_changed(v);
 }
 

@@ -177,6 +177,8 @@ struct soft_engine {
 
 /* Raises an exception at v->rip; does not return. error < 0: none. */
 G_NORETURN void soft_fault(struct soft_vcpu *v, unsigned vector, int error);
+/* #DB: dr6 = the bits that say why. */
+G_NORETURN void soft_fault_db(struct soft_vcpu *v, uint64_t dr6);
 G_NORETURN void soft_fault_pf(struct soft_vcpu *v, uint64_t va, uint32_t error);
 /* Stops the machine: what is not implemented. Names the instruction bytes and rip. Does not return. printf format (parks). */
 G_NORETURN void soft_unimplemented(struct soft_vcpu *v, const char *fmt, ...) G_GNUC_PRINTF(2, 3);

@@ -104,6 +104,8 @@ void soft_stack_commit(struct soft_vcpu *v, const struct soft_stack *st);
 
 /* Reads a descriptor; false: null selector, no LDT, or outside of the table. */
 bool soft_desc_read(struct soft_vcpu *v, uint16_t sel, uint64_t *desc);
+/* The upper half of a descriptor of 16 bytes. */
+bool soft_desc_high(struct soft_vcpu *v, uint16_t sel, uint64_t *high);
 void soft_desc_decode(uint64_t desc, uint16_t sel, struct hsk_segment *out);
 /* Sets the accessed bit in memory if it is clear, and in *seg. */
 void soft_desc_accessed(struct soft_vcpu *v, uint16_t sel, struct hsk_segment *seg);
@@ -127,10 +129,33 @@ static inline struct hsk_segment soft_null_ss(unsigned cpl)
 {
     return (struct hsk_segment){.selector = (uint16_t)cpl, .attr = (uint16_t)(cpl << 5)};
 }
+/* Loads ES DS FS GS; a selector that is not valid raises vec_bad(sel|ext), an absent segment #NP. */
+void soft_load_data(struct soft_vcpu *v, unsigned seg, uint16_t sel, unsigned vec_bad, unsigned ext);
 /* After a return to an outer ring: data segments that it may not see become null. */
 void soft_drop_segments(struct soft_vcpu *v, unsigned cpl);
 /* Does the offset lie in a code segment (canonical or in the limit)? Else #GP(error). */
 void soft_check_target(struct soft_vcpu *v, const struct hsk_segment *cs, uint64_t rip, int error);
+
+/* --- far.c: what far RET and IRET return to --- */
+
+/* Checks and reads the code segment of the selector's RPL. */
+void soft_return_code(struct soft_vcpu *v, uint16_t sel, struct hsk_segment *cs);
+/* And the stack segment of that ring, which may be null for 64-bit code. */
+void soft_return_stack(struct soft_vcpu *v, uint16_t sel, const struct hsk_segment *cs, unsigned cpl, struct hsk_segment *ss);
+
+/* --- exception.c --- */
+
+/* The stack of an inner ring cpl from the TSS, for a gate; st->fault_error = what its #SS says. */
+void soft_inner_stack(struct soft_vcpu *v, unsigned cpl, unsigned ext, struct soft_stack *st);
+
+/* --- task.c --- */
+
+enum soft_task_how { SOFT_TASK_JMP, SOFT_TASK_CALL, SOFT_TASK_INT, SOFT_TASK_IRET };
+/* Switches to the task of a TSS selector, whose privilege the caller has checked; rip and flags are saved as the old task's.
+   Returns the new TSS's T flag, for: */
+bool soft_task_switch(struct soft_vcpu *v, enum soft_task_how how, uint16_t sel, unsigned ext, uint64_t rip, uint64_t flags);
+/* The last of it, after an error code was pushed: is EIP within CS? And the debug trap. */
+void soft_task_begin(struct soft_vcpu *v, bool trap, unsigned ext);
 
 /* --- real.c: not protected mode --- */
 
@@ -153,6 +178,8 @@ uint64_t soft_vme_popped(struct soft_vcpu *v, uint64_t popped);
 
 /* io.c: offset of the I/O permission bitmap in the TSS; #GP(0) if the TSS has none. */
 unsigned soft_io_map(struct soft_vcpu *v);
+/* control.c: PAE outside of long mode: #GP(0) if the four entries at cr3 have reserved bits set. */
+void soft_check_pdptes(struct soft_vcpu *v, uint64_t cr3);
 /* Sets RFLAGS; if that lets interrupts in, asks for a look at the next block head. Mode changes are the caller's. */
 void soft_set_rflags(struct soft_vcpu *v, uint64_t rflags);
 /* Something may be deliverable now: asks for a look at the next block head. */

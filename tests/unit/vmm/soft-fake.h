@@ -44,6 +44,12 @@ G_NORETURN void soft_fault_pf(struct soft_vcpu *v, uint64_t va, uint32_t error)
     longjmp(fake_of(v)->out, FAKE_FAULT);
 }
 
+G_NORETURN void soft_fault_db(struct soft_vcpu *v, uint64_t dr6)
+{
+    v->exc = (struct soft_exception){.vector = VEC_DB, .payload = dr6};
+    longjmp(fake_of(v)->out, FAKE_FAULT);
+}
+
 G_NORETURN void soft_unimplemented(struct soft_vcpu *v, const char *fmt, ...)
 {
     va_list ap;

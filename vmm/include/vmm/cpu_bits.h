@@ -79,6 +79,7 @@
 #define HSK_DR6_VALID 0xffffeffful  /* bit 12 is always 0 */
 #define HSK_DR6_BD    0x2000ull
 #define HSK_DR6_BS    0x4000ull
+#define HSK_DR6_BT    0x8000ull
 #define HSK_DR7_FIXED 0x400ull
 #define HSK_DR7_GD    0x2000ull
 
