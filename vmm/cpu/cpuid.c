@@ -34,6 +34,7 @@ struct feature {
 
 static const struct feature features[] = {
     {"fpu", W_1_EDX, 0, V2 | FIXED},
+    {"vme", W_1_EDX, 1, V2 | GUARD},
     {"de", W_1_EDX, 2, V2},
     {"pse", W_1_EDX, 3, V2 | FIXED},
     {"tsc", W_1_EDX, 4, V2 | FIXED},

@@ -42,7 +42,8 @@ static void write_cr0(struct soft_vcpu *v, uint64_t value)
         soft_fault(v, VEC_GP, 0);
     if (changed & HSK_CR0_PG) {
         if (value & HSK_CR0_PG) {
-            if ((v->s.efer & HSK_EFER_LME) && (!(v->s.cr4 & HSK_CR4_PAE) || (v->s.seg[HSK_CS].attr & HSK_SEG_L)))
+            if ((v->s.efer & HSK_EFER_LME) && (!(v->s.cr4 & HSK_CR4_PAE) || (v->s.seg[HSK_CS].attr & HSK_SEG_L) ||
+                                               !(v->s.seg[HSK_TR].attr & 8))) /* a 16-bit TSS */
                 soft_fault(v, VEC_GP, 0);
             check_pdptes(v, v->s.cr3, value, v->s.cr4);
             if (v->s.efer & HSK_EFER_LME)
@@ -72,23 +73,26 @@ static void write_cr3(struct soft_vcpu *v, uint64_t value)
     soft_tlb_flush_nonglobal(v);
 }
 
-static uint64_t cr4_offered(struct soft_vcpu *v)
+void soft_features(struct soft_engine *e)
 {
-    const struct hsk_cpuid *c = v->base.engine->cfg.cpuid;
-    uint64_t valid = HSK_CR4_VALID;
+    static const struct {
+        const char *name;
+        uint64_t cr4;
+        uint32_t has;
+    } table[] = {
+        {"vme", HSK_CR4_VME | HSK_CR4_PVI, 0}, {"de", HSK_CR4_DE, 0}, {"smap", HSK_CR4_SMAP, 0}, {"smep", HSK_CR4_SMEP, 0},
+        {"pcid", HSK_CR4_PCIDE, 0}, {"fsgsbase", HSK_CR4_FSGSBASE, SOFT_HAS_FSGSBASE}, {"xsave", HSK_CR4_OSXSAVE, SOFT_HAS_XSAVE},
+        {"invpcid", 0, SOFT_HAS_INVPCID}, {"pdpe1gb", 0, SOFT_HAS_1G_PAGES},
+    };
+    const struct hsk_cpuid *c = e->base.cfg.cpuid;
 
-    soft_fpu_park(v);
-    if (!hsk_cpuid_has(c, "smap"))
-        valid &= ~HSK_CR4_SMAP;
-    if (!hsk_cpuid_has(c, "smep"))
-        valid &= ~HSK_CR4_SMEP;
-    if (!hsk_cpuid_has(c, "pcid"))
-        valid &= ~HSK_CR4_PCIDE;
-    if (!hsk_cpuid_has(c, "fsgsbase"))
-        valid &= ~HSK_CR4_FSGSBASE;
-    if (!hsk_cpuid_has(c, "xsave"))
-        valid &= ~HSK_CR4_OSXSAVE;
-    return valid;
+    e->cr4_offered = HSK_CR4_VALID;
+    for (unsigned i = 0; i < G_N_ELEMENTS(table); i++) {
+        if (!c || hsk_cpuid_has(c, table[i].name))
+            e->has |= table[i].has;
+        else
+            e->cr4_offered &= ~table[i].cr4;
+    }
 }
 
 static void write_cr4(struct soft_vcpu *v, uint64_t value)
@@ -96,7 +100,7 @@ static void write_cr4(struct soft_vcpu *v, uint64_t value)
     const uint64_t changed = v->s.cr4 ^ value;
     const uint64_t paging = HSK_CR4_PSE | HSK_CR4_PAE | HSK_CR4_PGE | HSK_CR4_PCIDE | HSK_CR4_SMEP | HSK_CR4_SMAP;
 
-    if ((value & ~HSK_CR4_VALID) || ((changed & value & ~(uint64_t)HSK_CR4_PGE) && (value & ~cr4_offered(v))))
+    if ((value & ~HSK_CR4_VALID) || (changed & value & ~v->engine->cr4_offered))
         soft_fault(v, VEC_GP, 0);
     if (soft_lma(v) && !(value & HSK_CR4_PAE))
         soft_fault(v, VEC_GP, 0);
@@ -266,6 +270,8 @@ enum soft_next soft_x_invpcid(struct soft_vcpu *v, const struct soft_insn *in)
     const uint64_t type = soft_reg_get(v, in->op[0].reg, v->code_size == 8 ? 8 : 4);
     uint64_t pcid, va;
 
+    if (!(v->engine->has & SOFT_HAS_INVPCID))
+        soft_fault(v, VEC_UD, -1);
     soft_need_cpl0(v);
     pcid = soft_ld(v, soft_mem(v, in, 0, 8, false), 8, v->mmu);
     va = soft_ld(v, soft_mem(v, in, 8, 8, false), 8, v->mmu);

@@ -50,6 +50,7 @@ static struct hsk_engine *engine_new(const struct hsk_engine_config *cfg, GError
     e->base.ops = &hsk_engine_soft_ops;
     e->base.cfg = *cfg;
     pthread_mutex_init(&e->world, NULL);
+    soft_features(e);
     hsk_ram_set_code_write(cfg->ram, soft_code_written, e);
     return &e->base;
 }

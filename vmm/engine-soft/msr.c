@@ -7,7 +7,8 @@
 #include "system.h"
 
 enum {
-    MSR_TSC = 0x10, MSR_KVM_WALL_CLOCK_OLD = 0x11, MSR_KVM_SYSTEM_TIME_OLD = 0x12, MSR_PLATFORM_ID = 0x17, MSR_APIC_BASE = 0x1b,
+    MSR_P5_MC_ADDR = 0, MSR_P5_MC_TYPE = 1, MSR_TSC = 0x10, MSR_KVM_WALL_CLOCK_OLD = 0x11, MSR_KVM_SYSTEM_TIME_OLD = 0x12, MSR_PLATFORM_ID = 0x17, MSR_APIC_BASE = 0x1b,
+    MSR_EBL_CR_POWERON = 0x2a, MSR_BBL_CR_CTL3 = 0x11e, MSR_PERF_STATUS = 0x198, MSR_LAST_BRANCH = 0x1db,
     MSR_FEATURE_CONTROL = 0x3a, MSR_TSC_ADJUST = 0x3b, MSR_SPEC_CTRL = 0x48, MSR_PRED_CMD = 0x49, MSR_UCODE_UPDATE = 0x79,
     MSR_UCODE_REV = 0x8b, MSR_MTRR_CAP = 0xfe, MSR_ARCH_CAPABILITIES = 0x10a, MSR_SYSENTER_CS = 0x174, MSR_SYSENTER_ESP = 0x175,
     MSR_SYSENTER_EIP = 0x176, MSR_MCG_CAP = 0x179, MSR_MCG_STATUS = 0x17a, MSR_MISC_ENABLE = 0x1a0, MSR_DEBUGCTL = 0x1d9,
@@ -26,6 +27,8 @@ enum {
 #define MSR_KVM_WALL_CLOCK 0x4b564d00u
 #define MSR_KVM_SYSTEM_TIME 0x4b564d01u
 
+/* What old Windows asks of the second-level cache: there, enabled, 256 KiB. */
+#define BBL_CR_CTL3 0xbe702111ull
 /* Eight variable ranges, fixed ranges, write combining. */
 #define MTRR_CAP 0x508ull
 #define UCODE_REVISION (1ull << 32)
@@ -73,6 +76,24 @@ static uint64_t *plain_field(struct hsk_cpu_state *s, uint32_t msr, uint64_t *va
     }
 }
 
+static bool memory_type(uint64_t type)
+{
+    return type == 0 || type == 1 || (type >= 4 && type <= 6);
+}
+
+/* MTRRs hold memory types, of which some numbers are reserved (SDM vol. 3, 12.11). */
+static bool types_valid(uint32_t msr, uint64_t value)
+{
+    if (msr == MSR_MTRR_DEF || (msr >= MSR_MTRR_VAR && msr < MSR_MTRR_VAR + 16 && !(msr & 1)))
+        return memory_type(value & 0xff);
+    if (msr < MSR_MTRR_FIX64K || msr >= MSR_MTRR_FIX4K + 8)
+        return true;
+    for (unsigned i = 0; i < 8; i++)
+        if (!memory_type(value >> (8 * i) & 0xff))
+            return false;
+    return true;
+}
+
 static bool read_lapic(struct soft_vcpu *v, uint32_t msr, uint64_t *value)
 {
     if (!v->base.lapic)
@@ -106,7 +127,11 @@ static bool read_msr(struct soft_vcpu *v, uint32_t msr, uint64_t *value)
     case MSR_UCODE_REV: *value = UCODE_REVISION; return true;
     case MSR_MTRR_CAP: *value = MTRR_CAP; return true;
     case MSR_ARCH_CAPABILITIES: *value = HSK_ARCH_CAPABILITIES; return true;
-    case MSR_PLATFORM_ID: case MSR_MCG_CAP: case MSR_DEBUGCTL: *value = 0; return true;
+    case MSR_PLATFORM_ID: case MSR_MCG_CAP: case MSR_DEBUGCTL: case MSR_P5_MC_ADDR: case MSR_P5_MC_TYPE: case MSR_EBL_CR_POWERON:
+    case MSR_PERF_STATUS: case MSR_LAST_BRANCH: case MSR_LAST_BRANCH + 1: case MSR_LAST_BRANCH + 2: case MSR_LAST_BRANCH + 3:
+        *value = 0;
+        return true;
+    case MSR_BBL_CR_CTL3: *value = BBL_CR_CTL3; return true;
     case MSR_KVM_SYSTEM_TIME: case MSR_KVM_SYSTEM_TIME_OLD: *value = v->s.kvm_system_time; return true;
     case MSR_KVM_WALL_CLOCK: case MSR_KVM_WALL_CLOCK_OLD: *value = v->s.kvm_wall_clock; return true;
     default: return false;
@@ -153,7 +178,7 @@ static bool write_msr(struct soft_vcpu *v, uint32_t msr, uint64_t value)
     uint64_t *field = plain_field(&v->s, msr, &valid, &address);
 
     if (field) {
-        if ((value & ~valid) || (address && !hsk_canonical(value)))
+        if ((value & ~valid) || (address && !hsk_canonical(value)) || !types_valid(msr, value))
             return false;
         *field = value;
         if (msr == MSR_FS_BASE || msr == MSR_GS_BASE)
@@ -180,10 +205,19 @@ static bool write_msr(struct soft_vcpu *v, uint32_t msr, uint64_t value)
     }
 }
 
+/* Says so once for each MSR, and not for more than a few. */
 static G_NORETURN void refuse(struct soft_vcpu *v, const char *what, uint32_t msr)
 {
-    soft_fpu_park(v);
-    g_debug("%s of MSR 0x%x at rip 0x%llx: not in the model", what, msr, (unsigned long long)v->rip);
+    unsigned i = 0;
+
+    while (i < v->nrefused_msrs && v->refused_msrs[i] != msr)
+        i++;
+    if (i == v->nrefused_msrs && i < G_N_ELEMENTS(v->refused_msrs)) {
+        v->refused_msrs[v->nrefused_msrs++] = msr;
+        soft_fpu_park(v);
+        g_message("The guest's %s of MSR 0x%x at 0x%llx was refused (#GP): not in the processor model, or not such a value.", what,
+                  msr, (unsigned long long)v->rip);
+    }
     soft_fault(v, VEC_GP, 0);
 }
 

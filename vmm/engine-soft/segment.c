@@ -169,7 +169,9 @@ enum soft_next soft_x_push_seg(struct soft_vcpu *v, const struct soft_insn *in)
     struct soft_stack st;
 
     soft_stack_init(v, &st);
-    soft_push(v, &st, in->opsize, v->s.seg[in->op[0].reg].selector);
+    if (in->opsize == 4)
+        st.sp -= 2; /* a 16-bit store: the upper half of the slot keeps its contents, as on all recent processors */
+    soft_push(v, &st, in->opsize == 4 ? 2 : in->opsize, v->s.seg[in->op[0].reg].selector);
     soft_stack_commit(v, &st);
     return soft_done(v, in);
 }

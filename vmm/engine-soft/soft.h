@@ -150,6 +150,7 @@ struct soft_vcpu {
     uint8_t no_step;           /* this instruction cleared RFLAGS.TF on its way into a handler: no single-step trap after it */
     uint8_t jump_missed;       /* the jump cache missed: enter what the dispatcher finds */
     uint32_t seg_mode;         /* what the segments add to the mode word (xlate.h); soft_segments_changed() refreshes */
+    uint32_t refused_msrs[16], nrefused_msrs; /* told on the log already */
     struct soft_engine *engine;
     struct soft_code *code;    /* translator half's private state of this vCPU */
     struct soft_counters count;
@@ -169,6 +170,8 @@ enum {
 
 struct soft_engine {
     struct hsk_engine base;
+    uint64_t cr4_offered;      /* bits that the processor model lets a guest set */
+    uint32_t has;              /* SOFT_HAS_* of it */
     struct soft_vcpu *vcpu[8];
     pthread_mutex_t world;     /* who holds it may stop the others; smp.c */
 };
@@ -220,6 +223,8 @@ enum soft_next soft_exec_string(struct soft_vcpu *v, const struct soft_insn *in)
 bool soft_deliver(struct soft_vcpu *v);
 /* At a block head with v->interrupt & SOFT_INT_APIC: takes NMI or an interrupt if the state allows. Returns true if rip changed. */
 bool soft_deliver_interrupt(struct soft_vcpu *v);
+/* Once, for a new engine: what its processor model offers. */
+void soft_features(struct soft_engine *e);
 /* Recomputes cpl, mmu, code_size, seg_base from the state. */
 void soft_segments_changed(struct soft_vcpu *v);
 

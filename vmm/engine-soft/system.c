@@ -141,6 +141,20 @@ enum soft_next soft_x_bit(struct soft_vcpu *v, const struct soft_insn *in)
     return soft_done(v, in);
 }
 
+/* Device memory: nobody else can see it half done. */
+static enum soft_next cmpxchg16b_device(struct soft_vcpu *v, const struct soft_insn *in, uint64_t va)
+{
+    const uint64_t lo = soft_ld(v, va, 8, v->mmu), hi = soft_ld(v, va + 8, 8, v->mmu);
+    const bool equal = lo == v->gpr[HSK_RAX] && hi == v->gpr[HSK_RDX];
+
+    soft_st(v, va, 8, equal ? v->gpr[HSK_RBX] : lo, v->mmu);
+    soft_st(v, va + 8, 8, equal ? v->gpr[HSK_RCX] : hi, v->mmu);
+    v->gpr[HSK_RAX] = lo;
+    v->gpr[HSK_RDX] = hi;
+    v->rflags = (v->rflags & ~HSK_FLAG_ZF) | (equal ? HSK_FLAG_ZF : 0);
+    return soft_done(v, in);
+}
+
 enum soft_next soft_x_cmpxchg16b(struct soft_vcpu *v, const struct soft_insn *in)
 {
     const uint64_t va = soft_mem(v, in, 0, 16, true);
@@ -152,7 +166,7 @@ enum soft_next soft_x_cmpxchg16b(struct soft_vcpu *v, const struct soft_insn *in
         soft_fault(v, VEC_GP, 0);
     host = soft_ptr(v, va, 16, true, v->mmu);
     if (!host)
-        soft_unimplemented(v, "CMPXCHG16B on device memory");
+        return cmpxchg16b_device(v, in, va);
     asm volatile("lock cmpxchg16b (%[p])"
                  : "=@ccz"(equal), "+a"(lo), "+d"(hi)
                  : "b"(v->gpr[HSK_RBX]), "c"(v->gpr[HSK_RCX]), [p] "r"(host)
@@ -326,7 +340,7 @@ enum soft_next soft_exec(struct soft_vcpu *v, const struct soft_insn *in)
 
     if (!fn)
         soft_unimplemented(v, "instruction %u", in->mnemonic);
-    if (in->lock && fn != soft_x_bit && fn != soft_x_cmpxchg16b && !(in->op[0].kind == SOFT_OP_CR || in->op[1].kind == SOFT_OP_CR))
+    if (in->lock && fn != soft_x_bit && fn != soft_x_cmpxchg16b)
         soft_fault(v, VEC_UD, -1);
     /* The shadow of the instruction before covers this one alone. */
     v->s.interrupt_shadow = 0;

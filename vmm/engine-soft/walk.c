@@ -15,6 +15,7 @@ enum { PTE_P = 1, PTE_W = 2, PTE_U = 4, PTE_A = 0x20, PTE_D = 0x40, PTE_PS = 0x8
 #define PTE_NX (1ull << 63)
 #define PTE_ADDR (HSK_PHYS_MASK & ~0xfffull)
 #define PTE_RESERVED (0x000fffffffffffffull & ~HSK_PHYS_MASK)
+#define PTE_IGNORED (0x7ffull << 52) /* by 4-level paging; reserved with PAE */
 
 enum { PF_P = 1, PF_W = 2, PF_U = 4, PF_RSVD = 8, PF_FETCH = 16 };
 
@@ -84,16 +85,18 @@ static bool set_bits(struct walk *w, struct entry *e, uint64_t bits)
     return true;
 }
 
-static uint64_t reserved_bits(const struct walk *w)
+static uint64_t reserved_bits(const struct walk *w, unsigned levels)
 {
-    return PTE_RESERVED | (w->v->s.efer & HSK_EFER_NXE ? 0 : PTE_NX);
+    return PTE_RESERVED | (w->v->s.efer & HSK_EFER_NXE ? 0 : PTE_NX) | (levels == 3 ? PTE_IGNORED : 0);
 }
 
 /* Walks down; returns the leaf's physical address of the 4 KiB page, or sets *error to 0 or PF_P | PF_RSVD. */
 static uint64_t descend_wide(struct walk *w, uint64_t va, unsigned levels, int *error)
 {
     uint64_t table = w->v->s.cr3 & (levels == 4 ? PTE_ADDR : 0xffffffe0);
-    const uint64_t reserved = reserved_bits(w);
+    const uint64_t reserved = reserved_bits(w, levels);
+
+    const unsigned no_large = w->v->engine->has & SOFT_HAS_1G_PAGES ? 4 : 3;
 
     for (unsigned level = levels; level > 0; level--) {
         const unsigned shift = 12 + 9 * (level - 1);
@@ -105,7 +108,7 @@ static uint64_t descend_wide(struct walk *w, uint64_t va, unsigned levels, int *
             *error = 0;
             return 0;
         }
-        if ((e & reserved) || (level == 4 && (e & PTE_PS)) || (pae_top && (e & (PTE_NX | 0x1e6))) ||
+        if ((e & reserved) || ((e & PTE_PS) && level >= no_large) || (pae_top && (e & (PTE_NX | 0x1e6))) ||
             (large && (e & ((1ull << shift) - 1) & ~0x1fffull))) {
             *error = PF_P | PF_RSVD;
             return 0;

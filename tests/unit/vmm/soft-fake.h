@@ -213,6 +213,7 @@ static struct fake *fake_new(void)
     assert_true(hsk_ram_map_add(f->engine.base.cfg.ram, &(struct hsk_ram_region){.size_bytes = FAKE_RAM_BYTES, .obj = f->obj}));
     f->v.base.engine = &f->engine.base;
     f->v.engine = &f->engine;
+    soft_features(&f->engine);
     hsk_cpu_state_reset(s, 0);
     s->cr0 = HSK_CR0_PE | HSK_CR0_ET | HSK_CR0_NE | HSK_CR0_WP | HSK_CR0_PG;
     s->cr4 = HSK_CR4_PAE | HSK_CR4_OSFXSR;

@@ -64,7 +64,7 @@
 #define HSK_CR4_SMEP       0x100000ull
 #define HSK_CR4_SMAP       0x200000ull
 #define HSK_CR4_VALID                                                                              \
-    (HSK_CR4_TSD | HSK_CR4_DE | HSK_CR4_PSE | HSK_CR4_PAE | HSK_CR4_MCE | HSK_CR4_PGE | HSK_CR4_PCE | HSK_CR4_OSFXSR |     \
+    (HSK_CR4_VME | HSK_CR4_PVI | HSK_CR4_TSD | HSK_CR4_DE | HSK_CR4_PSE | HSK_CR4_PAE | HSK_CR4_MCE | HSK_CR4_PGE | HSK_CR4_PCE | HSK_CR4_OSFXSR |     \
      HSK_CR4_OSXMMEXCPT | HSK_CR4_FSGSBASE | HSK_CR4_PCIDE | HSK_CR4_OSXSAVE | HSK_CR4_SMEP | HSK_CR4_SMAP)
 
 /* EFER */
