@@ -22,6 +22,7 @@ struct string {
     bool uses_src, uses_dst, writes;
     uint64_t src_off, dst_off;  /* of the next element */
     uint64_t src_va, dst_va;
+    uint64_t flags;             /* of the last comparison: they arrive with the end of the instruction, not with a fault in it */
 };
 
 static void classify(struct string *s, uint16_t mnemonic)
@@ -92,23 +93,25 @@ static uint64_t chunk_length(struct soft_vcpu *v, const struct string *s, uint64
 
 /* --- one element through the checked accessors --- */
 
-static void compare_flags(struct soft_vcpu *v, unsigned size, uint64_t a, uint64_t b)
+static void compare_flags(struct string *s, uint64_t a, uint64_t b)
 {
     uint32_t ax;
-    const unsigned shift = 64 - 8 * size;
+    const unsigned shift = 64 - 8 * s->size;
 
     /* Shifted to the top, size-wide flags equal 64-bit ones, but for AF and PF, which look at the low byte. */
     asm("cmp %[b], %[a]; lahf; seto %%al" : "=a"(ax) : [a] "r"(a << shift), [b] "r"(b << shift) : "cc");
-    v->rflags &= ~HSK_FLAG_ARITH;
-    v->rflags |= ax >> 8 & (HSK_FLAG_CF | HSK_FLAG_ZF | HSK_FLAG_SF);
-    v->rflags |= ax & 1 ? HSK_FLAG_OF : 0;
-    v->rflags |= __builtin_parity((unsigned)(a - b) & 0xff) ? 0 : HSK_FLAG_PF;
-    v->rflags |= (a ^ b ^ (a - b)) & HSK_FLAG_AF;
+    s->flags &= ~HSK_FLAG_ARITH;
+    s->flags |= ax >> 8 & (HSK_FLAG_CF | HSK_FLAG_ZF | HSK_FLAG_SF);
+    s->flags |= ax & 1 ? HSK_FLAG_OF : 0;
+    s->flags |= __builtin_parity((unsigned)(a - b) & 0xff) ? 0 : HSK_FLAG_PF;
+    s->flags |= (a ^ b ^ (a - b)) & HSK_FLAG_AF;
 }
 
-static void one_element(struct soft_vcpu *v, const struct string *s)
+/* CMPS reads its second operand first, as the processor does. */
+static void one_element(struct soft_vcpu *v, struct string *s)
 {
     const unsigned size = s->size;
+    const uint64_t b = s->op == CMPS || s->op == SCAS ? soft_ld(v, s->dst_va, size, v->mmu) : 0;
     uint64_t a = soft_reg_get(v, HSK_RAX, size);
 
     if (s->uses_src)
@@ -116,7 +119,7 @@ static void one_element(struct soft_vcpu *v, const struct string *s)
     switch (s->op) {
     case MOVS: case STOS: soft_st(v, s->dst_va, size, a, v->mmu); break;
     case LODS: soft_reg_set(v, HSK_RAX, size, a); break;
-    case CMPS: case SCAS: compare_flags(v, size, a, soft_ld(v, s->dst_va, size, v->mmu)); break;
+    case CMPS: case SCAS: compare_flags(s, a, b); break;
     }
 }
 
@@ -165,7 +168,7 @@ static uint64_t load(const void *p, unsigned size)
 }
 
 /* CMPS and SCAS: elements until the condition of the prefix ends the loop; returns how many were done. */
-static uint64_t host_compare(struct soft_vcpu *v, const struct string *s, const uint8_t *src, const uint8_t *dst, uint64_t n)
+static uint64_t host_compare(struct soft_vcpu *v, struct string *s, const uint8_t *src, const uint8_t *dst, uint64_t n)
 {
     const int64_t step = s->down ? -(int64_t)s->size : (int64_t)s->size;
     const bool while_equal = s->in->rep == 0xf3;
@@ -177,24 +180,28 @@ static uint64_t host_compare(struct soft_vcpu *v, const struct string *s, const 
         b = load(dst + (int64_t)i * step, s->size);
         i++;
     } while (i < n && (a == b) == while_equal);
-    compare_flags(v, s->size, a, b);
+    compare_flags(s, a, b);
     return i;
 }
 
 /* Tries n elements at once; returns how many were done, 0 if it cannot (device memory). */
-static uint64_t run_chunk(struct soft_vcpu *v, const struct string *s, uint64_t n)
+static uint64_t run_chunk(struct soft_vcpu *v, struct string *s, uint64_t n)
 {
     const uint64_t back = s->down ? (n - 1) * s->size : 0;
     const unsigned len = (unsigned)(n * s->size);
     uint8_t *src = NULL, *dst = NULL;
 
-    if (s->uses_src && !(src = soft_ptr(v, s->src_va - back, len, false, v->mmu)))
+    /* where the first element is; a fault names its address, also in a string that goes down */
+    if (s->op == CMPS && !(dst = soft_ptr(v, s->dst_va, s->size, false, v->mmu)))
         return 0;
-    if (s->uses_dst && !(dst = soft_ptr(v, s->dst_va - back, len, s->writes, v->mmu)))
+    if (s->uses_src && !(src = soft_ptr(v, s->src_va, s->size, false, v->mmu)))
         return 0;
-    /* from here on the element that comes first */
-    src = src ? src + back : NULL;
-    dst = dst ? dst + back : NULL;
+    if (s->uses_dst && !dst && !(dst = soft_ptr(v, s->dst_va, s->size, s->writes, v->mmu)))
+        return 0;
+    if (s->writes && !(dst = soft_ptr(v, s->dst_va - back, len, true, v->mmu)))
+        return 0;
+    if (s->writes)
+        dst += back;
     switch (s->op) {
     case MOVS: host_movs(dst, src, n, s->size, s->down); return n;
     case STOS: host_stos(dst, v->gpr[HSK_RAX], n, s->size, s->down); return n;
@@ -209,12 +216,22 @@ static uint64_t run_chunk(struct soft_vcpu *v, const struct string *s, uint64_t 
 
 static void locate(struct soft_vcpu *v, struct string *s)
 {
+    bool src_ok = true, dst_ok = true;
+
     s->src_off = soft_reg_get(v, HSK_RSI, s->in->addrsize);
     s->dst_off = soft_reg_get(v, HSK_RDI, s->in->addrsize);
     if (s->uses_src)
-        s->src_va = soft_seg_va(v, s->in->seg, s->src_off, s->size, false);
+        src_ok = soft_seg_ok(v, s->in->seg, s->src_off, s->size, false, &s->src_va);
     if (s->uses_dst)
-        s->dst_va = soft_seg_va(v, HSK_ES, s->dst_off, s->size, s->writes);
+        dst_ok = soft_seg_ok(v, HSK_ES, s->dst_off, s->size, s->writes, &s->dst_va);
+    if (src_ok && dst_ok)
+        return;
+    /* what is accessed first faults first, if it does */
+    if (s->op == MOVS && src_ok)
+        soft_probe(v, s->src_va, s->size, false, v->mmu);
+    if (s->op == CMPS && dst_ok)
+        soft_probe(v, s->dst_va, s->size, false, v->mmu);
+    soft_fault(v, (s->op == CMPS ? dst_ok : !src_ok) && s->in->seg == HSK_SS ? VEC_SS : VEC_GP, 0);
 }
 
 static void advance(struct soft_vcpu *v, const struct string *s, uint64_t n)
@@ -227,16 +244,29 @@ static void advance(struct soft_vcpu *v, const struct string *s, uint64_t n)
         soft_reg_set(v, HSK_RDI, s->in->addrsize, s->dst_off + bytes);
 }
 
-static bool loop_ends(const struct soft_vcpu *v, const struct string *s)
+static bool loop_ends(const struct string *s)
 {
     if (s->op != CMPS && s->op != SCAS)
         return false;
-    return !(v->rflags & HSK_FLAG_ZF) == (s->in->rep == 0xf3);
+    return !(s->flags & HSK_FLAG_ZF) == (s->in->rep == 0xf3);
+}
+
+/* With 32-bit addresses in 64-bit code, what a repetition counts in has no upper half afterwards, even if it repeats
+   nothing; REP MOVS and REP STOS cut the pointers, too. */
+static void cut_registers(struct soft_vcpu *v, const struct string *s)
+{
+    if (s->in->addrsize != 4)
+        return;
+    soft_reg_set(v, HSK_RCX, 4, v->gpr[HSK_RCX]);
+    if (s->writes)
+        soft_reg_set(v, HSK_RDI, 4, v->gpr[HSK_RDI]);
+    if (s->writes && s->uses_src)
+        soft_reg_set(v, HSK_RSI, 4, v->gpr[HSK_RSI]);
 }
 
 enum soft_next soft_exec_string(struct soft_vcpu *v, const struct soft_insn *in)
 {
-    struct string s = {.in = in, .down = v->rflags & HSK_FLAG_DF};
+    struct string s = {.in = in, .down = v->rflags & HSK_FLAG_DF, .flags = v->rflags};
     const bool single = v->rflags & HSK_FLAG_TF; /* a single step is one iteration */
     uint64_t count, n;
 
@@ -246,8 +276,10 @@ enum soft_next soft_exec_string(struct soft_vcpu *v, const struct soft_insn *in)
         locate(v, &s);
         one_element(v, &s);
         advance(v, &s, 1);
+        v->rflags = s.flags;
         return soft_done(v, in);
     }
+    cut_registers(v, &s);
     while ((count = soft_reg_get(v, HSK_RCX, in->addrsize)) != 0) {
         locate(v, &s);
         n = single ? 0 : chunk_length(v, &s, count);
@@ -258,10 +290,13 @@ enum soft_next soft_exec_string(struct soft_vcpu *v, const struct soft_insn *in)
         }
         advance(v, &s, n);
         soft_reg_set(v, HSK_RCX, in->addrsize, count - n);
-        if (loop_ends(v, &s))
+        if (loop_ends(&s))
             break;
-        if (n < count && (single || __atomic_load_n((const uint32_t *)&v->interrupt, __ATOMIC_RELAXED)))
+        if (n < count && (single || __atomic_load_n((const uint32_t *)&v->interrupt, __ATOMIC_RELAXED))) {
+            v->rflags = s.flags;
             return SOFT_NEXT_JUMP;
+        }
     }
+    v->rflags = s.flags;
     return soft_done(v, in);
 }
