@@ -79,6 +79,7 @@ static bool set_passes(struct soft_x *x)
     case ZYDIS_ISA_SET_CMOV: case ZYDIS_ISA_SET_LAHF: case ZYDIS_ISA_SET_BMI1: case ZYDIS_ISA_SET_BMI2:
     case ZYDIS_ISA_SET_LZCNT: case ZYDIS_ISA_SET_POPCNT: case ZYDIS_ISA_SET_MOVBE: case ZYDIS_ISA_SET_ADOX_ADCX:
     case ZYDIS_ISA_SET_RDRAND: case ZYDIS_ISA_SET_RDSEED: case ZYDIS_ISA_SET_PAUSE: case ZYDIS_ISA_SET_CMPXCHG16B:
+    case ZYDIS_ISA_SET_CLFSH:
         return true;
     case ZYDIS_ISA_SET_X87: case ZYDIS_ISA_SET_FCMOV: case ZYDIS_ISA_SET_SSE3X87:
         x->fpu = SOFT_FPU_X87;
@@ -113,6 +114,8 @@ static bool set_passes(struct soft_x *x)
     if (x->in.mnemonic == ZYDIS_MNEMONIC_CRC32 || x->in.mnemonic == ZYDIS_MNEMONIC_MOVNTI ||
         x->in.mnemonic == ZYDIS_MNEMONIC_POPCNT)
         x->fpu = SOFT_FPU_NONE;
+    if (x->in.mnemonic == ZYDIS_MNEMONIC_FISTTP)
+        x->fpu = SOFT_FPU_X87;
     return !set_member_refused(x->in.mnemonic);
 }
 
@@ -120,8 +123,7 @@ static bool is_nop(const struct soft_x *x)
 {
     switch (x->in.meta.isa_set) {
     case ZYDIS_ISA_SET_FAT_NOP: case ZYDIS_ISA_SET_PREFETCH_NOP: case ZYDIS_ISA_SET_SSE_PREFETCH:
-    case ZYDIS_ISA_SET_PREFETCHWT1: case ZYDIS_ISA_SET_CLFSH: case ZYDIS_ISA_SET_CLFLUSHOPT:
-    case ZYDIS_ISA_SET_CLWB: case ZYDIS_ISA_SET_CLDEMOTE:
+    case ZYDIS_ISA_SET_PREFETCHWT1: case ZYDIS_ISA_SET_CLDEMOTE:
     case ZYDIS_ISA_SET_MPX: /* reserved NOPs to a processor without them, like RDSSP */
         return true;
     default:
@@ -153,7 +155,7 @@ static uint8_t flow_kind(const struct soft_x *x)
             return SOFT_X_HELPER; /* segment registers */
         return in->mnemonic == ZYDIS_MNEMONIC_PUSH ? SOFT_X_PUSH : SOFT_X_POP;
     default:
-        return in->meta.category == ZYDIS_CATEGORY_COND_BR ? SOFT_X_JCC : SOFT_X_HELPER;
+        return in->meta.category == ZYDIS_CATEGORY_COND_BR && in->meta.isa_ext == ZYDIS_ISA_EXT_BASE ? SOFT_X_JCC : SOFT_X_HELPER;
     }
 }
 
@@ -207,7 +209,10 @@ static uint8_t kind_of(struct soft_x *x, uint32_t mode)
     case ZYDIS_MNEMONIC_LEA:
         return SOFT_X_LEA;
     case ZYDIS_MNEMONIC_BT: case ZYDIS_MNEMONIC_BTS: case ZYDIS_MNEMONIC_BTR: case ZYDIS_MNEMONIC_BTC:
-        return x->mem >= 0 && x->op[1].type == ZYDIS_OPERAND_TYPE_REGISTER ? SOFT_X_BT : SOFT_X_PASS;
+        if (x->mem < 0 || x->op[1].type != ZYDIS_OPERAND_TYPE_REGISTER)
+            return SOFT_X_PASS;
+        /* the bit's address wraps like any other */
+        return in->address_width == (in->machine_mode == ZYDIS_MACHINE_MODE_LONG_64 ? 64 : 32) ? SOFT_X_BT : SOFT_X_HELPER;
     case ZYDIS_MNEMONIC_CLD: case ZYDIS_MNEMONIC_STD:
         return SOFT_X_DF;
     case ZYDIS_MNEMONIC_UD0: case ZYDIS_MNEMONIC_UD1: case ZYDIS_MNEMONIC_UD2:
@@ -278,11 +283,51 @@ static void find_flags(struct soft_x *x)
     }
 }
 
+/* Where Zydis 4.0 is wrong. */
+static void correct(struct soft_x *x)
+{
+    ZydisDecodedOperandMem *m = x->mem >= 0 ? &x->op[x->mem].mem : NULL;
+
+    /* it reads 16 bits, not 32 */
+    if (x->in.mnemonic == ZYDIS_MNEMONIC_MOVSXD && x->in.operand_width == 16)
+        x->op[1].size = 16;
+    /* NOTRACK is a segment prefix as well */
+    if (m && (x->in.attributes & ZYDIS_ATTRIB_HAS_NOTRACK) && m->segment == ZYDIS_REGISTER_SS)
+        m->segment = ZYDIS_REGISTER_DS;
+    /* with an address-size prefix, REX.B makes a base register of what stands for none */
+    if (m && (x->in.attributes & ZYDIS_ATTRIB_HAS_SIB) && x->in.raw.modrm.mod == 0 && x->in.raw.sib.base == 5 &&
+        m->base != ZYDIS_REGISTER_NONE) {
+        m->base = ZYDIS_REGISTER_NONE;
+        m->disp.has_displacement = ZYAN_TRUE;
+        m->disp.value = x->in.raw.disp.value;
+    }
+}
+
+/* 0F 1A and 0F 1B are no-operations of any form to a processor without MPX; Zydis refuses some forms: as 0F 1F, then. */
+static ZyanStatus decode_hint(const ZydisDecoder *d, const uint8_t *bytes, unsigned n, ZyanStatus st, struct soft_x *x)
+{
+    uint8_t copy[15];
+
+    for (unsigned i = 0; i + 1 < n; i++) {
+        if (bytes[i] != 0x0f || (bytes[i + 1] != 0x1a && bytes[i + 1] != 0x1b))
+            continue;
+        memcpy(copy, bytes, n);
+        copy[i + 1] = 0x1f;
+        return ZydisDecoderDecodeFull(d, copy, n, &x->in, x->op);
+    }
+    return st;
+}
+
 bool soft_decode(struct soft_vcpu *v, struct soft_x *x, uint32_t mode, const uint8_t *bytes,
                  unsigned n, uint64_t pc, bool *more)
 {
     const ZydisDecoder *decoder = &v->code->decoder[mode & SOFT_MODE_CODE16 ? 2 : !!(mode & SOFT_MODE_CODE32)];
-    ZyanStatus st = ZydisDecoderDecodeFull(decoder, bytes, n > 15 ? 15 : n, &x->in, x->op);
+    ZyanStatus st;
+
+    n = MIN(n, 15u);
+    st = ZydisDecoderDecodeFull(decoder, bytes, n, &x->in, x->op);
+    if (!ZYAN_SUCCESS(st) && st != ZYDIS_STATUS_NO_MORE_DATA)
+        st = decode_hint(decoder, bytes, n, st, x);
 
     *more = st == ZYDIS_STATUS_NO_MORE_DATA && n < 15;
     x->pc = pc;
@@ -305,6 +350,7 @@ bool soft_decode(struct soft_vcpu *v, struct soft_x *x, uint32_t mode, const uin
     for (unsigned i = 0; i < x->in.operand_count_visible; i++)
         if (x->op[i].type == ZYDIS_OPERAND_TYPE_MEMORY && x->mem < 0)
             x->mem = (int8_t)i;
+    correct(x);
     x->kind = kind_of(x, mode);
     find_flags(x);
     return true;

@@ -283,15 +283,15 @@ static void x87_memory(struct soft_vcpu *v, const struct soft_insn *in)
 
     if (v->s.cr0 & (HSK_CR0_EM | HSK_CR0_TS))
         soft_fault(v, VEC_NM, -1);
+    soft_fpu_park(v);
+    if (!store && (hsk_get16(x + 2) & 0x80) && (hsk_get64(x + HSK_XSAVE_HEADER) & HSK_XCR0_X87))
+        soft_fault(v, VEC_MF, -1); /* waits: the pending exception comes first */
     va = soft_mem(v, in, 0, len, store);
     if (store)
         soft_probe(v, va, len, true, v->mmu);
     soft_fpu_image(v);
-    if (!store) {
-        if (hsk_get16(x + 2) & 0x80)
-            soft_fault(v, VEC_MF, -1); /* waits: the pending exception comes first */
+    if (!store)
         copy_guest(v, va, buf.bytes, len, false);
-    }
     /* fxrstor and fxsave move the SSE registers too, unchanged; the host's own x87 state and MXCSR are set back at the end */
     asm volatile("fxrstor64 (%0)" : : "r"(x) : "memory");
     if (store && all)

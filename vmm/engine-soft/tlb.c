@@ -305,6 +305,15 @@ static bool direct_store(struct soft_vcpu *v, const struct page_ref *ref, uint64
     return !v->code->bounce_leaves;
 }
 
+static void raise_x87(struct soft_vcpu *v)
+{
+    uint16_t status;
+
+    __asm__ volatile("fnstsw %0" : "=a"(status));
+    if (status & 0x80)
+        soft_fault(v, 16, -1);
+}
+
 struct soft_slow soft_slow_access(struct soft_vcpu *v, uint64_t va, const struct soft_access *a)
 {
     struct soft_code *c = v->code;
@@ -321,6 +330,8 @@ struct soft_slow soft_slow_access(struct soft_vcpu *v, uint64_t va, const struct
         return (struct soft_slow){NULL, ok ? 0 : 5};
     }
     v->rip = v->page_va + a->pc;
+    if (a->kind & SOFT_ACCESS_X87)
+        raise_x87(v);
     if (a->kind & SOFT_ACCESS_SEG) {
         uint8_t *host;
 
@@ -330,6 +341,10 @@ struct soft_slow soft_slow_access(struct soft_vcpu *v, uint64_t va, const struct
         if (host)
             return (struct soft_slow){host, 0};
     }
+    if ((a->kind & SOFT_ACCESS_ALIGNED) && (va & (a->size - 1u)))
+        soft_fault(v, 13, 0);
+    if (!canonical(va + a->size - 1)) /* before any page is looked at */
+        soft_fault(v, stack ? 12 : 13, 0);
     ref = lookup(v, va, v->mmu, write, stack);
     if (n1 == a->size && ref.host && !(write && !direct_store(v, &ref, va, n1))) {
         if (v->fpu_parked)

@@ -200,6 +200,14 @@ static unsigned put_prefixes(struct emit *e, const struct soft_x *x, unsigned *r
     return i;
 }
 
+/* Is the immediate a fourth register, of which 32-bit code has eight? */
+static bool names_vector(const struct soft_x *x)
+{
+    return x->in.machine_mode != ZYDIS_MACHINE_MODE_LONG_64 &&
+           (x->in.mnemonic == ZYDIS_MNEMONIC_VBLENDVPS || x->in.mnemonic == ZYDIS_MNEMONIC_VBLENDVPD ||
+            x->in.mnemonic == ZYDIS_MNEMONIC_VPBLENDVB);
+}
+
 /* Bytes behind modrm, sib and displacement: immediates. */
 static void put_tail(struct emit *e, const struct soft_x *x)
 {
@@ -209,7 +217,7 @@ static void put_tail(struct emit *e, const struct soft_x *x)
         at++;
     at += x->in.raw.disp.size / 8u;
     for (; at < x->in.length; at++)
-        e8(e, x->raw[at]);
+        e8(e, x->raw[at] & (names_vector(x) ? 0x7f : 0xff));
 }
 
 static void put_modrm(struct emit *e, int reg, int rm, const struct fields *f)
@@ -218,6 +226,32 @@ static void put_modrm(struct emit *e, int reg, int rm, const struct fields *f)
         e_modrm_mem(e, reg, f->address, f->index, 0, f->disp);
     else
         e8(e, 0xc0u | (unsigned)(reg & 7) << 3 | (unsigned)(rm & 7));
+}
+
+/* Does VEX.W mean 64-bit general registers, so that 32-bit code has it ignored? */
+static bool vex_w_is_size(const struct soft_x *x)
+{
+    switch (x->in.mnemonic) {
+    case ZYDIS_MNEMONIC_VCVTSI2SS: case ZYDIS_MNEMONIC_VCVTSI2SD: case ZYDIS_MNEMONIC_VCVTSS2SI: case ZYDIS_MNEMONIC_VCVTSD2SI:
+    case ZYDIS_MNEMONIC_VCVTTSS2SI: case ZYDIS_MNEMONIC_VCVTTSD2SI: case ZYDIS_MNEMONIC_VMOVD: case ZYDIS_MNEMONIC_VPEXTRD:
+    case ZYDIS_MNEMONIC_VPINSRD: case ZYDIS_MNEMONIC_VPCMPESTRI: case ZYDIS_MNEMONIC_VPCMPESTRM:
+        return true;
+    default:
+        return x->in.meta.isa_set == ZYDIS_ISA_SET_BMI1 || x->in.meta.isa_set == ZYDIS_ISA_SET_BMI2;
+    }
+}
+
+/* 32-bit code has eight vector registers, so the others keep their values: one by one. */
+static void encode_vzero(struct emit *e, const struct soft_x *x)
+{
+    for (unsigned i = 0; i < 8; i++) {
+        const unsigned upper = x->in.mnemonic == ZYDIS_MNEMONIC_VZEROUPPER;
+
+        e8(e, 0xc5);
+        e8(e, upper ? 0xf8 : 0x80u | (~i & 15) << 3);
+        e8(e, upper ? 0x28 : 0x57); /* vmovaps xmm, xmm; vxorps xmm, xmm, xmm */
+        e8(e, 0xc0 | i << 3 | i);
+    }
 }
 
 static void encode_vex(struct emit *e, const struct soft_x *x, const struct fields *f, unsigned at)
@@ -230,9 +264,14 @@ static void encode_vex(struct emit *e, const struct soft_x *x, const struct fiel
     int vvvv = (int)(~(last >> 3) & 15);
 
     if (x->in.machine_mode != ZYDIS_MACHINE_MODE_LONG_64) {
+        if (!(x->in.attributes & ZYDIS_ATTRIB_HAS_MODRM)) {
+            encode_vzero(e, x);
+            return;
+        }
         reg &= 7;
         rm &= 7;
         vvvv &= 7;
+        w &= !vex_w_is_size(x);
     }
     reg = f->reg >= 0 ? f->reg : reg;
     rm = f->address >= 0 ? f->address : f->rm >= 0 ? f->rm : rm;
@@ -242,6 +281,8 @@ static void encode_vex(struct emit *e, const struct soft_x *x, const struct fiel
     /* vvvv that names no register must stay 1111 */
     e8(e, w << 7 | ((~(unsigned)vvvv & 15) << 3) | (last & 7));
     e8(e, x->raw[at + (two ? 2 : 3)]);
+    if (!(x->in.attributes & ZYDIS_ATTRIB_HAS_MODRM))
+        return; /* vzeroupper, vzeroall */
     put_modrm(e, reg, rm, f);
     put_tail(e, x);
 }
@@ -309,12 +350,46 @@ static void encode(struct emit *e, const struct soft_x *x, const struct fields *
         encode_plain(e, x, f, at, rex);
 }
 
-unsigned tx_access_of(const ZydisDecodedOperand *m)
+static bool waits_for_x87(const struct soft_x *x)
+{
+    for (unsigned i = 0; i < x->in.operand_count_visible; i++)
+        if (x->op[i].type == ZYDIS_OPERAND_TYPE_REGISTER && ZydisRegisterGetClass(x->op[i].reg.value) == ZYDIS_REGCLASS_MMX)
+            return true;
+    return x->fpu == SOFT_FPU_X87 && x->in.mnemonic != ZYDIS_MNEMONIC_FNSTCW && x->in.mnemonic != ZYDIS_MNEMONIC_FNSTSW;
+}
+
+/* SDM vol. 2, 2.4: exception types 1, 2 and 4, but for the instructions that move or look at unaligned data. */
+static bool wants_alignment(const struct soft_x *x, const ZydisDecodedOperand *m)
+{
+    switch (x->in.meta.exception_class) {
+    case ZYDIS_EXCEPTION_CLASS_AVX1:
+        return true;
+    case ZYDIS_EXCEPTION_CLASS_SSE1: case ZYDIS_EXCEPTION_CLASS_SSE2: case ZYDIS_EXCEPTION_CLASS_SSE4:
+        break;
+    default:
+        return x->in.mnemonic == ZYDIS_MNEMONIC_CMPXCHG16B || x->in.mnemonic == ZYDIS_MNEMONIC_CVTPD2PI ||
+               x->in.mnemonic == ZYDIS_MNEMONIC_CVTTPD2PI;
+    }
+    switch (x->in.mnemonic) {
+    case ZYDIS_MNEMONIC_MOVUPS: case ZYDIS_MNEMONIC_MOVUPD: case ZYDIS_MNEMONIC_MOVDQU: case ZYDIS_MNEMONIC_LDDQU:
+    case ZYDIS_MNEMONIC_PCMPESTRI: case ZYDIS_MNEMONIC_PCMPESTRM: case ZYDIS_MNEMONIC_PCMPISTRI:
+    case ZYDIS_MNEMONIC_PCMPISTRM:
+        return false;
+    default:
+        return m->size == 128;
+    }
+}
+
+unsigned tx_access_of(const struct soft_x *x, const ZydisDecodedOperand *m)
 {
     unsigned a = written(m) ? SOFT_ACCESS_WRITE : 0;
 
     if (!a || (m->actions & ZYDIS_OPERAND_ACTION_MASK_READ) || (m->actions & ZYDIS_OPERAND_ACTION_CONDWRITE))
         a |= SOFT_ACCESS_READ;
+    if (waits_for_x87(x))
+        a |= SOFT_ACCESS_X87 | SOFT_ACCESS_READ; /* a store that raises an exception stores nothing */
+    if (wants_alignment(x, m))
+        a |= SOFT_ACCESS_ALIGNED;
     return a;
 }
 
@@ -389,7 +464,7 @@ void tx_pass(struct tx *t)
             t->c_window = -1;
         return;
     }
-    tx_operand(t, m, m->size / 8u, tx_access_of(m), 0);
+    tx_operand(t, m, m->size / 8u, tx_access_of(x, m), 0);
     emit_operation(t, &p);
     tx_done(t);
 }
@@ -438,7 +513,7 @@ void tx_bit(struct tx *t)
     const struct soft_x *x = t->x;
     struct emit *e = &t->e;
     const ZydisDecodedOperand *m = &x->op[0];
-    unsigned size = x->in.operand_width / 8u, access = tx_access_of(m), log = size == 8 ? 3 : size == 4 ? 2 : 1;
+    unsigned size = x->in.operand_width / 8u, access = tx_access_of(x, m), log = size == 8 ? 3 : size == 4 ? 2 : 1;
     int g = soft_gpr(x->op[1].reg.value), ea = tx_ea_reg(t, x->live);
     struct fields f = {.reg = H_T, .rm = -1, .v = -1, .opcode = -1, .address = H_C, .index = -1};
 

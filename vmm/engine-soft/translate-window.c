@@ -72,7 +72,7 @@ static void collect_operand(struct planner *p, unsigned i, const struct soft_x *
         return;
     g = soft_gpr(m->mem.base);
     if (g >= 0 && tx_host(g) >= 0)
-        collect(p, i, g, m->mem.disp.has_displacement ? m->mem.disp.value : 0, m->size / 8u, tx_access_of(m));
+        collect(p, i, g, m->mem.disp.has_displacement ? m->mem.disp.value : 0, m->size / 8u, tx_access_of(x, m));
 }
 
 static bool adds_constant(const struct soft_x *x, int *g, int64_t *n)

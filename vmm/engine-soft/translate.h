@@ -156,7 +156,7 @@ void tx_call_indirect(struct tx *t);
 void tx_return(struct tx *t);
 
 /* translate-insn.c */
-unsigned tx_access_of(const ZydisDecodedOperand *m);
+unsigned tx_access_of(const struct soft_x *x, const ZydisDecodedOperand *m);
 void tx_pass(struct tx *t);
 void tx_lea(struct tx *t);
 void tx_bit(struct tx *t);

@@ -225,7 +225,9 @@ struct soft_access {
 enum { SOFT_ACCESS_READ = 1, SOFT_ACCESS_WRITE = 2, SOFT_ACCESS_STACK = 4 /* #SS instead of #GP */,
        SOFT_ACCESS_WINDOW = 8 /* no access yet: can all of it be accessed directly? */,
        SOFT_ACCESS_SEG = 16 /* the address is an offset in a segment, to be checked */,
-       SOFT_ACCESS_ATOMIC = 32 /* a locked read-modify-write */ };
+       SOFT_ACCESS_ATOMIC = 32 /* a locked read-modify-write */,
+       SOFT_ACCESS_X87 = 64 /* an x87 exception that waits comes before what the access raises */,
+       SOFT_ACCESS_ALIGNED = 128 /* #GP if it is not, before the page is looked at */ };
 struct soft_slow {
     uint8_t *host;
     uint64_t skip;             /* 5: on the bounce buffer, to be written back; the window cannot be used */
