@@ -182,7 +182,8 @@ enum soft_next soft_x_pop_seg(struct soft_vcpu *v, const struct soft_insn *in)
     uint16_t sel;
 
     soft_stack_init(v, &st);
-    sel = (uint16_t)soft_pop(v, &st, in->opsize);
+    sel = (uint16_t)soft_pop(v, &st, 2); /* whatever the operand size, no more is read */
+    st.sp += in->opsize - 2u;
     load_segment(v, in->op[0].reg, sel);
     soft_stack_commit(v, &st);
     if (in->op[0].reg == HSK_SS)
@@ -263,13 +264,15 @@ static void store_dtable(struct soft_vcpu *v, const struct soft_insn *in, const 
 /* LLDT, LTR: system descriptors are 16 bytes long in IA-32e mode. */
 static void load_system_segment(struct soft_vcpu *v, const struct soft_insn *in, unsigned seg)
 {
-    const uint16_t sel = (uint16_t)soft_get(v, in, 0, 2);
-    const int error = sel & 0xfffc;
     struct hsk_segment g;
     uint64_t va, d, high = 0;
     unsigned type;
+    uint16_t sel;
+    int error;
 
     soft_need_cpl0(v);
+    sel = (uint16_t)soft_get(v, in, 0, 2);
+    error = sel & 0xfffc;
     if (!error && seg == HSK_LDTR) {
         v->s.seg[HSK_LDTR] = (struct hsk_segment){.selector = sel};
         return;
