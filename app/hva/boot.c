@@ -20,7 +20,7 @@ struct options {
     char **disks, **cdroms, **rest;
     int cpus;
     double timeout;
-    gboolean no_window, debug_exit, json, stats, strict;
+    gboolean no_window, debug_exit, test_device, json, stats, strict;
 };
 
 static void options_clear(struct options *o)
@@ -55,6 +55,8 @@ static bool parse(struct options *o, int *argc, char ***argv, int *status)
         {"on-reset", 0, 0, G_OPTION_ARG_STRING, &o->on_reset, "exit (default) or reset", "ACTION"},
         {"debug-exit", 0, 0, G_OPTION_ARG_NONE, &o->debug_exit,
          "a write of V to port 0xf4 ends with status V*2+1", NULL},
+        {"test-device", 0, 0, G_OPTION_ARG_NONE, &o->test_device,
+         "the ports and memory of QEMU's pc-testdev, for test programs", NULL},
         {"exit-on", 0, 0, G_OPTION_ARG_STRING, &o->exit_on,
          "end with 0 when the serial output matches", "REGEX"},
         {"timeout", 0, 0, G_OPTION_ARG_DOUBLE, &o->timeout, "end with 124 after that many seconds",
@@ -153,13 +155,13 @@ static int boot(struct options *o)
     int64_t vram = o->no_window && !o->screenshot ? 0 : VRAM_BYTES;
     json_t *opts = json_pack(
         "{s:s, s:s?, s:s?, s:o, s:I, s:I, s:i, s:s?, s:s, s:s, s:s, s:b, s:s?, s:f, s:s?, s:b, "
-        "s:b, s:b}",
+        "s:b, s:b, s:b}",
         "kernel", o->kernel, "initrd", o->initrd, "append", o->append, "disks", disks, "memory",
         (json_int_t)memory, "vram", (json_int_t)vram, "cpus", o->cpus, "cpu", o->cpu, "engine",
         o->engine ? o->engine : "auto", "serial", o->serial ? o->serial : "stdio", "on_reset",
         o->on_reset ? o->on_reset : "exit", "debug_exit", o->debug_exit, "exit_on", o->exit_on,
         "timeout", o->timeout, "screenshot", o->screenshot, "json", o->json, "stats", o->stats,
-        "strict", o->strict);
+        "strict", o->strict, "test_device", o->test_device);
     if (!opts)
         return hsk_usage("the names and texts of the command line must be UTF-8");
     return hsk_exec_keeper("boot", opts);

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * From the keeper's config message to a machine that can run. Keys of the message: engine ("soft",
- * "kvm"), cpu, ncpus, memory, vram, tsc_hz, debug_exit, strict, stats, on_reset ("reset" boots
- * again, "stop" leaves it to the keeper), append, kernel_name, disks: list of {"serial",
- * "readonly", "bytes"}. Disks are files (disk.0 ...) or, with the descriptors disks and
+ * "kvm"), cpu, ncpus, memory, vram, tsc_hz, debug_exit, test_device, strict, stats, on_reset
+ * ("reset" boots again, "stop" leaves it to the keeper), append, kernel_name, disks: list of
+ * {"serial", "readonly", "bytes"}. Disks are files (disk.0 ...) or, with the descriptors disks and
  * disks.slots, the keeper's (common/diskwire.h; "bytes" is their size).
  *
  * Thread: the main thread, which later is the loop thread.
@@ -107,6 +107,7 @@ bool hsk_runner_build(struct hsk_runner *r, const json_t *cfg, GError **error)
         .vram_bytes = (uint64_t)hsk_json_int(cfg, "vram", 0),
         .tsc_hz = (uint64_t)hsk_json_int(cfg, "tsc_hz", 0),
         .debug_exit = hsk_json_bool(cfg, "debug_exit"),
+        .test_device = hsk_json_bool(cfg, "test_device"),
         .strict = hsk_json_bool(cfg, "strict"),
         .stats = hsk_json_bool(cfg, "stats"),
     };

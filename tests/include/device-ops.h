@@ -25,6 +25,8 @@ static const struct device_range device_ranges[] = {
     {false, 0x60, 1},
     {false, 0x64, 1},
     {false, HSK_DEBUG_EXIT_PORT, 4},
+    {false, 0xe0, 12},
+    {false, 0x2000, HSK_NGSI},
     {false, 0xcf8, 8},
     {false, 0x1ce, 4},
     {true, HSK_IOAPIC_BASE, 0x50},
@@ -32,6 +34,7 @@ static const struct device_range device_ranges[] = {
     {true, HSK_ECAM_BASE, 0x80000},
     {true, HSK_PCI_MMIO_BASE, 0x40000},
     {true, HSK_VRAM_BASE, 0x1000},
+    {true, 0xff000000, 0x10000},
 };
 
 struct device_stream {

@@ -82,6 +82,7 @@ static inline struct hsk_machine_config fake_config(void)
         .memory_bytes = 32u << 20,
         .tsc_hz = FAKE_TSC_HZ,
         .debug_exit = true,
+        .test_device = true,
         .serial_in = -1,
         .serial_out = -1,
         .ram_fd = -1,

@@ -41,6 +41,9 @@ void hsk_acpi_pm_reset_write(struct hsk_dev *pm, uint8_t value);
 /* Port HSK_DEBUG_EXIT_PORT: a write posts HSK_EVENT_DEBUG_EXIT. */
 struct hsk_dev *hsk_debug_exit_new(struct hsk_machine *m, const char *id);
 
+/* For test programs: a latch, interrupt lines to set, and memory behind a device (see the file for addresses). */
+struct hsk_dev *hsk_test_device_new(struct hsk_machine *m, const char *id);
+
 /* Keyboard controller, keyboard and mouse at 0x60 and 0x64. irqs: GSI 1 and 12. Input: loop thread, no device lock held. */
 struct hsk_dev *hsk_i8042_new(struct hsk_machine *m, const char *id, struct hsk_irq *kbd_irq, struct hsk_irq *mouse_irq);
 void hsk_i8042_key(struct hsk_dev *i8042, uint16_t code, bool down); /* Linux evdev code; unknown ones are ignored */

@@ -33,6 +33,8 @@ static void create_isa(struct hsk_machine *m)
     m->i8042 = add(m, hsk_i8042_new(m, "i8042", hsk_machine_gsi(m, 1), hsk_machine_gsi(m, 12)));
     if (m->cfg.debug_exit)
         add(m, hsk_debug_exit_new(m, "debug-exit"));
+    if (m->cfg.test_device)
+        add(m, hsk_test_device_new(m, "test-device"));
 }
 
 static bool create_pci(struct hsk_machine *m, GError **error)

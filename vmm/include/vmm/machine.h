@@ -50,6 +50,7 @@ struct hsk_machine_config {
     uint64_t vram_bytes;        /* 0 = no display; else 16 MiB is the normal size */
     uint64_t tsc_hz;            /* 0 = host's */
     bool debug_exit;            /* port 0xf4 */
+    bool test_device;           /* devices/test-device.c */
     bool strict, stats;
     struct hsk_disk_config disks[8];
     unsigned ndisks;
