@@ -45,15 +45,17 @@ enum { TIMER_ONESHOT, TIMER_PERIODIC, TIMER_TSC_DEADLINE };
 
 #define BASE_BSP       (1u << 8)
 #define BASE_X2APIC    (1u << 10)
-#define BASE_ENABLE    (1u << 11)
+#define BASE_ENABLE    HSK_APIC_BASE_ENABLE
 #define BASE_ADDR(b)   ((b) & ~0xfffull)
 #define SVR_ENABLE     (1u << 8)
 #define LVT_MASKED     (1u << 16)
+#define LVT_READ_ONLY  (1u << 12 | 1u << 14)
 #define ESR_ILLEGAL_TX (1u << 5)
 #define ESR_ILLEGAL_RX (1u << 6)
 #define ESR_BAD_REG    (1u << 7)
 #define ICR_WRITABLE   0x000ccfffu
 #define ICR_LOGICAL    (1u << 11)
+#define ICR_STATUS     (1u << 12)
 #define ICR_ASSERT     (1u << 14)
 #define ICR_LEVEL      (1u << 15)
 #define VERSION        (0x14u | (NLVT - 1) << 16)
@@ -872,6 +874,21 @@ bool hsk_lapic_rdmsr(struct hsk_lapic *l, uint32_t msr, uint64_t *v)
     return ok;
 }
 
+/* The bits that a WRMSR in x2APIC mode may set: reserved ones are #GP (11.12.1.3). Read-only bits of an entry are not. */
+static uint64_t x2apic_legal(unsigned reg)
+{
+    if (reg >= REG_LVT && reg <= REG_LVT_END)
+        return lvt_writable[(reg - REG_LVT) >> 4] | LVT_READ_ONLY;
+    switch (reg) {
+    case REG_EOI: case REG_ESR: return 0;
+    case REG_TPR: case REG_SELF_IPI: return 0xff;
+    case REG_SVR: return 0x3ff;
+    case REG_ICR_LOW: return 0xffffffffull << 32 | ICR_WRITABLE | ICR_STATUS;
+    case REG_TIMER_DIVIDE: return 0xb;
+    default: return 0xffffffffu;
+    }
+}
+
 bool hsk_lapic_wrmsr(struct hsk_lapic *l, uint32_t msr, uint64_t v)
 {
     unsigned reg = (msr - 0x800) << 4;
@@ -887,9 +904,7 @@ bool hsk_lapic_wrmsr(struct hsk_lapic *l, uint32_t msr, uint64_t v)
     }
     if (msr < 0x800 || reg >= 0x400 || !(hsk_lapic_get_base(l) & BASE_X2APIC))
         return false;
-    if (reg != REG_ICR_LOW && v >> 32)
-        return false;
-    if ((reg == REG_EOI || reg == REG_ESR) && v != 0)
+    if (v & ~x2apic_legal(reg))
         return false;
     if (reg == REG_LDR || reg == REG_DFR || reg == REG_ICR_HIGH)
         return false;

@@ -56,6 +56,8 @@ static enum soft_next x_cpuid(struct soft_vcpu *v, const struct soft_insn *in)
     soft_fpu_park(v);
     hsk_cpuid_query(v->base.engine->cfg.cpuid, v->base.index, v->s.cr4, v->s.xcr0, (uint32_t)v->gpr[HSK_RAX],
                     (uint32_t)v->gpr[HSK_RCX], out);
+    if ((uint32_t)v->gpr[HSK_RAX] == 1 && v->base.lapic && !(hsk_lapic_get_base(v->base.lapic) & HSK_APIC_BASE_ENABLE))
+        out[3] &= ~(1u << 9); /* the APIC is not there while it is disabled */
     v->gpr[HSK_RAX] = out[0];
     v->gpr[HSK_RBX] = out[1];
     v->gpr[HSK_RCX] = out[2];

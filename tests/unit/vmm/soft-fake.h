@@ -147,6 +147,7 @@ void soft_smp_pause(struct soft_vcpu *v)
 struct hsk_lapic {
     unsigned pending;
     int vector;
+    uint64_t base;
 };
 
 unsigned hsk_lapic_pending(const struct hsk_lapic *l)
@@ -174,7 +175,7 @@ void hsk_lapic_set_cr8(struct hsk_lapic *l, uint64_t v)
 }
 uint64_t hsk_lapic_get_base(struct hsk_lapic *l)
 {
-    return HSK_CPU_SIGNATURE;
+    return l->base;
 }
 bool hsk_lapic_set_base(struct hsk_lapic *l, uint64_t v)
 {

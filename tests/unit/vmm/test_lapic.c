@@ -157,6 +157,13 @@ static void x2apic_follows_the_transition_rules(void **state)
     assert_false(hsk_lapic_wrmsr(l, 0x831, 0));       /* no high half of the ICR */
     assert_false(hsk_lapic_rdmsr(l, 0x80e, &v));      /* no DFR */
     assert_false(hsk_lapic_wrmsr(l, 0x808, 1ull << 32));
+    assert_false(hsk_lapic_wrmsr(l, 0x808, 0x100));      /* reserved bits: TPR, */
+    assert_false(hsk_lapic_wrmsr(l, 0x80f, 0x400));      /* spurious vector, */
+    assert_false(hsk_lapic_wrmsr(l, 0x830, 1u << 16));   /* ICR, */
+    assert_false(hsk_lapic_wrmsr(l, 0x832, 0x800));      /* timer, */
+    assert_true(hsk_lapic_wrmsr(l, 0x832, 0x110ff));     /* where bit 12 is read-only, */
+    assert_false(hsk_lapic_wrmsr(l, 0x83e, 4));          /* divisor, */
+    assert_false(hsk_lapic_wrmsr(l, 0x83f, 0x100));      /* self IPI */
     assert_false(hsk_lapic_rdmsr(l, 0x8ff, &v));
     assert_true(hsk_lapic_wrmsr(l, 0x830, 1ull << 32 | 0x92)); /* to APIC 1 */
     assert_int_equal(hsk_lapic_ack(hsk_machine_lapic(m, 1)), 0x92);

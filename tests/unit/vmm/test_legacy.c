@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Rare instructions of the software engine's system half: BCD, PUSHA, ENTER, BOUND, gathers, masked moves. */
+/* Rare instructions of the software engine's system half: BCD, PUSHA, ENTER, BOUND, gathers, masked moves, CPUID. */
 #include "soft-fake.h"
 
 #include <Zydis/Zydis.h>
@@ -223,6 +223,24 @@ static void masked_moves_touch_only_what_is_selected(void **state)
     fake_free(f);
 }
 
+static void cpuid_hides_a_disabled_apic(void **state)
+{
+    struct fake *f = setup(true);
+    const struct soft_insn in = {.mnemonic = ZYDIS_MNEMONIC_CPUID, .length = 2};
+    struct hsk_lapic lapic = {.base = HSK_APIC_BASE_ENABLE};
+    enum soft_next next;
+
+    f->v.base.lapic = &lapic;
+    f->v.gpr[HSK_RAX] = 1;
+    assert_int_equal(fake_exec(f, &in, &next), FAKE_DONE);
+    assert_true(f->v.gpr[HSK_RDX] >> 9 & 1);
+    lapic.base = 0;
+    f->v.gpr[HSK_RAX] = 1;
+    assert_int_equal(fake_exec(f, &in, &next), FAKE_DONE);
+    assert_false(f->v.gpr[HSK_RDX] >> 9 & 1);
+    fake_free(f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -233,6 +251,7 @@ int main(void)
         cmocka_unit_test(bound_checks_signed_limits),
         cmocka_unit_test(gather_goes_on_after_a_fault),
         cmocka_unit_test(masked_moves_touch_only_what_is_selected),
+        cmocka_unit_test(cpuid_hides_a_disabled_apic),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -33,6 +33,7 @@ bool hsk_lapic_take(struct hsk_lapic *l, unsigned which, uint8_t *vector);
 uint64_t hsk_lapic_get_cr8(struct hsk_lapic *l);
 void hsk_lapic_set_cr8(struct hsk_lapic *l, uint64_t v); /* 0..15 */
 /* IA32_APIC_BASE (0x1b); set returns false for #GP. The MMIO page moves with it. */
+#define HSK_APIC_BASE_ENABLE (1u << 11)
 uint64_t hsk_lapic_get_base(struct hsk_lapic *l);
 bool hsk_lapic_set_base(struct hsk_lapic *l, uint64_t v);
 /* x2APIC MSRs 0x800-0x8ff and IA32_TSC_DEADLINE (0x6e0); false for #GP. */
