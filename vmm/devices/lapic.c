@@ -61,6 +61,7 @@ enum { TIMER_ONESHOT, TIMER_PERIODIC, TIMER_TSC_DEADLINE };
 #define VERSION        (0x14u | (NLVT - 1) << 16)
 /* A periodic timer is not let fire more often than this: a guest's count of 1 must not occupy the host. */
 #define MIN_PERIOD_NS 20000u
+#define MAX_NMIS 2u
 
 static const uint32_t lvt_writable[NLVT] = {0x700ff, 0x107ff, 0x107ff, 0x1a7ff, 0x1a7ff, 0x100ff};
 
@@ -75,7 +76,8 @@ struct lapic_state {
     uint32_t esr, esr_pending; /* what a read gives; what the next write latches */
     uint32_t icr_low, icr_high;
     uint32_t timer_initial, timer_divide;
-    uint32_t nmi, init, sipi, sipi_vector; /* waiting for the vCPU */
+    uint32_t nmi;                          /* waiting for the vCPU: 0 to MAX_NMIS */
+    uint32_t init, sipi, sipi_vector;
 };
 
 struct hsk_lapic {
@@ -116,7 +118,7 @@ static const struct hsk_field lapic_fields[] = {
     F(icr_high),
     F(timer_initial),
     F(timer_divide, .max = 0xb),
-    F(nmi, .max = 1),
+    F(nmi, .max = MAX_NMIS),
     F(init, .max = 1),
     F(sipi, .max = 1),
     F(sipi_vector, .max = 0xff),
@@ -242,6 +244,12 @@ static void error_locked(struct hsk_lapic *l, uint32_t bit)
         accept_locked(l, lvt & 0xff, false);
 }
 
+/* A processor that takes NMIs has taken the first before the second comes, and remembers that; the vCPU may be late for the first. */
+static void nmi_locked(struct hsk_lapic *l)
+{
+    l->s.nmi = MIN(l->s.nmi + 1, MAX_NMIS);
+}
+
 static void deliver_locked(struct hsk_lapic *l, unsigned mode, unsigned vector, bool level)
 {
     switch (mode) {
@@ -250,7 +258,7 @@ static void deliver_locked(struct hsk_lapic *l, unsigned mode, unsigned vector, 
         accept_locked(l, vector, level);
         break;
     case MODE_NMI:
-        l->s.nmi = 1;
+        nmi_locked(l);
         break;
     case MODE_INIT:
         l->s.init = 1;
@@ -436,33 +444,41 @@ static void timer_start_locked(struct hsk_lapic *l, uint32_t count)
     timer_arm_locked(l);
 }
 
+/*
+ * Does what is due by the clock, true if something was. The loop's timer may be late: who touches the timer must not see that.
+ */
+static bool timer_due_locked(struct hsk_lapic *l)
+{
+    uint64_t now = hsk_clock_ns(l->clock), period;
+
+    if (timer_mode(l) == TIMER_TSC_DEADLINE) {
+        if (!l->s.tsc_deadline || hsk_clock_tsc(l->clock) < l->s.tsc_deadline)
+            return false;
+        l->s.tsc_deadline = 0;
+    } else if (!l->s.deadline_ns || now < l->s.deadline_ns) {
+        return false;
+    } else if (timer_mode(l) == TIMER_PERIODIC) {
+        period = ticks_to_ns(l->s.timer_initial, timer_divide(l));
+        l->s.deadline_ns += ((now - l->s.deadline_ns) / period + 1) * period;
+        hsk_timer_arm(l->timer, MAX(l->s.deadline_ns, now + MIN_PERIOD_NS));
+    } else {
+        l->s.deadline_ns = 0;
+    }
+    local_locked(l, LVT_TIMER);
+    return true;
+}
+
 static void timer_expired(void *opaque)
 {
     struct hsk_lapic *l = opaque;
-    uint64_t now;
 
     lapic_enter(l);
-    now = hsk_clock_ns(l->clock);
-    if (timer_mode(l) == TIMER_TSC_DEADLINE) {
-        if (l->s.tsc_deadline && hsk_clock_tsc(l->clock) >= l->s.tsc_deadline) {
-            l->s.tsc_deadline = 0;
-            local_locked(l, LVT_TIMER);
-        } else if (l->s.tsc_deadline) {
-            /* Nanoseconds are coarser than ticks: a little too early. */
-            hsk_timer_arm(l->timer, MAX(now + 1, hsk_clock_tsc_to_ns(l->clock, l->s.tsc_deadline)));
-        }
-    } else if (l->s.deadline_ns && now >= l->s.deadline_ns) {
-        local_locked(l, LVT_TIMER);
-        if (timer_mode(l) == TIMER_PERIODIC) {
-            uint64_t period = ticks_to_ns(l->s.timer_initial, timer_divide(l));
-
-            l->s.deadline_ns += ((now - l->s.deadline_ns) / period + 1) * period;
-            hsk_timer_arm(l->timer, MAX(l->s.deadline_ns, now + MIN_PERIOD_NS));
-        } else {
-            l->s.deadline_ns = 0;
-        }
-    } else {
-        timer_arm_locked(l);
+    if (!timer_due_locked(l)) {
+        /* Nanoseconds are coarser than ticks: a little too early. */
+        if (timer_mode(l) == TIMER_TSC_DEADLINE && l->s.tsc_deadline)
+            hsk_timer_arm(l->timer, MAX(hsk_clock_ns(l->clock) + 1, hsk_clock_tsc_to_ns(l->clock, l->s.tsc_deadline)));
+        else
+            timer_arm_locked(l);
     }
     lapic_leave(l);
 }
@@ -471,6 +487,8 @@ static void lvt_write_locked(struct hsk_lapic *l, unsigned entry, uint32_t value
 {
     unsigned old_mode = timer_mode(l);
 
+    if (entry == LVT_TIMER)
+        timer_due_locked(l);
     value &= lvt_writable[entry];
     if (!(l->s.svr & SVR_ENABLE))
         value |= LVT_MASKED;
@@ -484,8 +502,10 @@ static void lvt_write_locked(struct hsk_lapic *l, unsigned entry, uint32_t value
 
 static void divide_write_locked(struct hsk_lapic *l, uint32_t value)
 {
-    uint32_t left = timer_count_locked(l);
+    uint32_t left;
 
+    timer_due_locked(l);
+    left = timer_count_locked(l);
     l->s.timer_divide = value & 0xb;
     if (l->s.deadline_ns)
         timer_start_locked(l, MAX(left, 1u));
@@ -494,7 +514,7 @@ static void divide_write_locked(struct hsk_lapic *l, uint32_t value)
 /* ---- registers ---- */
 
 /* false: no such register. */
-static bool reg_read_locked(const struct hsk_lapic *l, unsigned reg, bool x2apic, uint32_t *value)
+static bool reg_read_locked(struct hsk_lapic *l, unsigned reg, bool x2apic, uint32_t *value)
 {
     const struct lapic_state *s = &l->s;
     unsigned word = reg >> 4 & 7;
@@ -552,6 +572,7 @@ static bool reg_read_locked(const struct hsk_lapic *l, unsigned reg, bool x2apic
         *value = s->timer_initial;
         return true;
     case REG_TIMER_CURRENT:
+        timer_due_locked(l);
         *value = timer_count_locked(l);
         return true;
     case REG_TIMER_DIVIDE:
@@ -622,6 +643,7 @@ static bool reg_write(struct hsk_lapic *l, unsigned reg, bool x2apic, uint64_t v
         ok = !x2apic;
         break;
     case REG_TIMER_INITIAL:
+        timer_due_locked(l);
         if (timer_mode(l) != TIMER_TSC_DEADLINE) {
             s->timer_initial = value;
             timer_start_locked(l, value);
@@ -736,8 +758,8 @@ bool hsk_lapic_take(struct hsk_lapic *l, unsigned which, uint8_t *vector)
 
     lapic_enter(l);
     if (which == HSK_LAPIC_NMI) {
-        there = l->s.nmi;
-        l->s.nmi = 0;
+        there = l->s.nmi > 0;
+        l->s.nmi -= there;
     } else if (which == HSK_LAPIC_SIPI) {
         there = l->s.sipi;
         l->s.sipi = 0;
@@ -791,7 +813,14 @@ void hsk_lapic_nmi(struct hsk_lapic *l)
     if (l->s.base & BASE_ENABLE)
         local_locked(l, LVT_LINT1);
     else
-        l->s.nmi = 1;
+        nmi_locked(l);
+    lapic_leave(l);
+}
+
+void hsk_lapic_nmi_unmasked(struct hsk_lapic *l)
+{
+    lapic_enter(l);
+    l->s.nmi = MIN(l->s.nmi, 1u);
     lapic_leave(l);
 }
 
@@ -860,6 +889,7 @@ bool hsk_lapic_rdmsr(struct hsk_lapic *l, uint32_t msr, uint64_t *v)
 
     lapic_enter(l);
     if (msr == 0x6e0) {
+        timer_due_locked(l);
         *v = l->s.tsc_deadline;
         ok = true;
     } else if (msr >= 0x800 && msr <= 0x8ff && (l->s.base & BASE_X2APIC)) {
@@ -896,7 +926,9 @@ bool hsk_lapic_wrmsr(struct hsk_lapic *l, uint32_t msr, uint64_t v)
     if (msr == 0x6e0) {
         lapic_enter(l);
         if (timer_mode(l) == TIMER_TSC_DEADLINE) { /* ignored in the other modes (11.5.4.1) */
+            timer_due_locked(l);
             l->s.tsc_deadline = v;
+            timer_due_locked(l);
             timer_arm_locked(l);
         }
         lapic_leave(l);

@@ -59,7 +59,12 @@ enum soft_next soft_x_iret(struct soft_vcpu *v, const struct soft_insn *in)
     unsigned cpl;
     bool load_stack, to_64;
 
-    v->s.nmi_masked = 0; /* also when it faults (SDM vol. 3, 6.7.1) */
+    if (v->s.nmi_masked) { /* also when it faults (SDM vol. 3, 6.7.1) */
+        soft_fpu_park(v);
+        v->s.nmi_masked = 0;
+        if (v->base.lapic)
+            hsk_lapic_nmi_unmasked(v->base.lapic);
+    }
     if (!soft_protected(v))
         return soft_real_iret(v, in);
     if (v->rflags & HSK_FLAG_NT) {

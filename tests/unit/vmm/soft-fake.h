@@ -166,6 +166,9 @@ bool hsk_lapic_take(struct hsk_lapic *l, unsigned which, uint8_t *vector)
     l->pending &= ~which;
     return had;
 }
+void hsk_lapic_nmi_unmasked(struct hsk_lapic *l)
+{
+}
 uint64_t hsk_lapic_get_cr8(struct hsk_lapic *l)
 {
     return 0;

@@ -252,6 +252,35 @@ static void tsc_deadline_fires_and_reads_zero(void **state)
     assert_int_equal(v, 0);
 }
 
+static void what_is_due_happens_when_the_guest_looks(void **state)
+{
+    struct hsk_machine *m = *state;
+    struct hsk_lapic *l = hsk_machine_lapic(m, 0);
+    uint64_t v;
+
+    SET(m, 0x3e0, 0xb); /* the loop does not run here */
+    SET(m, 0x320, 0x55);
+    SET(m, 0x380, 1000);
+    set_time_ns(m, 2000);
+    assert_int_equal(hsk_lapic_pending(l), 0);
+    SET(m, 0x320, 0x20055); /* one-shot had counted to the end: periodic does not begin */
+    assert_int_equal(REG(m, 0x390), 0);
+    assert_int_equal(hsk_lapic_ack(l), 0x55);
+    SET(m, 0xb0, 0);
+    set_time_ns(m, 10000);
+    assert_int_equal(REG(m, 0x390), 0);
+    assert_int_equal(hsk_lapic_pending(l), 0);
+    SET(m, 0x320, 0x40066);
+    assert_true(hsk_lapic_wrmsr(l, 0x6e0, 10000)); /* a deadline that is over */
+    assert_int_equal(hsk_lapic_ack(l), 0x66);
+    SET(m, 0xb0, 0);
+    assert_true(hsk_lapic_wrmsr(l, 0x6e0, 20000));
+    set_time_ns(m, 30000);
+    assert_true(hsk_lapic_rdmsr(l, 0x6e0, &v));
+    assert_int_equal(v, 0);
+    assert_int_equal(hsk_lapic_ack(l), 0x66);
+}
+
 static void disabled_apic_passes_the_pic(void **state)
 {
     struct hsk_machine *m = *state;
@@ -282,6 +311,14 @@ static void software_disable_masks_and_refuses(void **state)
     hsk_msi_send(m, 0xfee00000, 0x51);
     assert_int_equal(hsk_lapic_pending(l), 0);
     hsk_msi_send(m, 0xfee00000, 0x400); /* NMI comes through */
+    hsk_msi_send(m, 0xfee00000, 0x400); /* so does another before the first is taken, */
+    hsk_msi_send(m, 0xfee00000, 0x400); /* and no more */
+    assert_true(hsk_lapic_take(l, HSK_LAPIC_NMI, NULL));
+    hsk_msi_send(m, 0xfee00000, 0x400); /* two came while NMIs were masked: one is remembered */
+    hsk_lapic_nmi_unmasked(l);
+    assert_true(hsk_lapic_take(l, HSK_LAPIC_NMI, NULL));
+    assert_false(hsk_lapic_take(l, HSK_LAPIC_NMI, NULL));
+    hsk_msi_send(m, 0xfee00000, 0x400);
     assert_int_equal(hsk_lapic_pending(l), HSK_LAPIC_NMI);
 }
 
@@ -298,6 +335,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(one_shot_fires_once, setup, teardown),
         cmocka_unit_test_setup_teardown(periodic_fires_again, setup, teardown),
         cmocka_unit_test_setup_teardown(tsc_deadline_fires_and_reads_zero, setup, teardown),
+        cmocka_unit_test_setup_teardown(what_is_due_happens_when_the_guest_looks, setup, teardown),
         cmocka_unit_test_setup_teardown(disabled_apic_passes_the_pic, setup, teardown),
         cmocka_unit_test_setup_teardown(software_disable_masks_and_refuses, setup, teardown),
     };

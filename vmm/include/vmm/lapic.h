@@ -49,6 +49,8 @@ void hsk_lapic_set_extint(struct hsk_lapic *l, bool level);
 int hsk_pic_ack(struct hsk_machine *m);
 /* NMI line (watchdog, user), through LINT1: */
 void hsk_lapic_nmi(struct hsk_lapic *l);
+/* The vCPU takes NMIs again: of those that came while it did not, one is remembered. */
+void hsk_lapic_nmi_unmasked(struct hsk_lapic *l);
 
 /* The APIC that this thread's accesses to the MMIO page reach: a vCPU thread binds its own; unbound: APIC 0. */
 void hsk_lapic_bind_thread(struct hsk_lapic *l);
