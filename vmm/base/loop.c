@@ -45,6 +45,7 @@ struct hsk_loop {
     /* lock */
     pthread_mutex_t lock;
     struct hsk_timer *timers;
+    uint64_t timer_ns;         /* what the timerfd was last set to */
     GArray *calls;
     /* atomic */
     _Atomic bool quit;
@@ -117,20 +118,26 @@ void hsk_loop_free(struct hsk_loop *loop)
     g_free(loop);
 }
 
-/* Sets the timerfd to the earliest deadline, in host time. Under the lock, so that an older view never overwrites a newer one. */
-static void set_timerfd_locked(struct hsk_loop *loop)
+/* The earliest deadline, in host time. */
+static uint64_t deadline_locked(const struct hsk_loop *loop)
+{
+    if (!loop->timers)
+        return UINT64_MAX;
+    return loop->clock ? hsk_clock_host_deadline(loop->clock, loop->timers->deadline_ns) : loop->timers->deadline_ns;
+}
+
+/* Under the lock, so that an older view never overwrites a newer one. */
+static void set_timerfd_locked(struct hsk_loop *loop, uint64_t at)
 {
     struct itimerspec its = {0};
-    uint64_t at = UINT64_MAX;
 
-    if (loop->timers)
-        at = loop->clock ? hsk_clock_host_deadline(loop->clock, loop->timers->deadline_ns) : loop->timers->deadline_ns;
     if (at != UINT64_MAX) {
         its.it_value.tv_sec = (time_t)MIN(at / 1000000000ull, (uint64_t)INT64_MAX / 2);
         its.it_value.tv_nsec = (long)(at % 1000000000ull);
         if (its.it_value.tv_sec == 0 && its.it_value.tv_nsec == 0)
             its.it_value.tv_nsec = 1;
     }
+    loop->timer_ns = at;
     timerfd_settime(loop->timer_fd, TFD_TIMER_ABSTIME, &its, NULL);
 }
 
@@ -204,7 +211,7 @@ void hsk_loop_run(struct hsk_loop *loop)
         int n;
 
         pthread_mutex_lock(&loop->lock);
-        set_timerfd_locked(loop);
+        set_timerfd_locked(loop, deadline_locked(loop));
         pthread_mutex_unlock(&loop->lock);
         n = epoll_wait(loop->epoll_fd, ev, G_N_ELEMENTS(ev), -1);
         hsk_assert(n >= 0 || errno == EINTR);
@@ -307,9 +314,9 @@ void hsk_timer_arm(struct hsk_timer *t, uint64_t deadline_ns)
     t->next = *p;
     *p = t;
     /* Directly, without waking the loop thread: a guest arms its timer thousands of times a second. A timerfd that is too
-       early after a disarm costs one idle wake-up. */
-    if (loop->timers == t)
-        set_timerfd_locked(loop);
+       early, after a disarm or because the guest put its timer off, costs one idle wake-up, which sets it right. */
+    if (deadline_locked(loop) < loop->timer_ns)
+        set_timerfd_locked(loop, deadline_locked(loop));
     pthread_mutex_unlock(&loop->lock);
 }
 
