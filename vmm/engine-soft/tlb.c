@@ -78,6 +78,38 @@ static uint8_t own_bit(const struct soft_vcpu *v)
     return (uint8_t)(1u << v->base.index);
 }
 
+/* --- which entries allow to write a page --- */
+
+static uint16_t *writers_of(struct soft_code *c, uint64_t gpa)
+{
+    return &c->writer_first[(gpa >> 12) % SOFT_WRITERS];
+}
+
+static void list_writer(struct soft_code *c, unsigned entry, uint64_t gpa)
+{
+    uint16_t *first = writers_of(c, gpa);
+
+    if (c->writer_next[entry])
+        return;
+    c->writer_next[entry] = *first ? *first : SOFT_WRITERS_END;
+    *first = (uint16_t)(entry + 1);
+}
+
+/* gpa: that under which it was listed. */
+static void unlist_writer(struct soft_code *c, unsigned entry, uint64_t gpa)
+{
+    uint16_t *at = writers_of(c, gpa);
+
+    if (!c->writer_next[entry])
+        return;
+    while (*at != entry + 1)
+        at = &c->writer_next[*at - 1];
+    *at = c->writer_next[entry] == SOFT_WRITERS_END && at == writers_of(c, gpa) ? 0 : c->writer_next[entry];
+    c->writer_next[entry] = 0;
+}
+
+/* --- filling --- */
+
 /* Enters a page into the TLB; write: it may be written directly. */
 static void fill(struct soft_vcpu *v, uint64_t va, unsigned mmu, const struct soft_walk *w, uint8_t *host, bool write)
 {
@@ -87,6 +119,7 @@ static void fill(struct soft_vcpu *v, uint64_t va, unsigned mmu, const struct so
 
     if (e->nvpn_read + (va >> 12) != 0 || (e->gpa & ~0xfffull) != w->gpa) {
         e->nvpn_write = SOFT_TLB_NONE;
+        unlist_writer(c, mmu * SOFT_TLB_SIZE + slot, e->gpa);
         if (!w->global) {
             struct soft_fills *f = &c->tlb_fills[mmu];
 
@@ -98,8 +131,10 @@ static void fill(struct soft_vcpu *v, uint64_t va, unsigned mmu, const struct so
     e->nvpn_read = -(va >> 12);
     e->addend = (uint64_t)(uintptr_t)host - (va & ~0xfffull);
     e->gpa = w->gpa | (w->global ? SOFT_TLB_GLOBAL : 0);
-    if (write)
+    if (write) {
         e->nvpn_write = -(va >> 12);
+        list_writer(c, mmu * SOFT_TLB_SIZE + slot, w->gpa);
+    }
     if (w->large)
         soft_filter_set(c->large[va >> 63], va >> 21);
 }
@@ -538,28 +573,25 @@ void soft_tlb_drop_writes(struct soft_vcpu *v)
     clear_written_filter(v->code);
 }
 
-/* The page gets its first translation, of v or of another vCPU while v stands still. Since all entries are looked at, the
-   filter is made anew; a bit that is still needed never goes out. */
+/* The page gets its first translation, of v or of another vCPU while v stands still. */
 void soft_tlb_drop_write_gpa(struct soft_vcpu *v, uint64_t gpa)
 {
     struct soft_code *c = v->code;
-    uint64_t filter[SOFT_WRITTEN];
+    const uint64_t same_bit = 64 * SOFT_WRITTEN - 1;
+    bool shared = false; /* the filter's bit, with a page that may still be written */
 
     if (!soft_may_write(c, gpa))
         return;
-    for (unsigned i = 0; i < SOFT_WRITTEN; i++)
-        filter[i] = 0;
-    for (unsigned mmu = 0; mmu < SOFT_NMMU; mmu++)
-        for (unsigned i = 0; i < SOFT_TLB_SIZE; i++) {
-            struct soft_tlb_entry *e = &v->tlb[mmu][i];
+    for (unsigned id = *writers_of(c, gpa); id && id != SOFT_WRITERS_END; id = c->writer_next[id - 1]) {
+        struct soft_tlb_entry *e = &v->tlb[(id - 1) / SOFT_TLB_SIZE][(id - 1) % SOFT_TLB_SIZE];
 
-            if ((e->gpa & ~0xfffull) == gpa)
-                e->nvpn_write = SOFT_TLB_NONE;
-            else if (e->nvpn_write != SOFT_TLB_NONE)
-                filter[(e->gpa >> 18) % SOFT_WRITTEN] |= 1ull << (e->gpa >> 12 & 63);
-        }
-    for (unsigned i = 0; i < SOFT_WRITTEN; i++)
-        atomic_store_explicit(&c->written_filter[i], filter[i], memory_order_relaxed);
+        if ((e->gpa & ~0xfffull) == gpa)
+            e->nvpn_write = SOFT_TLB_NONE;
+        else
+            shared |= e->nvpn_write != SOFT_TLB_NONE && ((e->gpa ^ gpa) >> 12 & same_bit) == 0;
+    }
+    if (!shared)
+        atomic_fetch_and(&c->written_filter[(gpa >> 18) % SOFT_WRITTEN], ~(1ull << (gpa >> 12 & 63)));
 }
 
 /* --- fetch --- */

@@ -147,6 +147,8 @@ struct soft_itlb {
 #define SOFT_ITLB_SIZE 512u
 #define SOFT_FILLS 16384u
 #define SOFT_WRITTEN 1024u
+#define SOFT_WRITERS 4096u
+#define SOFT_WRITERS_END 0xffffu
 
 #define SOFT_RET_GUARD (64u << 10)
 #define SOFT_RET_SIZE (320u << 10) /* with the guard */
@@ -192,6 +194,9 @@ struct soft_code {
     /* Filter of gpa pages that may be written without further question, through nvpn_write or a pointer that C holds. Only
        its own vCPU sets bits; others read it (smp.c). */
     _Atomic uint64_t written_filter[SOFT_WRITTEN];
+    /* TLB entries that may have nvpn_write, in lists by their gpa, so that a page's can be found: 1 + mmu * SOFT_TLB_SIZE + slot.
+       next: 0 = in no list. */
+    uint16_t writer_first[SOFT_WRITERS], writer_next[SOFT_NMMU * SOFT_TLB_SIZE];
     bool bmi2, strict, chain;
     uint32_t mode;             /* of the code that ran last, without SINGLE and NOSHARE */
     uint8_t *ret_stack;        /* guard pages, then the return predictions */
