@@ -253,6 +253,7 @@ static bool flags_untouched(ZydisMnemonic m)
     switch (m) {
     case ZYDIS_MNEMONIC_CLI: case ZYDIS_MNEMONIC_STI: case ZYDIS_MNEMONIC_STAC: case ZYDIS_MNEMONIC_CLAC:
     case ZYDIS_MNEMONIC_SWAPGS: case ZYDIS_MNEMONIC_RDTSC: case ZYDIS_MNEMONIC_RDTSCP:
+    case ZYDIS_MNEMONIC_MOV: /* of selectors, control and debug registers */
         return true;
     default:
         return false;

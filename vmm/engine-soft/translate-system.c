@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The few system instructions that kernels run all the time, inline: interrupt flag, SMAP's AC flag, swapgs, rdtsc,
- * pushf. Each only in the modes in which it cannot fault; else, and for all others, the system half does it.
+ * pushf, reading a selector. Each only in the modes in which it cannot fault; else, and for all others, the system half does it.
  * vCPU thread.
  */
 #include "translate.h"
@@ -63,6 +63,29 @@ static void rdtsc(struct tx *t)
     e_mov32(e, H_RAX, H_RAX);
     if (t->x->live)
         tx_flags_restore(e);
+}
+
+/* mov r, sreg */
+static void read_selector(struct tx *t)
+{
+    unsigned seg = t->x->op[1].reg.value - ZYDIS_REGISTER_ES;
+    int g = soft_gpr(t->x->op[0].reg.value), h = tx_host(g), d = h < 0 ? H_T : h;
+    struct emit *e = &t->e;
+
+    e8(e, 0x65); /* movzx d32, word gs:[selector] */
+    e_rex(e, 0, d, 0, 0);
+    e8(e, 0x0f);
+    e8(e, 0xb7);
+    e_modrm_mem(e, d, -1, -1, 0, (int32_t)(TX_OFF(s.seg[0].selector) + seg * sizeof(struct hsk_segment)));
+    if (h < 0)
+        e_st_gs(e, d, TX_GPR(g));
+}
+
+static bool reads_selector(const struct soft_x *x)
+{
+    return x->op[0].type == ZYDIS_OPERAND_TYPE_REGISTER && x->op[0].size >= 32 && soft_gpr(x->op[0].reg.value) >= 0 &&
+           x->op[1].type == ZYDIS_OPERAND_TYPE_REGISTER && x->op[1].reg.value >= ZYDIS_REGISTER_ES &&
+           x->op[1].reg.value <= ZYDIS_REGISTER_GS;
 }
 
 /* With SMAP on, AC decides which TLB the following code looks into: another mode. */
@@ -133,6 +156,10 @@ bool tx_system(struct tx *t)
         if (t->c->bmi2)
             tx_pushf(t);
         return t->c->bmi2;
+    case ZYDIS_MNEMONIC_MOV:
+        if (reads_selector(t->x))
+            read_selector(t);
+        return reads_selector(t->x);
     default:
         return false;
     }
