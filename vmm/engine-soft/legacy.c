@@ -108,13 +108,14 @@ enum soft_next soft_x_popa(struct soft_vcpu *v, const struct soft_insn *in)
 enum soft_next soft_x_enter(struct soft_vcpu *v, const struct soft_insn *in)
 {
     const unsigned size = in->opsize, level = (unsigned)in->imm[1] & 31;
-    const unsigned width = v->code_size == 8 ? 8 : v->s.seg[HSK_SS].attr & HSK_SEG_DB ? 4 : 2;
+    const bool sp16 = v->code_size != 8 && !(v->s.seg[HSK_SS].attr & HSK_SEG_DB);
     struct soft_stack st, frame;
     uint64_t frame_pointer;
 
     soft_stack_init(v, &st);
     soft_push(v, &st, size, v->gpr[HSK_RBP]);
-    frame_pointer = st.sp;
+    /* the bits above a 16-bit SP go along, if BP is 32 bits wide */
+    frame_pointer = sp16 ? (v->gpr[HSK_RSP] & ~0xffffull) | (st.sp & 0xffff) : st.sp;
     frame = st;
     frame.sp = v->gpr[HSK_RBP];
     for (unsigned i = 1; i < level; i++) {
@@ -128,7 +129,7 @@ enum soft_next soft_x_enter(struct soft_vcpu *v, const struct soft_insn *in)
         soft_push(v, &st, size, frame_pointer);
     st.sp -= (uint64_t)in->imm[0] & 0xffff;
     soft_stack_probe(v, &st, size);
-    soft_reg_set(v, HSK_RBP, width < size ? width : size, frame_pointer);
+    soft_reg_set(v, HSK_RBP, size, frame_pointer);
     soft_stack_commit(v, &st);
     return soft_done(v, in);
 }
@@ -142,8 +143,10 @@ enum soft_next soft_x_bound(struct soft_vcpu *v, const struct soft_insn *in)
     int64_t low, high;
 
     low = (int64_t)(soft_ld(v, soft_mem(v, in, 0, size, false), size, v->mmu) << shift) >> shift;
+    if (index < low)
+        soft_fault(v, VEC_BR, -1);
     high = (int64_t)(soft_ld(v, soft_mem(v, in, size, size, false), size, v->mmu) << shift) >> shift;
-    if (index < low || index > high)
+    if (index > high)
         soft_fault(v, VEC_BR, -1);
     return soft_done(v, in);
 }

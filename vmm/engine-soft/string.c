@@ -220,6 +220,8 @@ static void locate(struct soft_vcpu *v, struct string *s)
 
     s->src_off = soft_reg_get(v, HSK_RSI, s->in->addrsize);
     s->dst_off = soft_reg_get(v, HSK_RDI, s->in->addrsize);
+    if (s->op == CMPS) /* reads its destination first */
+        s->dst_va = soft_seg_va(v, HSK_ES, s->dst_off, s->size, false);
     if (s->uses_src)
         src_ok = soft_seg_ok(v, s->in->seg, s->src_off, s->size, false, &s->src_va);
     if (s->uses_dst)

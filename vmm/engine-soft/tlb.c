@@ -367,6 +367,9 @@ struct soft_slow soft_slow_access(struct soft_vcpu *v, uint64_t va, const struct
     v->rip = v->page_va + a->pc;
     if (a->kind & SOFT_ACCESS_X87)
         raise_x87(v);
+    /* comes before a fault of the segment or the page */
+    if ((a->kind & SOFT_ACCESS_ALIGNED) && ((a->kind & SOFT_ACCESS_SEG ? v->seg_base[a->seg] + va : va) & (a->size - 1u)))
+        soft_fault(v, 13, 0);
     if (a->kind & SOFT_ACCESS_SEG) {
         uint8_t *host;
 
@@ -376,8 +379,6 @@ struct soft_slow soft_slow_access(struct soft_vcpu *v, uint64_t va, const struct
         if (host)
             return (struct soft_slow){host, 0};
     }
-    if ((a->kind & SOFT_ACCESS_ALIGNED) && (va & (a->size - 1u)))
-        soft_fault(v, 13, 0);
     if (!canonical(va + a->size - 1)) /* before any page is looked at */
         soft_fault(v, stack ? 12 : 13, 0);
     ref = lookup(v, va, v->mmu, write, stack);
