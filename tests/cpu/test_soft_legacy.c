@@ -127,19 +127,22 @@ static bool set_ldt(const struct segments *g)
     return true;
 }
 
-static void run_native(const struct segments *g, const uint8_t *code, unsigned n, struct regs *in)
+/* The way back to 64-bit code: ljmp 0x33:NATIVE */
+static void put_exit(const struct segments *g, uint8_t *p)
+{
+    if (g->code16)
+        *p++ = 0x66;
+    *p++ = 0xea;
+    hsk_put32(p, (uint32_t)(uintptr_t)NATIVE);
+    hsk_put16(p + 4, 0x33);
+}
+
+/* What is at CODE_OFFSET of NATIVE. */
+static void run_native(const struct segments *g, struct regs *in)
 {
     static const int sigs[] = {SIGFPE, SIGSEGV, SIGILL, SIGBUS, SIGTRAP};
     struct sigaction sa = {.sa_sigaction = on_trap, .sa_flags = SA_SIGINFO | SA_ONSTACK}, old[5];
-    uint8_t *p = NATIVE + CODE_OFFSET;
 
-    memcpy(p, code, n);
-    p += n;
-    if (g->code16)
-        *p++ = 0x66;
-    *p++ = 0xea; /* ljmp 0x33:NATIVE */
-    hsk_put32(p, (uint32_t)(uintptr_t)NATIVE);
-    hsk_put16(p + 4, 0x33);
     native_ctx.in = in;
     native_ctx.out.vector = -1;
     native_ctx.target_cs = SELECTOR(LDT_CODE);
@@ -369,6 +372,20 @@ static void guest_segments(struct hsk_cpu_state *s, const struct segments *g)
     s->seg[HSK_TR] = (struct hsk_segment){.base = GUEST_VA + 0xa000, .limit = 0x67, .selector = 0x18, .attr = 0x8b};
 }
 
+/* The guest's turn with what is at GUEST_CODE; returns the exception, -1 for none, -2 for another end than HLT. */
+static int run_guest(struct guest *g, struct hsk_cpu_state *s, const struct segments *segs, const struct regs *r)
+{
+    hsk_engine_soft_ops.flush(g->engine, HSK_FLUSH_CODE);
+    guest_state(g, s);
+    guest_segments(s, segs);
+    memcpy(s->gpr, r->gpr, sizeof s->gpr);
+    s->rflags = (r->rflags & (SOFT_ARITH | HSK_FLAG_DF)) | 2;
+    memcpy(s->xsave, r->xsave, 832);
+    if (guest_run(g, s) != HSK_EXIT_HALT)
+        return -2;
+    return s->rip >= GUEST_TRAPS && s->rip < GUEST_TRAPS + 512 ? (int)(s->rip - GUEST_TRAPS) / 16 : -1;
+}
+
 static int one_case(struct guest *g, uint64_t seed)
 {
     static uint8_t before[DATA_SIZE], native_mem[DATA_SIZE];
@@ -378,7 +395,7 @@ static int one_case(struct guest *g, uint64_t seed)
     struct segments segs;
     struct soft_x x;
     struct regs r;
-    int vector = -1;
+    int vector;
 
     rng_state = seed * 0x9e3779b97f4a7c15ull + 1;
     rng();
@@ -391,50 +408,135 @@ static int one_case(struct guest *g, uint64_t seed)
     for (unsigned i = 0; i < DATA_SIZE; i += 8)
         hsk_put64(before + i, rng());
     memcpy(data, before, DATA_SIZE);
-    run_native(&segs, code, x.in.length, &r);
+    memcpy(NATIVE + CODE_OFFSET, code, x.in.length);
+    put_exit(&segs, NATIVE + CODE_OFFSET + x.in.length);
+    run_native(&segs, &r);
     memcpy(native_mem, data, DATA_SIZE);
     memcpy(data, before, DATA_SIZE);
 
     memcpy(at, code, x.in.length);
     at[x.in.length] = 0xf4;
-    hsk_engine_soft_ops.flush(g->engine, HSK_FLUSH_CODE);
-    guest_state(g, &s);
-    guest_segments(&s, &segs);
-    memcpy(s.gpr, r.gpr, sizeof s.gpr);
-    s.rflags = (r.rflags & (SOFT_ARITH | HSK_FLAG_DF)) | 2;
-    memcpy(s.xsave, r.xsave, 832);
-    if (guest_run(g, &s) != HSK_EXIT_HALT)
-        return show(&x, seed, "exit", 0, 1);
-    if (s.rip >= GUEST_TRAPS && s.rip < GUEST_TRAPS + 512)
-        vector = (int)(s.rip - GUEST_TRAPS) / 16;
+    vector = run_guest(g, &s, &segs, &r);
     return compare(&x, seed, &native_ctx.out, &s, vector, native_mem, data) + 0x10000;
 }
 
-static void random_instructions_agree(void **state)
+/* --- branches --- */
+
+#define PADS 48u /* each sets EBX to its number and ends */
+#define PAD(i) (0x400u + 24u * (i))
+#define SHORT_PAD 0x40u /* this far from CODE_OFFSET in both directions is one, too */
+
+/* Near branches with targets on pads, beyond the limit of CS or over the end of 64 KiB, at CODE_OFFSET of both. */
+static unsigned random_branch(const struct segments *g, uint8_t *code, uint32_t target, struct regs *r, uint8_t *data)
 {
-    static uint8_t altstack[65536];
+    const bool p66 = rng() % 4 == 0, p67 = rng() % 4 == 0, o16 = g->code16 != p66, a16 = g->code16 != p67;
+    const uint64_t how = rng() % 8;
+    unsigned n = 0, rel;
+
+    if (p66)
+        code[n++] = 0x66;
+    if (p67)
+        code[n++] = 0x67;
+    if (how < 4) { /* jcc, jmp and call with a long displacement, loop and jcxz with a short one */
+        if (how == 0) {
+            code[n++] = 0x0f;
+            code[n++] = (uint8_t)(0x80 | rng() % 16);
+        } else {
+            code[n++] = (uint8_t)(how == 1 ? 0xe8 : how == 2 ? 0xe9 : 0xe0 + rng() % 4);
+        }
+        rel = target - CODE_OFFSET - n;
+        if (how == 3)
+            code[n] = (uint8_t)(rng() % 2 ? SHORT_PAD - n - 1 : -SHORT_PAD - n - 1);
+        else if (o16)
+            hsk_put16(code + n, (uint16_t)(rel - 2));
+        else
+            hsk_put32(code + n, rel - 4);
+        return n + (how == 3 ? 1 : o16 ? 2 : 4);
+    }
+    if (how < 6) { /* ret, ret imm16 */
+        hsk_put32(data + g->base[LDT_SS] - GUEST_DATA + 0x2800, target);
+        r->gpr[HSK_RSP] = (g->stack16 ? r->gpr[HSK_RSP] & 0xffff0000 : 0) | 0x2800;
+        code[n++] = how == 4 ? 0xc3 : 0xc2;
+        hsk_put16(code + n, (uint16_t)rng() & 0xff);
+        return n + (how == 4 ? 0 : 2);
+    }
+    code[n++] = 0xff;
+    if (how == 6) { /* call or jmp [disp] */
+        code[n++] = (uint8_t)((rng() % 2 ? 0x10 : 0x20) | (a16 ? 6 : 5));
+        hsk_put32(data + 0x1800, target);
+        hsk_put32(code + n, 0x1800);
+        if (g->down)
+            hsk_put32(code + n, 0x9800);
+        return n + (a16 ? 2 : 4);
+    }
+    code[n++] = (uint8_t)(0xc0 | (rng() % 2 ? 0x10 : 0x20) | HSK_RDX);
+    r->gpr[HSK_RDX] = target | (rng() % 4 ? 0 : rng() << 16 & 0xffff0000);
+    return n;
+}
+
+static int one_branch(struct guest *g, uint64_t seed)
+{
+    static uint8_t before[DATA_SIZE], native_mem[DATA_SIZE];
+    uint8_t *data = (uint8_t *)(uintptr_t)GUEST_DATA, *at = (uint8_t *)(uintptr_t)GUEST_CODE, code[24] = {0};
+    struct soft_x x = {.in.length = 12}; /* for show() */
+    uint32_t target;
+    struct hsk_cpu_state s;
+    struct segments segs;
+    struct regs r;
+    unsigned n;
+    int vector;
+
+    rng_state = seed * 0x9e3779b97f4a7c15ull + 3;
+    do
+        random_segments(&segs);
+    while (segs.flat);
+    if (!set_ldt(&segs))
+        return -1;
+    random_regs(&r, &segs);
+    for (unsigned i = 0; i < DATA_SIZE; i += 8)
+        hsk_put64(before + i, rng());
+    target = rng() % 4 ? PAD(rng() % PADS) : rng() % 2 ? 0x1000 + (uint32_t)rng() % 8 : (uint32_t)rng() | 0x1000;
+    n = random_branch(&segs, code, target, &r, before);
+    memset(NATIVE + 64, 0xcc, 4096 - 64);
+    memset(at, 0xcc, 4096);
+    for (unsigned i = 0; i < PADS + 3; i++) {
+        unsigned pad = i < PADS ? PAD(i) : i == PADS ? CODE_OFFSET + n : i == PADS + 1 ? CODE_OFFSET + SHORT_PAD : CODE_OFFSET - SHORT_PAD;
+        uint8_t mov[2] = {0xb3, (uint8_t)i};
+
+        memcpy(NATIVE + pad, mov, 2);
+        memcpy(at + pad, mov, 2);
+        put_exit(&segs, NATIVE + pad + 2);
+        at[pad + 2] = 0xf4;
+    }
+    memcpy(NATIVE + CODE_OFFSET, code, n);
+    memcpy(at + CODE_OFFSET, code, n);
+    memcpy(x.raw, code, sizeof x.raw);
+    memcpy(data, before, DATA_SIZE);
+    run_native(&segs, &r);
+    memcpy(native_mem, data, DATA_SIZE);
+    memcpy(data, before, DATA_SIZE);
+    vector = run_guest(g, &s, &segs, &r);
+    return compare(&x, seed, &native_ctx.out, &s, vector, native_mem, data) + 0x10000;
+}
+
+/* --- */
+
+static void many(int (*one)(struct guest *g, uint64_t seed), const char *what, uint64_t usual)
+{
     const char *rounds = g_getenv("HSK_INSN_ROUNDS"), *seed = g_getenv("HSK_INSN_SEED");
     uint64_t first = seed ? g_ascii_strtoull(seed, NULL, 10) : 1,
              n = seed     ? 1
                  : rounds ? g_ascii_strtoull(rounds, NULL, 10)
-                          : test_rounds(60000, 2000000);
-    stack_t ss = {.ss_sp = altstack, .ss_size = sizeof altstack};
+                          : test_rounds((unsigned)usual, (unsigned)usual * 30);
     int bad = 0, ran = 0;
     struct guest g;
 
-    (void)state;
-    assert_int_equal(sigaltstack(&ss, NULL), 0);
-    assert_ptr_equal(mmap(NATIVE, 4096, PROT_READ | PROT_WRITE | PROT_EXEC,
-                          MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0),
-                     NATIVE);
-    memcpy(NATIVE, "\xff\x25\x00\x00\x00\x00", 6); /* jmp native_back */
-    hsk_put64(NATIVE + 6, (uint64_t)(uintptr_t)native_back);
     guest_new(&g, false);
     for (unsigned i = 0; i < 32; i++)
         g.mem[0x8000 + 16 * i + 4] = 1; /* IST 1 */
     hsk_put64(g.mem + 0xa000 + 0x24, GUEST_VA + 0xc000);
     for (uint64_t i = first; i < first + n && bad < 20; i++) {
-        int r = one_case(&g, i);
+        int r = one(&g, i);
 
         if (r < 0) {
             print_message("skipped: this kernel has no local descriptor tables\n");
@@ -445,16 +547,44 @@ static void random_instructions_agree(void **state)
         bad += r & 0xffff;
     }
     guest_free(&g);
-    print_message("%d instructions ran, %d differ\n", ran, bad);
+    print_message("%d %s ran, %d differ\n", ran, what, bad);
     assert_int_equal(bad, 0);
     assert_true(seed || ran > 1000);
+}
+
+static void random_instructions_agree(void **state)
+{
+    (void)state;
+    many(one_case, "instructions", 60000);
+}
+
+static void random_branches_agree(void **state)
+{
+    (void)state;
+    many(one_branch, "branches", 10000);
+}
+
+static int setup(void **state)
+{
+    static uint8_t altstack[65536];
+    stack_t ss = {.ss_sp = altstack, .ss_size = sizeof altstack};
+
+    (void)state;
+    assert_int_equal(sigaltstack(&ss, NULL), 0);
+    assert_ptr_equal(mmap(NATIVE, 4096, PROT_READ | PROT_WRITE | PROT_EXEC,
+                          MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0),
+                     NATIVE);
+    memcpy(NATIVE, "\xff\x25\x00\x00\x00\x00", 6); /* jmp native_back */
+    hsk_put64(NATIVE + 6, (uint64_t)(uintptr_t)native_back);
+    return 0;
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(random_instructions_agree),
+        cmocka_unit_test(random_branches_agree),
     };
 
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return cmocka_run_group_tests(tests, setup, NULL);
 }

@@ -198,8 +198,11 @@ static uint64_t relative_target(const struct tx *t)
     return t->x->in.operand_width == 16 ? target & 0xffff : t->code32 ? target & UINT32_MAX : target;
 }
 
-/* Pushes the return address. next: where execution goes on behind the store, or SOFT_NO_GPA. */
-static void push_return(struct tx *t, uint64_t next)
+/*
+ * Pushes the return address. next: where execution goes on behind the store, or SOFT_NO_GPA. Like the processor, checks
+ * the target (indirect: in jump_target) between the store and the change of the stack pointer.
+ */
+static void push_return(struct tx *t, uint64_t next, bool out)
 {
     struct emit *e = &t->e;
     unsigned size = stack_size(t);
@@ -212,6 +215,15 @@ static void push_return(struct tx *t, uint64_t next)
         move_sized(e, 0x89, H_T, 8, &m);
     } else {
         push_immediate(t, (int64_t)ret, size, &m);
+    }
+    if (t->limit < UINT32_MAX && next == SOFT_NO_GPA) {
+        done_if(t, checked);
+        if (out)
+            tx_raise_gp(t);
+        else
+            tx_check_target(t);
+        add_rsp(t, -(int32_t)size);
+        return;
     }
     add_rsp(t, -(int32_t)size);
     done_if(t, checked);
@@ -243,11 +255,9 @@ static void call(struct tx *t, bool live_out)
     if (t->x->op[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE) {
         uint64_t target = relative_target(t);
 
-        if (target > t->limit) {
-            tx_raise_gp(t);
+        push_return(t, target > t->limit ? SOFT_NO_GPA : target, target > t->limit);
+        if (target > t->limit)
             return;
-        }
-        push_return(t, target);
         if (tx_predicts(t))
             tx_call_direct(t, target, live_out);
         else
@@ -255,9 +265,8 @@ static void call(struct tx *t, bool live_out)
         return;
     }
     load_target(t);
-    tx_check_target(t);
     e_st_gs(&t->e, H_C, TX_OFF(jump_target));
-    push_return(t, SOFT_NO_GPA);
+    push_return(t, SOFT_NO_GPA, false);
     e_ld_gs(&t->e, H_C, TX_OFF(jump_target));
     if (tx_predicts(t))
         tx_call_indirect(t);
@@ -279,7 +288,10 @@ static void ret(struct tx *t)
     checked = check_pop(t, H_GRSP, size, &m);
     read_extended(e, H_C, size, &m);
     done_if(t, checked);
-    tx_check_target(t);
+    if (t->limit < UINT32_MAX) {
+        e_st_gs(e, H_C, TX_OFF(jump_target));
+        tx_check_target(t);
+    }
     add_rsp(t, (int32_t)size + extra);
     if (tx_predicts(t))
         tx_return(t);
@@ -391,7 +403,10 @@ void tx_flow(struct tx *t, uint32_t live_out)
     default: /* SOFT_X_JMP */
         if (t->x->op[0].type != ZYDIS_OPERAND_TYPE_IMMEDIATE) {
             load_target(t);
-            tx_check_target(t);
+            if (t->limit < UINT32_MAX) {
+                e_st_gs(&t->e, H_C, TX_OFF(jump_target));
+                tx_check_target(t);
+            }
             tx_jmp_indirect(t, &t->e);
         } else if (relative_target(t) > t->limit) {
             tx_raise_gp(t);

@@ -307,9 +307,8 @@ void tx_raise_gp(struct tx *t)
 
 void tx_check_target(struct tx *t)
 {
-    if (t->limit == UINT32_MAX || !t->code32)
+    if (t->limit >= UINT32_MAX)
         return;
-    e_st_gs(&t->e, H_C, TX_OFF(jump_target));
     tx_call(t, (const void *)(uintptr_t)soft_call_check_target, 0);
     e_ld_gs(&t->e, H_C, TX_OFF(jump_target));
 }

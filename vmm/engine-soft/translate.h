@@ -145,7 +145,7 @@ void tx_jmp_mode(struct tx *t, uint64_t target, uint32_t mode);
 void tx_jcc(struct tx *t, unsigned cc, uint64_t target, bool live);
 /* The target is in C, and in the code segment: tx_check_target(). */
 void tx_jmp_indirect(struct tx *t, struct emit *e);
-/* Faults unless the target in C lies in the code segment (64-bit code: the dispatcher finds out); keeps C. */
+/* Faults unless jump_target lies in the code segment (64-bit code: the dispatcher finds out); leaves it in C. */
 void tx_check_target(struct tx *t);
 /* Raises #GP(0) at the current instruction. */
 void tx_raise_gp(struct tx *t);
