@@ -26,7 +26,7 @@ struct guest {
     struct hsk_bus *pio, *mmio;
     struct hsk_clock *clock;
     struct hsk_engine *engine;
-    struct hsk_vcpu *vcpu;
+    struct hsk_vcpu *vcpu, *cpu[8]; /* vcpu = cpu[0] */
     uint8_t *mem; /* = GUEST_VA in this process */
 };
 
@@ -59,13 +59,13 @@ static inline void guest_tables(struct guest *g)
         guest_put_gate(g, i);
 }
 
-static inline void guest_new(struct guest *g, bool strict)
+static inline void guest_new_cpus(struct guest *g, bool strict, unsigned ncpus)
 {
     GError *error = NULL;
     struct hsk_ram_region r = {.gpa = 0, .size_bytes = GUEST_SIZE};
-    struct hsk_engine_config cfg = {.ncpus = 1, .strict = strict};
-    struct hsk_vcpu_config vcfg = {0};
+    struct hsk_engine_config cfg = {.ncpus = ncpus, .strict = strict};
 
+    memset(g->cpu, 0, sizeof g->cpu);
     g->obj = hsk_memobj_new("ram", GUEST_SIZE, &error);
     hsk_assert(g->obj);
     g->mem = mmap((void *)GUEST_VA, GUEST_SIZE, PROT_READ | PROT_WRITE | PROT_EXEC,
@@ -83,16 +83,29 @@ static inline void guest_new(struct guest *g, bool strict)
     cfg.clock = g->clock;
     g->engine = hsk_engine_soft_ops.engine_new(&cfg, &error);
     hsk_assert(g->engine);
-    g->vcpu = hsk_engine_soft_ops.vcpu_new(g->engine, &vcfg, &error);
-    hsk_assert(g->vcpu);
+    for (unsigned i = 0; i < ncpus; i++) {
+        struct hsk_vcpu_config vcfg = {.index = i};
+
+        g->cpu[i] = hsk_engine_soft_ops.vcpu_new(g->engine, &vcfg, &error);
+        hsk_assert(g->cpu[i]);
+    }
+    g->vcpu = g->cpu[0];
     hsk_engine_soft_ops.thread_begin(g->vcpu);
     guest_tables(g);
+}
+
+static inline void guest_new(struct guest *g, bool strict)
+{
+    guest_new_cpus(g, strict, 1);
 }
 
 static inline void guest_free(struct guest *g)
 {
     hsk_engine_soft_ops.thread_end(g->vcpu);
-    hsk_engine_soft_ops.vcpu_free(g->vcpu);
+    for (unsigned i = 0; i < G_N_ELEMENTS(g->cpu); i++) {
+        hsk_engine_soft_ops.vcpu_free(g->cpu[i]);
+        g->cpu[i] = NULL;
+    }
     hsk_engine_soft_ops.engine_free(g->engine);
     hsk_bus_free(g->pio);
     hsk_bus_free(g->mmio);
