@@ -5,21 +5,14 @@
  * translations. The last three are done on a bounce buffer: filled here, the instruction runs on
  * it, and soft_slow_writeback() puts it where it belongs.
  *
- * Both pages of a crossing store are probed before anything is written (SDM vol. 3, 6.5: faults are
- * restartable). A locked operation on the bounce buffer is atomic because all other vCPUs stand
- * still from the first look to the write-back. vCPU thread, the guest's FPU registers live;
- * general registers only.
+ * Both pages of a crossing store are looked up before anything is written (SDM vol. 3, 6.5: faults are
+ * restartable), and not again behind the instruction: another vCPU may have unmapped them. A locked
+ * operation on the bounce buffer is atomic because all other vCPUs stand still from the first look
+ * to the write-back. vCPU thread, the guest's FPU registers live; general registers only.
  */
 #include "xlate.h"
 
 #include <vmm/cpu_bits.h>
-
-struct page_ref {
-    uint8_t *host;             /* of the page; NULL: MMIO */
-    uint64_t gpa;              /* of the page */
-    bool readonly;
-    uint8_t code;              /* vCPUs that hold translations of it */
-};
 
 static inline bool canonical(uint64_t va)
 {
@@ -140,10 +133,10 @@ static void fill(struct soft_vcpu *v, uint64_t va, unsigned mmu, const struct so
 }
 
 /* Checks and translates one page; fills the TLB if translated code may use the page directly. Faults. */
-static struct page_ref lookup(struct soft_vcpu *v, uint64_t va, unsigned mmu, bool write, bool stack)
+static struct soft_page_ref lookup(struct soft_vcpu *v, uint64_t va, unsigned mmu, bool write, bool stack)
 {
     struct soft_walk w;
-    struct page_ref ref = {0};
+    struct soft_page_ref ref = {0};
     const struct hsk_ram_region *r;
     uint64_t page;
     int error;
@@ -196,7 +189,7 @@ static unsigned piece(uint64_t addr, unsigned n)
 }
 
 /* [va, va+n) inside one page. */
-static void load_part(struct soft_vcpu *v, const struct page_ref *ref, uint64_t va, uint8_t *to, unsigned n)
+static void load_part(struct soft_vcpu *v, const struct soft_page_ref *ref, uint64_t va, uint8_t *to, unsigned n)
 {
     uint64_t off = va & 0xfff;
 
@@ -224,7 +217,7 @@ static inline uint8_t *hit(const struct soft_vcpu *v, uint64_t va, unsigned mmu,
 }
 
 /* The other vCPUs that hold translations of the page drop what they made from [gpa, gpa+n) at their next block head. */
-static void tell_others(struct soft_vcpu *v, const struct page_ref *ref, uint64_t gpa, unsigned n)
+static void tell_others(struct soft_vcpu *v, const struct soft_page_ref *ref, uint64_t gpa, unsigned n)
 {
     unsigned holders = ref->code & ~(unsigned)own_bit(v);
 
@@ -237,7 +230,7 @@ static void tell_others(struct soft_vcpu *v, const struct page_ref *ref, uint64_
 }
 
 /* Returns whether translations were dropped. */
-static bool store_part(struct soft_vcpu *v, const struct page_ref *ref, uint64_t va, const uint8_t *from, unsigned n)
+static bool store_part(struct soft_vcpu *v, const struct soft_page_ref *ref, uint64_t va, const uint8_t *from, unsigned n)
 {
     uint64_t off = va & 0xfff;
 
@@ -272,29 +265,31 @@ static unsigned first_part(uint64_t va, unsigned n)
     return n < room ? n : room;
 }
 
-static void load(struct soft_vcpu *v, uint64_t va, void *to, unsigned n, unsigned mmu, bool stack)
+/* The one or two pages of [va, va+n). Faults. */
+static void look_up_pages(struct soft_vcpu *v, uint64_t va, unsigned n, unsigned mmu, bool write, bool stack,
+                          struct soft_page_ref ref[2])
 {
-    unsigned n1 = first_part(va, n);
-    struct page_ref a = lookup(v, va, mmu, false, stack), b = a;
-
-    if (n1 < n)
-        b = lookup(v, soft_second_page(v, va), mmu, false, stack);
-    load_part(v, &a, va, to, n1);
-    if (n1 < n)
-        load_part(v, &b, soft_second_page(v, va), (uint8_t *)to + n1, n - n1);
+    ref[0] = lookup(v, va, mmu, write, stack);
+    if (first_part(va, n) < n)
+        ref[1] = lookup(v, soft_second_page(v, va), mmu, write, stack);
 }
 
-static bool store(struct soft_vcpu *v, uint64_t va, const void *from, unsigned n, unsigned mmu, bool stack)
+static void load_parts(struct soft_vcpu *v, const struct soft_page_ref ref[2], uint64_t va, uint8_t *to, unsigned n)
 {
     unsigned n1 = first_part(va, n);
-    struct page_ref a = lookup(v, va, mmu, true, stack), b = a;
-    bool dropped;
+
+    load_part(v, &ref[0], va, to, n1);
+    if (n1 < n)
+        load_part(v, &ref[1], soft_second_page(v, va), to + n1, n - n1);
+}
+
+static bool store_parts(struct soft_vcpu *v, const struct soft_page_ref ref[2], uint64_t va, const uint8_t *from, unsigned n)
+{
+    unsigned n1 = first_part(va, n);
+    bool dropped = store_part(v, &ref[0], va, from, n1);
 
     if (n1 < n)
-        b = lookup(v, soft_second_page(v, va), mmu, true, stack);
-    dropped = store_part(v, &a, va, from, n1);
-    if (n1 < n)
-        dropped |= store_part(v, &b, soft_second_page(v, va), (const uint8_t *)from + n1, n - n1);
+        dropped |= store_part(v, &ref[1], soft_second_page(v, va), from + n1, n - n1);
     return dropped;
 }
 
@@ -326,7 +321,7 @@ static bool open_window(struct soft_vcpu *v, uint64_t va, unsigned size, bool wr
 }
 
 /* May the store be done at the host address, without looking at translations? */
-static bool direct_store(struct soft_vcpu *v, const struct page_ref *ref, uint64_t va, unsigned size)
+static bool direct_store(struct soft_vcpu *v, const struct soft_page_ref *ref, uint64_t va, unsigned size)
 {
     uint64_t gpa = ref->gpa | (va & 0xfff);
 
@@ -354,7 +349,7 @@ struct soft_slow soft_slow_access(struct soft_vcpu *v, uint64_t va, const struct
     struct soft_code *c = v->code;
     bool write = a->kind & SOFT_ACCESS_WRITE, stack = a->kind & SOFT_ACCESS_STACK;
     unsigned n1 = first_part(va, a->size);
-    struct page_ref ref;
+    struct soft_page_ref ref;
 
     v->count.exits++;
     if (a->kind & SOFT_ACCESS_WINDOW) {
@@ -387,15 +382,14 @@ struct soft_slow soft_slow_access(struct soft_vcpu *v, uint64_t va, const struct
             soft_fpu_unpark(v);
         return (struct soft_slow){ref.host + (va & 0xfff), 0};
     }
-    if (n1 < a->size)
-        lookup(v, soft_second_page(v, va), v->mmu, write, stack);
     if (a->kind & SOFT_ACCESS_ATOMIC)
         soft_smp_stop_others(v);
+    look_up_pages(v, va, a->size, v->mmu, write, stack, c->bounce_page);
     c->bounce = v->bounce + (va & 63); /* keeps the alignment, on which instructions may fault */
     c->bounce_va = va;
     c->bounce_size = a->size;
     if (a->kind & SOFT_ACCESS_READ)
-        load(v, va, c->bounce, a->size, v->mmu, stack);
+        load_parts(v, c->bounce_page, va, c->bounce, a->size);
     if (v->fpu_parked)
         soft_fpu_unpark(v);
     return (struct soft_slow){c->bounce, write ? 5 : 0};
@@ -404,7 +398,7 @@ struct soft_slow soft_slow_access(struct soft_vcpu *v, uint64_t va, const struct
 int soft_slow_writeback(struct soft_vcpu *v, uint64_t next)
 {
     struct soft_code *c = v->code;
-    bool dropped = store(v, c->bounce_va, c->bounce, c->bounce_size, v->mmu, false) || c->bounce_leaves;
+    bool dropped = store_parts(v, c->bounce_page, c->bounce_va, c->bounce, c->bounce_size) || c->bounce_leaves;
 
     c->bounce_leaves = false;
     soft_smp_resume(v);
@@ -422,12 +416,15 @@ int soft_slow_writeback(struct soft_vcpu *v, uint64_t next)
 uint64_t soft_ld(struct soft_vcpu *v, uint64_t va, unsigned size, unsigned mmu)
 {
     const uint8_t *host = first_part(va, size) == size ? hit(v, va, mmu, false) : NULL;
+    struct soft_page_ref ref[2];
     uint64_t value = 0;
 
-    if (host)
+    if (host) {
         copy(&value, host, size);
-    else
-        load(v, va, &value, size, mmu, false);
+    } else {
+        look_up_pages(v, va, size, mmu, false, false, ref);
+        load_parts(v, ref, va, (uint8_t *)&value, size);
+    }
     return value;
 }
 
@@ -435,16 +432,20 @@ void soft_st(struct soft_vcpu *v, uint64_t va, unsigned size, uint64_t value, un
 {
     uint8_t *host = first_part(va, size) == size ? hit(v, va, mmu, true) : NULL;
 
-    if (host)
+    struct soft_page_ref ref[2];
+
+    if (host) {
         copy(host, &value, size);
-    else
-        store(v, va, &value, size, mmu, false);
+    } else {
+        look_up_pages(v, va, size, mmu, true, false, ref);
+        store_parts(v, ref, va, (const uint8_t *)&value, size);
+    }
 }
 
 void *soft_ptr(struct soft_vcpu *v, uint64_t va, unsigned len, bool write, unsigned mmu)
 {
     uint8_t *host = hit(v, va, mmu, write);
-    struct page_ref ref;
+    struct soft_page_ref ref;
 
     if (host)
         return host;

@@ -170,6 +170,14 @@ struct soft_fills {
     uint16_t slot[SOFT_FILLS];
 };
 
+/* One page of an access, looked up; good until the next safe point. */
+struct soft_page_ref {
+    uint8_t *host;             /* of the page; NULL: MMIO */
+    uint64_t gpa;              /* of the page */
+    bool readonly;
+    uint8_t code;              /* vCPUs that hold translations of it */
+};
+
 struct soft_code {
     uint8_t *rx, *rw;          /* the two mappings of one memfd */
     uint32_t hot, cold;        /* first free byte of each half */
@@ -205,6 +213,7 @@ struct soft_code {
     uint64_t bounce_va;
     uint8_t *bounce;
     uint32_t bounce_size;
+    struct soft_page_ref bounce_page[2];
     bool bounce_leaves;        /* translations were dropped already: leave behind the store */
     /* what others wrote: any thread, under the lock */
     pthread_mutex_t written_lock;
