@@ -228,7 +228,7 @@ static inline void long_mode(struct rig *r)
 }
 
 /* Runs until a HLT, or whatever exit is expected. */
-static inline void run_to(struct rig *r, enum hsk_exit expect)
+static inline void run_to(struct rig *r, const char *name, enum hsk_exit expect)
 {
     g_autoptr(GError) error = NULL;
     enum hsk_exit exit;
@@ -239,7 +239,7 @@ static inline void run_to(struct rig *r, enum hsk_exit expect)
     exit = r->ops->run(r->vcpu);
     r->ops->get_state(r->vcpu, &r->s);
     if (exit != expect)
-        fail_msg("exit %u at %llx, %s", (unsigned)exit, (unsigned long long)r->s.rip, r->vcpu->error ? r->vcpu->error : "no error");
+        fail_msg("%s: %s: exit %u at %llx, %s", r->ops->name, name, (unsigned)exit, (unsigned long long)r->s.rip, r->vcpu->error ? r->vcpu->error : "no error");
 }
 
 /* Which vector's HLT stopped it, or -1: the code's own. */
@@ -293,7 +293,7 @@ static inline void run_rows(struct rig *r, void (*mode)(struct rig *r), const st
         put_code(r, rows[i].code, rows[i].end);
         if (rows[i].before)
             rows[i].before(r);
-        run_to(r, rows[i].vector == SHUTDOWN ? HSK_EXIT_SHUTDOWN : HSK_EXIT_HALT);
+        run_to(r, rows[i].name, rows[i].vector == SHUTDOWN ? HSK_EXIT_SHUTDOWN : HSK_EXIT_HALT);
         if (rows[i].vector != SHUTDOWN)
             EXPECT(r, rows[i].name, vector_of(r), rows[i].vector);
         if (rows[i].after)
@@ -325,7 +325,7 @@ static inline int lane_teardown(void **state)
     return 0;
 }
 
-static inline int run_lanes(const struct CMUnitTest *tests, size_t n)
+static inline int run_lanes(const struct CMUnitTest *tests, size_t n, bool on_kvm)
 {
     static const struct lane soft = {&hsk_engine_soft_ops, false}, strict = {&hsk_engine_soft_ops, true},
                              kvm = {&hsk_engine_kvm_ops, false};
@@ -335,7 +335,7 @@ static inline int run_lanes(const struct CMUnitTest *tests, size_t n)
     const bool hardware = hsk_engine_pick(HSK_ENGINE_AUTO, &note, &error) == &hsk_engine_kvm_ops;
     int failed = 0;
 
-    for (unsigned l = 0; l < (hardware ? 3 : 2); l++) {
+    for (unsigned l = 0; l < (hardware && on_kvm ? 3 : 2); l++) {
         struct CMUnitTest *copy = g_memdup2(tests, n * sizeof(*tests));
 
         for (size_t i = 0; i < n; i++) {
@@ -345,7 +345,7 @@ static inline int run_lanes(const struct CMUnitTest *tests, size_t n)
         failed += _cmocka_run_group_tests(lanes[l]->ops->name, copy, n, NULL, NULL);
         g_free(copy);
     }
-    if (!hardware)
+    if (!hardware && on_kvm)
         printf("skipped: KVM. %s\n", note ? note : "");
     return failed;
 }

@@ -55,7 +55,7 @@ static void run_far(struct rig *r, const struct far *f, size_t n)
             put_desc(r, F0 + 8 * k, f->d[k]);
         if (f->change)
             f->change(r);
-        run_to(r, HSK_EXIT_HALT);
+        run_to(r, f->name, HSK_EXIT_HALT);
         EXPECT(r, f->name, vector_of(r), f->vector);
         if (has_error(f->vector))
             EXPECT(r, f->name, stacked(r, 0, 4), f->error);
@@ -242,7 +242,7 @@ static void broken_inner_stack(void **state)
         put_desc(r, F0, GATE32(SEL_CODE, 3, 0));
         put_desc(r, F2, READ_ONLY(0));
         breaks[i](r);
-        run_to(r, HSK_EXIT_SHUTDOWN);
+        run_to(r, "inner stack", HSK_EXIT_SHUTDOWN);
     }
 }
 
@@ -447,8 +447,8 @@ static void queries(void **state)
         put_code(r, C(query));
         put_desc(r, F0, cases[i].d);
         hsk_put32(r->mem + AT_DATA + 4, cases[i].sel);
-        run_to(r, HSK_EXIT_HALT);
         snprintf(name, sizeof(name), "query %u", i);
+        run_to(r, name, HSK_EXIT_HALT);
         EXPECT(r, name, vector_of(r), 6);
         EXPECT(r, name, r->s.gpr[HSK_RDX] & 0xff, cases[i].lar);
         EXPECT(r, name, r->s.gpr[HSK_RDX] >> 8 & 0xff, cases[i].lsl);
@@ -466,5 +466,5 @@ int main(void)
         cmocka_unit_test(segment_loads), cmocka_unit_test(returns), cmocka_unit_test(queries),
     };
 
-    return run_lanes(tests, G_N_ELEMENTS(tests));
+    return run_lanes(tests, G_N_ELEMENTS(tests), true);
 }

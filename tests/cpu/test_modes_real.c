@@ -435,5 +435,5 @@ int main(void)
         cmocka_unit_test(segments),   cmocka_unit_test(switching),
     };
 
-    return run_lanes(tests, G_N_ELEMENTS(tests));
+    return run_lanes(tests, G_N_ELEMENTS(tests), true);
 }

@@ -438,5 +438,5 @@ int main(void)
         cmocka_unit_test(ports),   cmocka_unit_test(extensions), cmocka_unit_test(protected_extensions),
     };
 
-    return run_lanes(tests, G_N_ELEMENTS(tests));
+    return run_lanes(tests, G_N_ELEMENTS(tests), true);
 }
