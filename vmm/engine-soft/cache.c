@@ -553,6 +553,13 @@ void soft_jump_mode(struct soft_vcpu *v, uint32_t mode)
         }
 }
 
+void soft_edges_forget(struct soft_vcpu *v)
+{
+    soft_unchain_cross(v->code, 0, true);
+    soft_jump_flush(v, true);
+    soft_returns_forget(v);
+}
+
 /* Also the end of the page before: a block there may go on into this one. */
 void soft_jump_flush_page(struct soft_vcpu *v, uint64_t va)
 {

@@ -3,7 +3,6 @@
  * Control, debug and extended control registers, and the TLB instructions. SDM vol. 3: 2.5 (CR), 2.6 (XCR0), 4.10.4
  * (invalidation), 17.2 (debug registers); vol. 2: MOV CR, MOV DR, LMSW, INVLPG, INVPCID.
  * The TLB is not tagged with PCIDs, so every CR3 write drops all non-global entries, also with bit 63 set.
- * Missing: hardware breakpoints (enabling one in DR7 stops the machine with a sentence).
  * Thread: the vCPU's, with the guest's FPU registers live.
  */
 #include <Zydis/Zydis.h>
@@ -188,13 +187,6 @@ enum soft_next soft_x_machine_word(struct soft_vcpu *v, const struct soft_insn *
 
 /* --- debug registers --- */
 
-static void write_dr7(struct soft_vcpu *v, uint64_t value)
-{
-    if (value & 0xff)
-        soft_unimplemented(v, "hardware breakpoints (DR7 = 0x%llx)", (unsigned long long)value);
-    v->s.dr[7] = (value & ~0xd000ull) | HSK_DR7_FIXED;
-}
-
 enum soft_next soft_x_mov_dr(struct soft_vcpu *v, const struct soft_insn *in, bool to_dr)
 {
     unsigned dr = in->op[to_dr ? 0 : 1].reg;
@@ -217,10 +209,11 @@ enum soft_next soft_x_mov_dr(struct soft_vcpu *v, const struct soft_insn *in, bo
     if (dr >= 6 && value >> 32)
         soft_fault(v, VEC_GP, 0);
     if (dr == 7)
-        write_dr7(v, value);
+        v->s.dr[7] = (value & ~0xd800ull) | HSK_DR7_FIXED;
     else
         v->s.dr[dr] = dr == 6 ? (value | HSK_DR6_FIXED) & HSK_DR6_VALID : value;
-    return soft_done(v, in);
+    soft_debug_changed(v);
+    return soft_done_jump(v, in);
 }
 
 /* --- extended control register --- */

@@ -170,6 +170,8 @@ static bool set_state(struct hsk_vcpu *base, const struct hsk_cpu_state *s, GErr
     v->halted = s->activity == HSK_ACT_HALTED || s->activity == HSK_ACT_WAIT_SIPI;
     if (base->lapic)
         hsk_lapic_set_cr8(base->lapic, s->cr8);
+    v->debug_hits = 0;
+    soft_debug_changed(v);
     soft_segments_changed(v);
     soft_tlb_flush_all(v);
     return true;

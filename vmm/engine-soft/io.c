@@ -37,6 +37,7 @@ static uint64_t port_in(struct soft_vcpu *v, unsigned port, unsigned size)
 {
     uint64_t value = ~0ull;
 
+    soft_debug_port(v, port, size);
     soft_fpu_park(v);
     hsk_bus_read(v->base.engine->cfg.pio, port, size, &value);
     return value & soft_mask(size);
@@ -44,6 +45,7 @@ static uint64_t port_in(struct soft_vcpu *v, unsigned port, unsigned size)
 
 static void port_out(struct soft_vcpu *v, unsigned port, unsigned size, uint64_t value)
 {
+    soft_debug_port(v, port, size);
     soft_fpu_park(v);
     hsk_bus_write(v->base.engine->cfg.pio, port, size, value & soft_mask(size));
 }
@@ -104,8 +106,8 @@ enum soft_next soft_x_io_string(struct soft_vcpu *v, const struct soft_insn *in)
         one_element(v, in, input, size);
         soft_reg_set(v, HSK_RCX, in->addrsize, count - 1);
         /* a single step is one iteration */
-        if (count > 1 && ((v->rflags & HSK_FLAG_TF) || __atomic_load_n((const uint32_t *)&v->interrupt, __ATOMIC_RELAXED)))
-            return SOFT_NEXT_JUMP;
+        if (count > 1 && ((v->rflags & HSK_FLAG_TF) || soft_must_look(v)))
+            return soft_unfinished(v);
     }
     return soft_done(v, in);
 }

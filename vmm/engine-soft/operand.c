@@ -73,12 +73,22 @@ bool soft_seg_ok(const struct soft_vcpu *v, unsigned seg, uint64_t off, unsigned
     return write ? soft_is_writable(g) : !soft_is_code(g) || (g->attr & 2);
 }
 
+/* SDM vol. 3, 6.15, #AC: the natural alignment of an operand, but x87's ten bytes want eight. */
+void soft_check_access(struct soft_vcpu *v, uint64_t va, unsigned len, bool write)
+{
+    if (soft_checks_alignment(v) && (va & ((len == 10 ? 8 : len & -len) - 1)))
+        soft_fault(v, VEC_AC, 0);
+    if (v->debug & SOFT_DEBUG_DATA)
+        soft_debug_access(v, va, len, write);
+}
+
 uint64_t soft_seg_va(struct soft_vcpu *v, unsigned seg, uint64_t off, unsigned len, bool write)
 {
     uint64_t va;
 
     if (!soft_seg_ok(v, seg, off, len, write, &va))
         soft_fault(v, seg == HSK_SS ? VEC_SS : VEC_GP, 0);
+    soft_check_access(v, va, len, write);
     return va;
 }
 

@@ -4,13 +4,13 @@
  * left. Faults anywhere below come back to soft_run() by soft_longjmp(), with all state canonical.
  *
  * vCPU thread. The guest's FPU registers are live except where parked; general registers only in
- * this file. Missing: instruction and data breakpoints.
+ * this file.
  */
 #include "xlate.h"
 
 #include <vmm/cpu_bits.h>
 
-enum { LAND_FAULT = 1, LAND_STOP };
+enum { LAND_FAULT = 1, LAND_STOP, LAND_ALONE };
 
 /* --- the FPU --- */
 
@@ -56,6 +56,12 @@ void soft_fault_db(struct soft_vcpu *v, uint64_t dr6)
     soft_longjmp(v, LAND_FAULT);
 }
 
+void soft_run_alone(struct soft_vcpu *v)
+{
+    v->debug_hits = 0;
+    soft_longjmp(v, LAND_ALONE);
+}
+
 void soft_fault_pf(struct soft_vcpu *v, uint64_t va, uint32_t error)
 {
     v->exc = (struct soft_exception){.vector = 14, .has_error = 1, .error = error, .payload = va};
@@ -86,7 +92,7 @@ static int after_helper(struct soft_vcpu *v, enum soft_next next, uint64_t dropp
 {
     if (next == SOFT_NEXT_EXIT)
         return SOFT_NEXT_EXIT;
-    if (next == SOFT_NEXT_JUMP || v->count.invalidations != dropped_before ||
+    if (next == SOFT_NEXT_JUMP || v->debug_hits || v->count.invalidations != dropped_before ||
         atomic_load_explicit(&v->interrupt, memory_order_relaxed))
         return SOFT_NEXT_JUMP;
     soft_fpu_unpark(v);
@@ -209,6 +215,8 @@ static uint32_t mode_of(struct soft_vcpu *v)
         mode |= SOFT_MODE_SMAP;
     if (v->tsc_exact && (v->cpl == 0 || !(s->cr4 & HSK_CR4_TSD)))
         mode |= SOFT_MODE_TSC;
+    if ((v->debug & SOFT_DEBUG_DATA) || soft_checks_alignment(v))
+        mode |= SOFT_MODE_CHECKED;
     if (s->interrupt_shadow || (v->rflags & HSK_FLAG_TF) || v->code->strict)
         mode |= SOFT_MODE_SINGLE;
     return mode;
@@ -323,8 +331,19 @@ static uint32_t next_mode(struct soft_vcpu *v)
     return l && !(l->mode & SOFT_MODE_SINGLE) ? l->mode : mode_of(v);
 }
 
-/* One turn. false: leave run() with v->exit. */
-static bool step(struct soft_vcpu *v)
+/* The #DB behind an instruction: single step, and breakpoints that it hit. MOV SS keeps both back. */
+static void trap_behind(struct soft_vcpu *v, bool stepped)
+{
+    const uint32_t hits = v->debug_hits;
+
+    if (v->s.interrupt_shadow == 2)
+        return;
+    v->debug_hits = 0;
+    soft_fault_db(v, hits | (stepped ? HSK_DR6_BS : 0));
+}
+
+/* One turn. alone: of one instruction. false: leave run() with v->exit. */
+static bool step(struct soft_vcpu *v, bool alone)
 {
     struct soft_block *b;
     uint32_t mode;
@@ -351,6 +370,8 @@ static bool step(struct soft_vcpu *v)
         return false;
     }
     mode = next_mode(v);
+    if (alone || (v->debug & SOFT_DEBUG_CODE && soft_debug_fetch(v, soft_linear_pc(v, v->rip))))
+        mode |= SOFT_MODE_SINGLE;
     b = find_block(v, mode);
     if ((mode & ~(uint32_t)(SOFT_MODE_SINGLE | SOFT_MODE_NOSHARE)) != v->code->mode) {
         soft_returns_forget(v);
@@ -365,7 +386,8 @@ static bool step(struct soft_vcpu *v)
     v->exit_arg = 0;
     v->jump_missed = 0;
     trap = v->rflags & HSK_FLAG_TF;
-    v->no_step = 0;
+    v->no_step = v->step_now = 0;
+    v->single = !!(mode & SOFT_MODE_SINGLE);
     v->rflags &= ~HSK_FLAG_RF;
     v->s.interrupt_shadow = 0;
     v->count.dispatches++;
@@ -389,8 +411,9 @@ static bool step(struct soft_vcpu *v)
             return false;
         break;
     }
-    if (trap && !v->no_step)
-        soft_fault_db(v, HSK_DR6_BS);
+    trap = (trap && !v->no_step) || v->step_now;
+    if (trap || v->debug_hits)
+        trap_behind(v, trap);
     return true;
 }
 
@@ -409,13 +432,14 @@ enum hsk_exit soft_run(struct soft_vcpu *v)
         soft_returns_forget(v);
     if (landed == LAND_FAULT) {
         v->count.exceptions++;
+        v->debug_hits = 0;
         if (!soft_deliver(v)) {
             v->exit = HSK_EXIT_SHUTDOWN;
             landed = LAND_STOP;
         }
     }
     if (landed != LAND_STOP)
-        while (step(v))
+        for (bool alone = landed == LAND_ALONE; step(v, alone); alone = false)
             ;
     soft_fpu_park(v);
     soft_smp_leave(v);

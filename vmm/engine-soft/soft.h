@@ -17,6 +17,7 @@
  */
 #pragma once
 
+#include <vmm/cpu_bits.h>
 #include <vmm/engine.h>
 #include <vmm/lapic.h>
 
@@ -148,7 +149,11 @@ struct soft_vcpu {
     uint32_t delivering;       /* exception nesting: 0, or 1 + vector while delivering (double fault detection) */
     uint8_t tsc_exact;         /* the guest's TSC runs at the host's rate */
     uint8_t no_step;           /* this instruction cleared RFLAGS.TF on its way into a handler: no single-step trap after it */
+    uint8_t step_now;          /* this instruction set RFLAGS.TF and traps at once (SYSRET) */
     uint8_t jump_missed;       /* the jump cache missed: enter what the dispatcher finds */
+    uint8_t debug;             /* SOFT_DEBUG_*: breakpoints that are enabled; soft_debug_changed() refreshes */
+    uint8_t single;            /* the code that runs is one instruction, behind which the dispatcher looks at debug_hits */
+    uint32_t debug_hits;       /* breakpoints (bits of DR6) that the current instruction hit: #DB behind it */
     uint32_t seg_mode;         /* what the segments add to the mode word (xlate.h); soft_segments_changed() refreshes */
     uint32_t refused_msrs[16], nrefused_msrs; /* told on the log already */
     struct soft_engine *engine;
@@ -197,6 +202,8 @@ void soft_probe(struct soft_vcpu *v, uint64_t va, unsigned len, bool write, unsi
 void soft_tlb_flush_all(struct soft_vcpu *v);
 void soft_tlb_flush_nonglobal(struct soft_vcpu *v);
 void soft_tlb_flush_page(struct soft_vcpu *v, uint64_t va);
+/* Forgets which code follows which, where a page was left: the dispatcher sees each such edge again. */
+void soft_edges_forget(struct soft_vcpu *v);
 /* Part of the mode word for the current segments. */
 uint32_t soft_segment_mode(const struct soft_vcpu *v);
 /* Saves the guest's FPU registers into s.xsave and gives C code sane host ones; the way back reloads. Idempotent. */
@@ -243,5 +250,18 @@ int soft_walk(struct soft_vcpu *v, uint64_t va, unsigned access, unsigned mmu, s
 uint64_t soft_rdtsc(struct soft_vcpu *v);
 /* The linear address of the memory operand, segment base added, no access check. */
 uint64_t soft_ea(struct soft_vcpu *v, const struct soft_insn *in);
-/* The linear address of [off, off+len) of a segment; raises #SS(0) or #GP(0) if it may not be accessed (canonical, limit, type). */
+/* Breakpoints (debug.c). DR0-3 or DR7 changed: */
+enum { SOFT_DEBUG_CODE = 1, SOFT_DEBUG_DATA = 2, SOFT_DEBUG_PORT = 4 };
+void soft_debug_changed(struct soft_vcpu *v);
+/* With SOFT_DEBUG_DATA: does the access hit one? */
+void soft_debug_access(struct soft_vcpu *v, uint64_t va, unsigned len, bool write);
+/* With SOFT_DEBUG_CODE, before the instruction at the linear address va: #DB if there is one; true if one is in its page. */
+bool soft_debug_fetch(struct soft_vcpu *v, uint64_t va);
+/* Are misaligned accesses to be refused? */
+static inline bool soft_checks_alignment(const struct soft_vcpu *v)
+{
+    return v->cpl == 3 && (v->rflags & HSK_FLAG_AC) && (v->s.cr0 & HSK_CR0_AM);
+}
+/* The linear address of [off, off+len) of a segment; raises #SS(0), #GP(0) or #AC(0) if it may not be accessed (canonical,
+   limit, type, alignment), and notes what breakpoints it hits. */
 uint64_t soft_seg_va(struct soft_vcpu *v, unsigned seg, uint64_t off, unsigned len, bool write);

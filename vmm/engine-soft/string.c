@@ -220,14 +220,17 @@ static void locate(struct soft_vcpu *v, struct string *s)
 
     s->src_off = soft_reg_get(v, HSK_RSI, s->in->addrsize);
     s->dst_off = soft_reg_get(v, HSK_RDI, s->in->addrsize);
-    if (s->op == CMPS) /* reads its destination first */
-        s->dst_va = soft_seg_va(v, HSK_ES, s->dst_off, s->size, false);
     if (s->uses_src)
         src_ok = soft_seg_ok(v, s->in->seg, s->src_off, s->size, false, &s->src_va);
     if (s->uses_dst)
         dst_ok = soft_seg_ok(v, HSK_ES, s->dst_off, s->size, s->writes, &s->dst_va);
-    if (src_ok && dst_ok)
+    if (src_ok && dst_ok) {
+        if (s->uses_src)
+            soft_check_access(v, s->src_va, s->size, false);
+        if (s->uses_dst)
+            soft_check_access(v, s->dst_va, s->size, s->writes);
         return;
+    }
     /* what is accessed first faults first, if it does */
     if (s->op == MOVS && src_ok)
         soft_probe(v, s->src_va, s->size, false, v->mmu);
@@ -284,7 +287,7 @@ enum soft_next soft_exec_string(struct soft_vcpu *v, const struct soft_insn *in)
     cut_registers(v, &s);
     while ((count = soft_reg_get(v, HSK_RCX, in->addrsize)) != 0) {
         locate(v, &s);
-        n = single ? 0 : chunk_length(v, &s, count);
+        n = single || (v->debug & SOFT_DEBUG_DATA) ? 0 : chunk_length(v, &s, count);
         n = n > 1 ? run_chunk(v, &s, n) : 0;
         if (n == 0) {
             one_element(v, &s);
@@ -294,9 +297,9 @@ enum soft_next soft_exec_string(struct soft_vcpu *v, const struct soft_insn *in)
         soft_reg_set(v, HSK_RCX, in->addrsize, count - n);
         if (loop_ends(&s))
             break;
-        if (n < count && (single || __atomic_load_n((const uint32_t *)&v->interrupt, __ATOMIC_RELAXED))) {
+        if (n < count && (single || soft_must_look(v))) {
             v->rflags = s.flags;
-            return SOFT_NEXT_JUMP;
+            return soft_unfinished(v);
         }
     }
     v->rflags = s.flags;

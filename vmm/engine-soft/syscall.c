@@ -56,6 +56,8 @@ enum soft_next soft_x_sysret(struct soft_vcpu *v, const struct soft_insn *in)
     }
     v->s.seg[HSK_SS] = flat((base + 8) | 3, DATA, 3);
     soft_set_rflags(v, v->gpr[HSK_R11] & 0x3c7fd7);
+    v->step_now = !!(v->rflags & HSK_FLAG_TF);
+    v->no_step = 1;
     soft_segments_changed(v);
     return SOFT_NEXT_JUMP;
 }

@@ -8,7 +8,7 @@
 
 enum soft_vector {
     VEC_DE = 0, VEC_DB = 1, VEC_NMI = 2, VEC_BP = 3, VEC_OF = 4, VEC_BR = 5, VEC_UD = 6, VEC_NM = 7, VEC_DF = 8, VEC_TS = 10,
-    VEC_NP = 11, VEC_SS = 12, VEC_GP = 13, VEC_PF = 14, VEC_MC = 18,
+    VEC_NP = 11, VEC_SS = 12, VEC_GP = 13, VEC_PF = 14, VEC_AC = 17, VEC_MC = 18,
 };
 
 static inline bool soft_lma(const struct soft_vcpu *v)
@@ -69,6 +69,17 @@ static inline enum soft_next soft_done_jump(struct soft_vcpu *v, const struct so
     return SOFT_NEXT_JUMP;
 }
 
+/* Between the iterations of a repeated instruction: has something happened? Then it stops there, for the time being. */
+static inline bool soft_must_look(const struct soft_vcpu *v)
+{
+    return v->debug_hits || __atomic_load_n((const uint32_t *)&v->interrupt, __ATOMIC_RELAXED);
+}
+static inline enum soft_next soft_unfinished(struct soft_vcpu *v)
+{
+    v->rflags |= HSK_FLAG_RF; /* of what is pushed now (SDM vol. 3, 17.3.1.1) */
+    return SOFT_NEXT_JUMP;
+}
+
 /* --- operand.c --- */
 
 uint64_t soft_reg_get(const struct soft_vcpu *v, unsigned reg, unsigned size);
@@ -77,6 +88,8 @@ void soft_reg_set(struct soft_vcpu *v, unsigned reg, unsigned size, uint64_t val
 uint64_t soft_offset(const struct soft_vcpu *v, const struct soft_insn *in);
 /* May [off, off+len) of the segment be accessed (canonical, limit, type)? *va is its linear address. */
 bool soft_seg_ok(const struct soft_vcpu *v, unsigned seg, uint64_t off, unsigned len, bool write, uint64_t *va);
+/* Of an access that the segment allows: alignment (#AC) and breakpoints. */
+void soft_check_access(struct soft_vcpu *v, uint64_t va, unsigned len, bool write);
 /* Linear address of the memory operand (+ extra), checked for [0, len). */
 uint64_t soft_mem(struct soft_vcpu *v, const struct soft_insn *in, uint64_t extra, unsigned len, bool write);
 uint64_t soft_get(struct soft_vcpu *v, const struct soft_insn *in, unsigned op, unsigned size);
@@ -173,6 +186,10 @@ void soft_real_interrupt(struct soft_vcpu *v, unsigned vector, uint64_t return_i
 bool soft_vme_flags(struct soft_vcpu *v, unsigned size);
 uint64_t soft_vme_pushed(const struct soft_vcpu *v);
 uint64_t soft_vme_popped(struct soft_vcpu *v, uint64_t popped);
+
+/* --- debug.c --- */
+
+void soft_debug_port(struct soft_vcpu *v, unsigned port, unsigned len);
 
 /* --- others --- */
 

@@ -139,6 +139,7 @@ static void become(struct soft_vcpu *v, const struct task *t)
     v->s.seg[HSK_TR].attr |= 2;
     v->s.cr0 |= HSK_CR0_TS;
     v->s.dr[7] &= ~DR7_LOCAL;
+    soft_debug_changed(v);
     v->s.seg[HSK_LDTR] = (struct hsk_segment){.selector = t->ldt};
     for (unsigned i = HSK_ES; i <= HSK_GS; i++)
         v->s.seg[i] = (struct hsk_segment){.selector = t->sel[i]};

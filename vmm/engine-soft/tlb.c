@@ -369,6 +369,8 @@ struct soft_slow soft_slow_access(struct soft_vcpu *v, uint64_t va, const struct
         uint8_t *host;
 
         va = soft_seg_va(v, a->seg, va, a->size, write);
+        if (v->debug_hits && !v->single)
+            soft_run_alone(v);
         n1 = first_part(va, a->size);
         host = n1 == a->size ? hit(v, va, v->mmu, write) : NULL;
         if (host)
@@ -515,9 +517,7 @@ void soft_tlb_flush_all(struct soft_vcpu *v)
     clear_written_filter(c);
     c->generation++;
     c->generation_global++;
-    soft_returns_forget(v);
-    soft_unchain_cross(c, 0, true);
-    soft_jump_flush(v, true);
+    soft_edges_forget(v);
 }
 
 void soft_tlb_flush_nonglobal(struct soft_vcpu *v)

@@ -46,7 +46,8 @@ static unsigned segment_of(const ZydisDecodedOperand *m)
 
 static bool checked(const struct tx *t, unsigned seg, unsigned access)
 {
-    return t->code32 && ((t->mode & SOFT_MODE_SEG << seg) || (seg == HSK_CS && (access & SOFT_ACCESS_WRITE)));
+    return (t->mode & SOFT_MODE_CHECKED) ||
+           (t->code32 && ((t->mode & SOFT_MODE_SEG << seg) || (seg == HSK_CS && (access & SOFT_ACCESS_WRITE))));
 }
 
 bool tx_checked(const struct tx *t, const ZydisDecodedOperand *m, unsigned access)

@@ -48,6 +48,7 @@ enum {
     SOFT_MODE_STACK16 = 1 << 15, /* not 64-bit: the stack pointer is SP */
     SOFT_MODE_SEG = 1 << 16,     /* << enum hsk_seg: accesses by this segment are checked in C, for it is not a writable
                                     (CS: readable) one of 4 GiB; up to bit 21 */
+    SOFT_MODE_CHECKED = 1 << 22, /* all accesses are checked in C: alignment, data breakpoints */
     SOFT_MODE_REAL = 1 << 23,    /* real or virtual-8086 mode */
 };
 /* Class of the limit of a CS that is not flat (base 0, 4 GiB), 1 to 63: soft_limit_class(). */
@@ -346,6 +347,8 @@ int soft_call_exec(struct soft_vcpu *v, const struct soft_insn *in);
 int soft_call_string(struct soft_vcpu *v, const struct soft_insn *in);
 #define SOFT_RAISE_ERROR_0 0x100u /* with an error code, which is 0 */
 int soft_call_raise(struct soft_vcpu *v, uint64_t vector);
+/* The current instruction is to be run again, alone. */
+G_NORETURN void soft_run_alone(struct soft_vcpu *v);
 /* LOOP or JCXZ whose target lies outside of the code segment: faults if it is taken. */
 int soft_call_loop_out(struct soft_vcpu *v, const struct soft_insn *in);
 /* Faults unless jump_target lies in the code segment. */

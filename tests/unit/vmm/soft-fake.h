@@ -121,6 +121,10 @@ void soft_tlb_flush_nonglobal(struct soft_vcpu *v)
 void soft_tlb_flush_page(struct soft_vcpu *v, uint64_t va)
 {
 }
+void soft_edges_forget(struct soft_vcpu *v)
+{
+    (void)v;
+}
 uint32_t soft_segment_mode(const struct soft_vcpu *v)
 {
     (void)v;
