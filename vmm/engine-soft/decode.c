@@ -292,6 +292,9 @@ static void correct(struct soft_x *x)
     /* it reads 16 bits, not 32 */
     if (x->in.mnemonic == ZYDIS_MNEMONIC_MOVSXD && x->in.operand_width == 16)
         x->op[1].size = 16;
+    /* it checks a byte, although it flushes a line */
+    if (x->in.mnemonic == ZYDIS_MNEMONIC_CLFLUSH && m)
+        x->op[x->mem].size = 8;
     /* NOTRACK is a segment prefix as well */
     if (m && (x->in.attributes & ZYDIS_ATTRIB_HAS_NOTRACK) && m->segment == ZYDIS_REGISTER_SS)
         m->segment = ZYDIS_REGISTER_DS;

@@ -58,8 +58,9 @@ static uint64_t area(struct soft_vcpu *v, const struct soft_insn *in, unsigned l
     return va;
 }
 
-/* The initial values of component bits (FCW 37F, everything else zero) into a standard-format image. MXCSR is left alone. */
-static void init_components(uint8_t *x, uint64_t components)
+/* The initial values of component bits (FCW 37F, everything else zero) into a standard-format image, of vector registers
+   so many bytes. MXCSR is left alone. */
+static void init_components(uint8_t *x, uint64_t components, unsigned bytes)
 {
     if (components & HSK_XCR0_X87) {
         memset(x, 0, HSK_XSAVE_MXCSR);
@@ -67,9 +68,9 @@ static void init_components(uint8_t *x, uint64_t components)
         hsk_put16(x, 0x37f);
     }
     if (components & HSK_XCR0_SSE)
-        memset(x + HSK_XSAVE_XMM0, 0, HSK_XSAVE_LEGACY_END - HSK_XSAVE_XMM0);
+        memset(x + HSK_XSAVE_XMM0, 0, bytes);
     if (components & HSK_XCR0_AVX)
-        memset(x + HSK_XSAVE_YMM, 0, 256);
+        memset(x + HSK_XSAVE_YMM, 0, bytes);
 }
 
 uint64_t soft_fpu_image(struct soft_vcpu *v)
@@ -79,7 +80,7 @@ uint64_t soft_fpu_image(struct soft_vcpu *v)
 
     soft_fpu_park(v);
     in_use = hsk_get64(x + HSK_XSAVE_HEADER);
-    init_components(x, ~in_use);
+    init_components(x, ~in_use, 256);
     hsk_put64(x + HSK_XSAVE_HEADER, HSK_XCR0_ALL);
     memset(x + HSK_XSAVE_FOP, 0, HSK_XSAVE_MXCSR - HSK_XSAVE_FOP);
     return in_use;
@@ -228,7 +229,7 @@ static void xrstor(struct soft_vcpu *v, const struct soft_insn *in)
     if (mxcsr && (hsk_get32(buf + HSK_XSAVE_MXCSR) & ~HSK_MXCSR_VALID))
         soft_fault(v, VEC_GP, 0);
     in_use = soft_fpu_image(v);
-    init_components(x, rfbm & ~load);
+    init_components(x, rfbm & ~load, xmm_bytes(v));
     if (compact && (rfbm & ~load & HSK_XCR0_SSE))
         hsk_put32(x + HSK_XSAVE_MXCSR, 0x1f80);
     if (mxcsr)
