@@ -271,7 +271,11 @@ static void find_flags(struct soft_x *x)
         if (flags_untouched(x->in.mnemonic))
             x->reads = 0;
         return;
-    case SOFT_X_STRING: case SOFT_X_UD: case SOFT_X_GP: case SOFT_X_UNKNOWN:
+    case SOFT_X_STRING:
+        if (!f || !(f->modified & SOFT_ARITH)) /* else none or all, by the count */
+            x->reads = 0;
+        return;
+    case SOFT_X_UD: case SOFT_X_GP: case SOFT_X_UNKNOWN:
         return; /* C sees and may change all flags */
     case SOFT_X_NOP: case SOFT_X_LEA: case SOFT_X_DF:
         x->reads = 0;

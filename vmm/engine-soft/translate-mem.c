@@ -140,7 +140,31 @@ static struct slots slots_for(const struct tx *t, unsigned access)
     return (struct slots){table + nvpn, table + offsetof(struct soft_tlb_entry, addend)};
 }
 
-/* T = index of the entry, U = page of the last byte, jump if they differ; destroys the flags. [base
+/* T = index of the entry of the address in first; destroys the flags. */
+static void find_entry(struct tx *t, int first)
+{
+    struct emit *e = &t->e;
+
+    if (t->c->bmi2) {
+        e_rorx32(e, H_T, first, 7);
+    } else {
+        e_mov32(e, H_T, first);
+        e_shift(e, 0, 5, H_T, 7);
+    }
+    e_alui(e, 0, 4, H_T, (SOFT_TLB_SIZE - 1) << 5);
+}
+
+/* Is the last byte, whose address is in U, in the page of that entry? Else jump. */
+static uint8_t *check_last(struct tx *t, const struct slots *s)
+{
+    struct emit *e = &t->e;
+
+    e_shift(e, 1, 5, H_U, 12);
+    e_op_gs_x(e, 1, 0x03, H_U, H_T, 0, s->nvpn); /* page + -page */
+    return e_jcc_fwd(e, 5);
+}
+
+/* T = index of the entry; jump if it is not that of the last byte; destroys U and the flags. [base
  * + disp], base may be C. */
 static uint8_t *check_plain(struct tx *t, int base, int32_t disp, unsigned size, const struct slots *s)
 {
@@ -151,20 +175,26 @@ static uint8_t *check_plain(struct tx *t, int base, int32_t disp, unsigned size,
         e_lea(e, 1, H_C, base, -1, 0, disp);
         first = H_C;
     }
-    if (t->c->bmi2) {
-        e_rorx32(e, H_T, first, 7);
-    } else {
-        e_mov32(e, H_T, first);
-        e_shift(e, 0, 5, H_T, 7);
-    }
-    e_alui(e, 0, 4, H_T, (SOFT_TLB_SIZE - 1) << 5);
+    find_entry(t, first);
     if (size > 1)
         e_lea(e, 1, H_U, first, -1, 0, (int32_t)size - 1);
     else
         e_mov(e, H_U, first);
-    e_shift(e, 1, 5, H_U, 12);
-    e_op_gs_x(e, 1, 0x03, H_U, H_T, 0, s->nvpn); /* page + -page */
-    return e_jcc_fwd(e, 5);
+    return check_last(t, s);
+}
+
+uint8_t *tx_check_span(struct tx *t, int base, unsigned scale, unsigned access, int d)
+{
+    struct slots s = slots_for(t, access);
+    struct emit *e = &t->e;
+    uint8_t *site;
+
+    find_entry(t, base);
+    e_lea(e, 1, H_U, base, H_GRCX, (int)scale, -1);
+    site = check_last(t, &s);
+    e_op_gs_x(e, 1, 0x8b, d, H_T, 0, s.addend);
+    e_lea(e, 1, d, d, base, 0, 0);
+    return site;
 }
 
 /* The same for the address in U, leaving the flags alone; T = index in quarters. Destroys C, and U or (keep) T. */

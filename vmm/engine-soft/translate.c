@@ -485,7 +485,7 @@ static bool emit_insn(struct tx *t, uint32_t live)
         tx_direction(t);
         return false;
     case SOFT_X_STRING:
-        tx_call_insn(t, (const void *)(uintptr_t)soft_call_string);
+        tx_string(t);
         return false;
     case SOFT_X_HELPER:
         if (tx_system(t))

@@ -120,6 +120,9 @@ bool tx_checked(const struct tx *t, const ZydisDecodedOperand *m, unsigned acces
  */
 void tx_check(struct tx *t, unsigned size, unsigned access, bool live, uint64_t next);
 void tx_done(struct tx *t);
+/* Inline TLB check of rcx elements of 2^scale bytes, at most a page of them, at the address in base; destroys the flags, T and
+   U. Leaves the host address in d, which may be T. Returns the site of the jump that is taken if it is refused. */
+uint8_t *tx_check_span(struct tx *t, int base, unsigned scale, unsigned access, int d);
 /* The memory operand of the current instruction: tx_ea() and tx_check(), or a check in C. */
 void tx_operand(struct tx *t, const ZydisDecodedOperand *m, unsigned size, unsigned access, int rsp_adjust);
 /* The same for [base + disp] of the stack. */
@@ -165,6 +168,9 @@ void tx_direction(struct tx *t);
 /* translate-system.c: emits the instruction inline if it can. */
 bool tx_system(struct tx *t);
 void tx_pause(struct tx *t);
+
+/* translate-string.c */
+void tx_string(struct tx *t);
 
 /* translate-flow.c */
 void tx_pushf(struct tx *t);
