@@ -111,6 +111,22 @@ static void a_device_writes_code(void **state)
     assert_int_equal(s.gpr[HSK_RAX], 2);
 }
 
+BLOB(jump_rax, "mov $3, %ecx\n0: dec %ecx\njz 1f\nlea 0b(%rip), %rdx\njmp *%rdx\n1: jmp *%rax\n");
+
+/* The jump cache marks what is empty by a number that is also the complement of an address. */
+static void a_jump_to_the_last_address(void **state)
+{
+    struct guest *g = *state;
+    struct hsk_cpu_state s;
+
+    put(g, GUEST_CODE, jump_rax, jump_rax_end);
+    guest_state(g, &s);
+    s.gpr[HSK_RAX] = ~0ull;
+    assert_int_equal(guest_run(g, &s), HSK_EXIT_HALT);
+    assert_int_equal(s.rip, GUEST_TRAPS + 14 * 16 + 1);
+    assert_int_equal(s.cr2, ~0ull);
+}
+
 BLOB(store8, "mov %rax, (%rdi)\nhlt\n");
 
 static void set_pte(struct guest *g, uint64_t va, uint64_t value)
@@ -318,6 +334,7 @@ int main(void)
         BOTH(a_patched_function_is_translated_again),
         BOTH(data_beside_code_keeps_both_right),
         BOTH(a_device_writes_code),
+        BOTH(a_jump_to_the_last_address),
         BOTH(a_crossing_store_faults_before_it_writes),
         BOTH(device_memory_is_read_written_and_modified),
         BOTH(a_kick_ends_loops_and_calls),

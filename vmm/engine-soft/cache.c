@@ -488,14 +488,29 @@ void soft_code_collect_written(struct soft_vcpu *v)
             soft_code_bear_write(v, w[i].gpa);
 }
 
+/* The first slot stays empty, since kick() sends all lookups there, and the last one because of the address ~0, whose
+   complement means empty: what translated code then takes for a hit must be a miss. */
+void soft_jump_init(struct soft_vcpu *v)
+{
+    for (unsigned t = 0; t < G_N_ELEMENTS(v->jump); t++)
+        v->jump[t][0].host = v->jump[t][SOFT_JUMP_SIZE - 1].host = (uint64_t)(uintptr_t)v->code->tramp[SOFT_TRAMP_LOOKUP];
+}
+
+const struct soft_jump *soft_jump_find(const struct soft_vcpu *v, uint64_t pc, uint32_t mode)
+{
+    const struct soft_jump *j = &v->jump[jump_table(mode)][jump_slot(pc)];
+
+    return j->not_pc && j->not_pc == ~pc ? j : NULL;
+}
+
 void soft_jump_fill(struct soft_vcpu *v, uint64_t pc, const struct soft_block *b)
 {
     unsigned t = jump_table(b->mode), s = jump_slot(pc);
     struct soft_fills *f = &v->code->jump_fills[t];
     struct soft_jump *j = &v->jump[t][s];
 
-    if (s == 0)
-        return; /* must stay empty: kick() sends all lookups there */
+    if (s == 0 || s == SOFT_JUMP_SIZE - 1)
+        return; /* soft_jump_init() */
     if (!j->not_pc) {
         if (f->n < SOFT_FILLS)
             f->slot[f->n] = (uint16_t)s;
@@ -517,7 +532,7 @@ static void flush_jump_table(struct soft_vcpu *v, unsigned t)
 
     if (f->n > SOFT_FILLS) {
         for (unsigned i = 0; i < SOFT_JUMP_SIZE; i++)
-            v->jump[t][i].not_pc = v->jump[t][i].host = 0;
+            v->jump[t][i].not_pc = 0;
     } else {
         for (unsigned i = 0; i < f->n; i++)
             v->jump[t][f->slot[i]].not_pc = 0;

@@ -89,6 +89,7 @@ static struct hsk_vcpu *vcpu_new(struct hsk_engine *engine, const struct hsk_vcp
     hsk_put64((void *)(uintptr_t)v->ret_base, (uint64_t)(uintptr_t)soft_exit_sentinel);
     hsk_put64((void *)(uintptr_t)(v->ret_base + 8), 0x8000000000000001); /* not canonical: nobody returns there */
     soft_tlb_init(v);
+    soft_jump_init(v);
     hsk_cpu_state_reset(&v->s, cfg->index);
     memcpy(v->gpr, v->s.gpr, sizeof v->gpr);
     v->rip = v->s.rip;

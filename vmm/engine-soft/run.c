@@ -274,6 +274,26 @@ static void chain(struct soft_vcpu *v, struct soft_block *b)
     soft_link_chain(v->code, l, b);
 }
 
+/* Where the code at rip is; page_va is set for it. The jump cache knows best, and gets to know. */
+static const void *find_host(struct soft_vcpu *v, uint32_t mode)
+{
+    const bool cached = !(mode & (SOFT_MODE_SINGLE | SOFT_MODE_NOSHARE)) && !(mode >> SOFT_MODE_LIMIT_SHIFT);
+    const struct soft_jump *j = cached && !v->exit_arg ? soft_jump_find(v, v->rip, mode) : NULL;
+    struct soft_block *b;
+
+    if (j) {
+        v->page_va = j->page_va;
+        return (const void *)(uintptr_t)j->host;
+    }
+    b = find_block(v, mode);
+    v->page_va = soft_mode_floats(mode) ? v->rip & ~0xfffull : 0;
+    if (v->exit_arg)
+        chain(v, b);
+    else if (cached)
+        soft_jump_fill(v, v->rip, b);
+    return b->host;
+}
+
 /* --- events --- */
 
 /* v->interrupt was set. Returns whether run() must return. */
@@ -345,7 +365,7 @@ static void trap_behind(struct soft_vcpu *v, bool stepped)
 /* One turn. alone: of one instruction. false: leave run() with v->exit. */
 static bool step(struct soft_vcpu *v, bool alone)
 {
-    struct soft_block *b;
+    const void *host;
     uint32_t mode;
     unsigned left;
     bool trap;
@@ -372,19 +392,13 @@ static bool step(struct soft_vcpu *v, bool alone)
     mode = next_mode(v);
     if (alone || (v->debug & SOFT_DEBUG_CODE && soft_debug_fetch(v, soft_linear_pc(v, v->rip))))
         mode |= SOFT_MODE_SINGLE;
-    b = find_block(v, mode);
     if ((mode & ~(uint32_t)(SOFT_MODE_SINGLE | SOFT_MODE_NOSHARE)) != v->code->mode) {
         soft_returns_forget(v);
         v->code->mode = mode & ~(uint32_t)(SOFT_MODE_SINGLE | SOFT_MODE_NOSHARE);
         soft_jump_mode(v, v->code->mode);
     }
-    v->page_va = soft_mode_floats(mode) ? v->rip & ~0xfffull : 0;
-    if (v->exit_arg)
-        chain(v, b);
-    else if (v->jump_missed && !(mode & SOFT_MODE_SINGLE) && !(mode >> SOFT_MODE_LIMIT_SHIFT))
-        soft_jump_fill(v, v->rip, b);
+    host = find_host(v, mode);
     v->exit_arg = 0;
-    v->jump_missed = 0;
     trap = v->rflags & HSK_FLAG_TF;
     v->no_step = v->step_now = 0;
     v->single = !!(mode & SOFT_MODE_SINGLE);
@@ -392,7 +406,7 @@ static bool step(struct soft_vcpu *v, bool alone)
     v->s.interrupt_shadow = 0;
     v->count.dispatches++;
     soft_fpu_unpark(v);
-    left = soft_enter(v, b->host);
+    left = soft_enter(v, host);
     v->count.left[left < SOFT_LEFT_LINK ? 2 : left & 1]++;
     switch (left) {
     case SOFT_LEFT_LINK:
@@ -400,7 +414,6 @@ static bool step(struct soft_vcpu *v, bool alone)
         break;
     case SOFT_LEFT_LOOKUP:
         v->exit_arg = 0;
-        v->jump_missed = 1;
         break;
     case SOFT_LEFT_TRAP:
         soft_longjmp(v, LAND_FAULT);
@@ -426,7 +439,6 @@ enum hsk_exit soft_run(struct soft_vcpu *v)
     else
         soft_smp_resume(v);
     v->exit_arg = 0;
-    v->jump_missed = 0;
     refresh_tsc(v);
     if (!landed)
         soft_returns_forget(v);

@@ -150,7 +150,6 @@ struct soft_vcpu {
     uint8_t tsc_exact;         /* the guest's TSC runs at the host's rate */
     uint8_t no_step;           /* this instruction cleared RFLAGS.TF on its way into a handler: no single-step trap after it */
     uint8_t step_now;          /* this instruction set RFLAGS.TF and traps at once (SYSRET) */
-    uint8_t jump_missed;       /* the jump cache missed: enter what the dispatcher finds */
     uint8_t debug;             /* SOFT_DEBUG_*: breakpoints that are enabled; soft_debug_changed() refreshes */
     uint8_t single;            /* the code that runs is one instruction, behind which the dispatcher looks at debug_hits */
     uint32_t debug_hits;       /* breakpoints (bits of DR6) that the current instruction hit: #DB behind it */

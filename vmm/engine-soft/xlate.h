@@ -281,6 +281,9 @@ void soft_code_claim(struct soft_vcpu *v, uint64_t gpa);
 void soft_code_post(struct soft_vcpu *v, uint64_t gpa, unsigned len);
 void soft_code_written(void *opaque, struct hsk_memobj *obj, uint64_t page);
 void soft_code_collect_written(struct soft_vcpu *v);
+void soft_jump_init(struct soft_vcpu *v);
+/* The entry for pc in the jump cache, or NULL. The tables are of this mode: soft_jump_mode(). */
+const struct soft_jump *soft_jump_find(const struct soft_vcpu *v, uint64_t pc, uint32_t mode);
 void soft_jump_fill(struct soft_vcpu *v, uint64_t pc, const struct soft_block *b);
 void soft_jump_flush(struct soft_vcpu *v, bool all);
 void soft_jump_flush_page(struct soft_vcpu *v, uint64_t va);
