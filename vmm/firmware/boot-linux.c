@@ -143,13 +143,34 @@ static gpa_t used_end(const struct hsk_boot *b)
     return hsk_range_ok(pref, init_size, b->lowmem_bytes) ? pref + init_size : 0;
 }
 
-/* Unpacks and loads the kernel in the payload. *elf_class: 0 if the kernel must unpack itself. */
+struct image {
+    const struct hsk_boot *b;
+    struct hsk_elf elf;
+    uint64_t size_bytes;
+    uint8_t head[BOOT_HEAD_BYTES];
+};
+
+static bool put_piece(void *opaque, const uint8_t *piece, uint64_t offset, uint64_t len, GError **error)
+{
+    struct image *im = opaque;
+    uint64_t head = MIN(len, sizeof im->head);
+
+    if (offset == 0) {
+        memcpy(im->head, piece, head);
+        if (!hsk_elf_open(&im->elf, im->head, head, im->b->cfg->kernel_name, error))
+            return false;
+        im->elf.size_bytes = im->b->lowmem_bytes; /* the most that it may turn out to be */
+    }
+    im->size_bytes = offset + len;
+    return hsk_elf_put(&im->elf, im->b, piece, offset, len, error);
+}
+
+/* Unpacks the kernel in the payload to where it belongs. *elf_class: 0 if the kernel must unpack itself. */
 static bool load_payload(struct hsk_boot *b, unsigned *elf_class, uint64_t *entry, gpa_t *end, GError **error)
 {
     const char *name = b->cfg->kernel_name;
-    g_autoptr(GByteArray) image = NULL;
+    g_autofree struct image *im = g_new0(struct image, 1);
     const uint8_t *payload;
-    struct hsk_elf elf;
     uint64_t len;
 
     *elf_class = 0;
@@ -157,15 +178,19 @@ static bool load_payload(struct hsk_boot *b, unsigned *elf_class, uint64_t *entr
         return false;
     if (memcmp(payload, "\211LZO", 4) == 0)
         return true;
-    image = hsk_boot_unpack(payload, len, b->lowmem_bytes, name, error);
-    if (!image || !hsk_elf_open(&elf, image->data, image->len, name, error) || !hsk_elf_load(&elf, b, end, error))
+    im->b = b;
+    im->elf.name = name;
+    if (!hsk_boot_unpack(payload, len, b->lowmem_bytes, name, put_piece, im, error))
         return false;
-    if (elf.entry < BOOT_KERNEL_MIN || elf.entry >= *end) {
+    im->elf.size_bytes = im->size_bytes;
+    if (!hsk_elf_finish(&im->elf, b, end, error))
+        return false;
+    if (im->elf.entry < BOOT_KERNEL_MIN || im->elf.entry >= *end) {
         g_set_error(error, HSK_ERROR, HSK_ERROR_DAMAGED, "%s is damaged: its entry lies outside of the kernel", name);
         return false;
     }
-    *elf_class = elf.is64 ? 64 : 32;
-    *entry = elf.entry;
+    *elf_class = im->elf.is64 ? 64 : 32;
+    *entry = im->elf.entry;
     return true;
 }
 

@@ -74,8 +74,12 @@ bool hsk_boot_pvh(struct hsk_boot *b, GError **error);
 bool hsk_boot_is_multiboot(const struct hsk_boot_config *cfg);
 bool hsk_boot_multiboot(struct hsk_boot *b, GError **error);
 
-/* unpack.c: one compressed stream (xz, zstd, gzip, lz4, lzma, bzip2). At most max_bytes of output. NULL + error. */
-GByteArray *hsk_boot_unpack(const void *data, uint64_t len, uint64_t max_bytes, const char *name, GError **error);
+/* unpack.c: one compressed stream (xz, zstd, gzip, lz4, lzma, bzip2). At most max_bytes of output, piece by piece in order; the
+   first has BOOT_HEAD_BYTES, if there are so many. */
+typedef bool (*hsk_boot_piece_fn)(void *opaque, const uint8_t *piece, uint64_t offset, uint64_t len, GError **error);
+bool hsk_boot_unpack(const void *data, uint64_t len, uint64_t max_bytes, const char *name, hsk_boot_piece_fn fn, void *opaque,
+                     GError **error);
+#define BOOT_HEAD_BYTES 0x10000 /* where an ELF kernel's program headers must be */
 
 /* elf.c */
 struct hsk_elf {
@@ -92,11 +96,17 @@ struct hsk_elf_segment {
 };
 enum { ELF_PT_LOAD = 1, ELF_PT_NOTE = 4 };
 
-/* Checks the header and that all program headers lie inside the file; x86 executables only. */
+/* Checks the header and that all program headers lie inside data; x86 executables only. data is the file or its head, with
+   size_bytes to be set to the file's. */
 bool hsk_elf_open(struct hsk_elf *elf, const void *data, uint64_t len, const char *name, GError **error);
 /* Segment i < phnum; its file part is inside the file. false + error if it is not. */
 bool hsk_elf_segment(const struct hsk_elf *elf, unsigned i, struct hsk_elf_segment *seg, GError **error);
-/* Puts every PT_LOAD at its physical address. *end: behind the last byte. */
+/* Puts what [offset, offset+len) of the file has of PT_LOAD segments at their physical addresses. */
+bool hsk_elf_put(const struct hsk_elf *elf, const struct hsk_boot *b, const uint8_t *piece, uint64_t offset, uint64_t len,
+                 GError **error);
+/* When all of the file was put: zeroes the rest of the segments. *end: behind the last byte. */
+bool hsk_elf_finish(const struct hsk_elf *elf, const struct hsk_boot *b, gpa_t *end, GError **error);
+/* Both, if all of the file is there. */
 bool hsk_elf_load(const struct hsk_elf *elf, const struct hsk_boot *b, gpa_t *end, GError **error);
 
 /* acpi.c: builds all tables for an area that begins at gpa; *rsdp is inside it. */

@@ -63,25 +63,57 @@ bool hsk_elf_segment(const struct hsk_elf *elf, unsigned i, struct hsk_elf_segme
     return true;
 }
 
-bool hsk_elf_load(const struct hsk_elf *elf, const struct hsk_boot *b, gpa_t *end, GError **error)
+/* Segment i, with memsz = 0 if there is nothing to load. */
+static bool loaded_segment(const struct hsk_elf *elf, const struct hsk_boot *b, unsigned i, struct hsk_elf_segment *seg, GError **error)
+{
+    if (!hsk_elf_segment(elf, i, seg, error))
+        return false;
+    if (seg->type != ELF_PT_LOAD)
+        seg->memsz = 0;
+    if (seg->memsz == 0)
+        return true;
+    if (seg->filesz > seg->memsz)
+        return damaged(elf, error, "a segment is larger in the file than in memory");
+    return hsk_boot_check_fits(b, seg->paddr, seg->memsz, error);
+}
+
+bool hsk_elf_put(const struct hsk_elf *elf, const struct hsk_boot *b, const uint8_t *piece, uint64_t offset, uint64_t len,
+                 GError **error)
+{
+    for (unsigned i = 0; i < elf->phnum; i++) {
+        struct hsk_elf_segment seg;
+        uint64_t from, to;
+
+        if (!loaded_segment(elf, b, i, &seg, error))
+            return false;
+        from = MAX(offset, seg.offset);
+        to = MIN(offset + len, seg.offset + seg.filesz);
+        if (seg.memsz && from < to && !hsk_boot_write(b, seg.paddr + (from - seg.offset), piece + (from - offset), to - from, error))
+            return false;
+    }
+    return true;
+}
+
+bool hsk_elf_finish(const struct hsk_elf *elf, const struct hsk_boot *b, gpa_t *end, GError **error)
 {
     *end = 0;
     for (unsigned i = 0; i < elf->phnum; i++) {
         struct hsk_elf_segment seg;
 
-        if (!hsk_elf_segment(elf, i, &seg, error))
+        if (!loaded_segment(elf, b, i, &seg, error))
             return false;
-        if (seg.type != ELF_PT_LOAD || seg.memsz == 0)
+        if (seg.memsz == 0)
             continue;
-        if (seg.filesz > seg.memsz)
-            return damaged(elf, error, "a segment is larger in the file than in memory");
-        if (!hsk_boot_check_fits(b, seg.paddr, seg.memsz, error) ||
-            !hsk_boot_write(b, seg.paddr, elf->data + seg.offset, seg.filesz, error) ||
-            !hsk_boot_zero(b, seg.paddr + seg.filesz, seg.memsz - seg.filesz, error))
+        if (!hsk_boot_zero(b, seg.paddr + seg.filesz, seg.memsz - seg.filesz, error))
             return false;
         *end = MAX(*end, seg.paddr + seg.memsz);
     }
     if (*end == 0)
         return damaged(elf, error, "it has nothing to load");
     return true;
+}
+
+bool hsk_elf_load(const struct hsk_elf *elf, const struct hsk_boot *b, gpa_t *end, GError **error)
+{
+    return hsk_elf_put(elf, b, elf->data, 0, elf->size_bytes, error) && hsk_elf_finish(elf, b, end, error);
 }
