@@ -10,6 +10,10 @@
 #include <pthread.h>
 #include <sys/mman.h>
 
+/* From here on a write through the descriptor is cheaper than through the mapping: a page that is not there yet need not be
+   cleared first, nor mapped before somebody looks at it. */
+#define BY_DESCRIPTOR (64u << 10)
+
 struct map {
     unsigned n;
     struct hsk_ram_region region[HSK_RAM_MAX_REGIONS]; /* sorted by gpa */
@@ -287,7 +291,8 @@ bool hsk_ram_write(struct hsk_ram *ram, gpa_t gpa, const void *buf, uint64_t len
             return false;
         if (!r->readonly) {
             announce(r->obj, offset, n);
-            memcpy(r->obj->host + offset, p, n);
+            if (n < BY_DESCRIPTOR || pwrite(r->obj->fd, p, n, (off_t)offset) != (ssize_t)n)
+                memcpy(r->obj->host + offset, p, n);
             hsk_ram_written(ram, r->obj, offset, n);
         }
         p += n;
