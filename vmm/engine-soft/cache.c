@@ -114,6 +114,27 @@ bool soft_code_full(const struct soft_code *c)
            c->ncross == c->maxcross;
 }
 
+/* Pages are made by the hundred, which is cheaper than by a fault each. */
+static uint64_t make_pages(uint8_t *base, uint64_t ready, uint64_t need, int advice)
+{
+    while (ready < need) {
+        madvise(base + ready, SOFT_READY_STEP, advice);
+        ready += SOFT_READY_STEP;
+    }
+    return ready;
+}
+
+void soft_code_make_ready(struct soft_code *c)
+{
+    const uint64_t hot = c->hot + SOFT_BLOCK_ROOM, cold = c->cold - SOFT_COLD_START + SOFT_BLOCK_ROOM;
+
+    make_pages(c->rw, c->ready_hot, hot, MADV_POPULATE_WRITE);
+    c->ready_hot = make_pages(c->rx, c->ready_hot, hot, MADV_POPULATE_READ);
+    make_pages(c->rw + SOFT_COLD_START, c->ready_cold, cold, MADV_POPULATE_WRITE);
+    c->ready_cold = make_pages(c->rx + SOFT_COLD_START, c->ready_cold, cold, MADV_POPULATE_READ);
+    c->ready_arena = make_pages(c->arena, c->ready_arena, c->arena_used + SOFT_BLOCK_ROOM, MADV_POPULATE_WRITE);
+}
+
 /* Room was checked by soft_code_full(). */
 void *soft_code_alloc(struct soft_code *c, uint64_t size)
 {

@@ -251,6 +251,7 @@ static struct soft_block *find_block(struct soft_vcpu *v, uint32_t mode)
         soft_code_flush(v);
         v->exit_arg = 0;
     }
+    soft_code_make_ready(c);
     /* the second page may have taken the entry's place */
     page = soft_fetch_page(v, va, mode & SOFT_MODE_MMU);
     b = page ? soft_translate(v, v->rip, mode, page) : NULL;

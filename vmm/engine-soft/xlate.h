@@ -143,6 +143,7 @@ struct soft_itlb {
 #define SOFT_COLD_START (SOFT_CODE_SIZE / 2)
 #define SOFT_ARENA_SIZE (256u << 20)
 #define SOFT_BLOCK_ROOM (96u << 10) /* more than one block ever needs in either half, or of the arena */
+#define SOFT_READY_STEP (512u << 10)
 #define SOFT_HASH_SIZE (1u << 18)
 #define SOFT_PAGE_HASH (1u << 12)
 #define SOFT_ITLB_SIZE 512u
@@ -182,6 +183,7 @@ struct soft_page_ref {
 struct soft_code {
     uint8_t *rx, *rw;          /* the two mappings of one memfd */
     uint32_t hot, cold;        /* first free byte of each half */
+    uint64_t ready_hot, ready_cold, ready_arena; /* how much has its pages already */
     uint8_t *tramp[SOFT_NTRAMP];
     uint8_t *arena;
     uint64_t arena_used;
@@ -261,6 +263,8 @@ struct soft_block *soft_translate(struct soft_vcpu *v, uint64_t pc, uint32_t mod
 /* cache.c */
 struct soft_code *soft_code_new(bool strict, GError **error);
 void soft_code_free(struct soft_code *c);
+/* Before a translation, if it is not full. FPU parked. */
+void soft_code_make_ready(struct soft_code *c);
 bool soft_code_full(const struct soft_code *c);
 void soft_code_flush(struct soft_vcpu *v);
 void *soft_code_alloc(struct soft_code *c, uint64_t size);
