@@ -12,11 +12,12 @@
 
 #include <sys/mman.h>
 
+/* Blocks of one page are close to each other. */
 static uint64_t block_hash(uint64_t gpa, uint64_t pc, uint32_t mode)
 {
-    uint64_t h = (gpa + mode * 0x2545f491ull) * 0x9e3779b97f4a7c15ull + (pc >> 12) * 0xd6e8feb86659fd93ull;
+    uint64_t page = ((gpa >> 12) + mode * 0x2545f491ull) * 0x9e3779b97f4a7c15ull + (pc >> 12) * 0xd6e8feb86659fd93ull;
 
-    return (h >> 40) % SOFT_HASH_SIZE;
+    return ((page >> 40) + (gpa & 0xfff) / 4) % SOFT_HASH_SIZE;
 }
 
 static uint8_t *tramp(struct emit *e, void (*fn)(void))
