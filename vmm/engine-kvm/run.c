@@ -250,6 +250,26 @@ static void after_exit(struct kvm_vcpu *k)
         hsk_lapic_set_base(l, k->run->apic_base);
 }
 
+/* INIT and start-up IPIs are between our local APIC and us: KVM's own, which would do it, is not in use. */
+static bool startup(struct kvm_vcpu *k, GError **error)
+{
+    struct hsk_lapic *l = k->base.lapic;
+    struct hsk_cpu_state s;
+    uint8_t vector;
+
+    if (hsk_lapic_take(l, HSK_LAPIC_INIT, &vector)) {
+        kvm_get_state(&k->base, &s);
+        hsk_cpu_state_init(&s, k->base.index);
+        if (!kvm_set_state(&k->base, &s, error))
+            return false;
+    }
+    if (!hsk_lapic_take(l, HSK_LAPIC_SIPI, &vector) || k->shadow.activity != HSK_ACT_WAIT_SIPI)
+        return true;
+    kvm_get_state(&k->base, &s);
+    hsk_cpu_state_sipi(&s, vector);
+    return kvm_set_state(&k->base, &s, error);
+}
+
 /* A halted processor goes on when an interrupt or NMI can be delivered. */
 static bool still_halted(struct kvm_vcpu *k)
 {
@@ -275,6 +295,7 @@ void kvm_complete_io(struct kvm_vcpu *k)
 enum hsk_exit kvm_run_vcpu(struct hsk_vcpu *v)
 {
     struct kvm_vcpu *k = kvm_vcpu_of(v);
+    g_autoptr(GError) error = NULL;
 
     kvm_sync_tsc(k);
     for (;;) {
@@ -282,6 +303,8 @@ enum hsk_exit kvm_run_vcpu(struct hsk_vcpu *v)
             kvm_complete_io(k);
             return HSK_EXIT_KICK;
         }
+        if (v->lapic && (hsk_lapic_pending(v->lapic) & (HSK_LAPIC_INIT | HSK_LAPIC_SIPI)) && !startup(k, &error))
+            return fail(k, g_strdup(error->message));
         if (k->shutdown)
             return HSK_EXIT_SHUTDOWN;
         if (k->shadow.activity == HSK_ACT_WAIT_SIPI || (k->halted && still_halted(k)))
