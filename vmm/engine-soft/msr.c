@@ -215,8 +215,8 @@ static G_NORETURN void refuse(struct soft_vcpu *v, const char *what, uint32_t ms
     if (i == v->nrefused_msrs && i < G_N_ELEMENTS(v->refused_msrs)) {
         v->refused_msrs[v->nrefused_msrs++] = msr;
         soft_fpu_park(v);
-        g_message("The guest's %s of MSR 0x%x at 0x%llx was refused (#GP): not in the processor model, or not such a value.", what,
-                  msr, (unsigned long long)v->rip);
+        g_info("The guest's %s of MSR 0x%x at 0x%llx was refused (#GP): not in the processor model, or not such a value.", what,
+               msr, (unsigned long long)v->rip);
     }
     soft_fault(v, VEC_GP, 0);
 }
