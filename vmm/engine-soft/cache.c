@@ -37,6 +37,7 @@ static void emit_trampolines(struct soft_code *c)
 
     c->tramp[SOFT_TRAMP_LINK] = tramp(&e, soft_exit_link);
     c->tramp[SOFT_TRAMP_LOOKUP] = tramp(&e, soft_exit_lookup);
+    c->tramp[SOFT_TRAMP_BRANCH] = tramp(&e, soft_exit_branch);
     c->tramp[SOFT_TRAMP_ACCESS] = tramp(&e, soft_thunk_access);
     c->tramp[SOFT_TRAMP_WRITEBACK] = tramp(&e, soft_thunk_writeback);
     c->tramp[SOFT_TRAMP_CALL] = tramp(&e, soft_thunk_call);

@@ -87,7 +87,7 @@ static struct hsk_vcpu *vcpu_new(struct hsk_engine *engine, const struct hsk_vcp
     e->vcpu[cfg->index] = v;
     v->ret_base = (uint64_t)(uintptr_t)(v->code->ret_stack + SOFT_RET_SIZE - 16);
     hsk_put64((void *)(uintptr_t)v->ret_base, (uint64_t)(uintptr_t)soft_exit_sentinel);
-    hsk_put64((void *)(uintptr_t)(v->ret_base + 8), 0x8000000000000001); /* not canonical: nobody returns there */
+    hsk_put64((void *)(uintptr_t)(v->ret_base + 8), 0xa15f0e63c8d4b297); /* not canonical, and chosen by nobody: not to be returned to */
     soft_tlb_init(v);
     soft_jump_init(v);
     hsk_cpu_state_reset(&v->s, cfg->index);

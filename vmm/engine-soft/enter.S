@@ -115,6 +115,11 @@ leave:
     popq %rbx
     ret
 
+/* The same from 64-bit code, which may have jumped to an address that is not canonical. */
+FUNCTION soft_exit_branch
+    movl $SOFT_LEFT_BRANCH, %ecx
+    jmp leave_saving
+
 /* The host's ret took the last entry of the return predictions, which is not one. */
 FUNCTION soft_exit_sentinel
     movq %gs:SOFT_OFF_RET_BASE, %rsp

@@ -14,9 +14,10 @@
 #define SOFT_OFF_PAGE_VA   368
 #define SOFT_OFF_RET_RSP   376
 #define SOFT_OFF_RET_BASE  384
-#define SOFT_OFF_LANDING   528
+#define SOFT_OFF_LANDING   544
 
 /* What soft_enter() returns, beside enum soft_next values of helpers. */
 #define SOFT_LEFT_LINK     16  /* a direct edge that is not chained: exit_arg is the link */
 #define SOFT_LEFT_LOOKUP   17  /* an indirect jump that missed: rip is set */
 #define SOFT_LEFT_TRAP     18  /* the host trapped: the signal handler filled the state and exc */
+#define SOFT_LEFT_BRANCH   19  /* as SOFT_LEFT_LOOKUP, and what the jump was is in branch_pc and branch_undo */

@@ -413,6 +413,13 @@ static bool step(struct soft_vcpu *v, bool alone)
     case SOFT_LEFT_LINK:
         v->rip = v->page_va + ((const struct soft_link *)(uintptr_t)v->exit_arg)->pc;
         break;
+    case SOFT_LEFT_BRANCH:
+        if (!hsk_canonical(v->rip)) {
+            v->rip = v->page_va + v->branch_pc;
+            v->gpr[HSK_RSP] += v->branch_undo;
+            soft_fault(v, 13, 0);
+        }
+        /* fallthrough */
     case SOFT_LEFT_LOOKUP:
         v->exit_arg = 0;
         break;

@@ -134,6 +134,8 @@ struct soft_vcpu {
     uint64_t tlb_mask, page_mask, bit_mask[3], arith_mask, pushf_mask;  /* constants for pext */
     uint64_t window[8];        /* host - guest address of the windows of the block that runs (translate-window.c) */
     uint64_t tsc_offset;       /* guest TSC - host TSC, if SOFT_MODE_TSC */
+    uint64_t branch_pc;        /* of an indirect branch in 64-bit code that missed the jump cache (as soft_block.pc) */
+    uint64_t branch_undo;      /* and what to add to rsp to undo it */
     uint64_t landing[8];       /* soft_setjmp(): where soft_fault() and soft_unimplemented() go */
     uint8_t bounce[192] __attribute__((aligned(64)));
     uint64_t pauses;           /* PAUSEs since the thread last let others run */

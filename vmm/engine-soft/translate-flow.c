@@ -271,7 +271,7 @@ static void call(struct tx *t, bool live_out)
     if (tx_predicts(t))
         tx_call_indirect(t);
     else
-        tx_jmp_indirect(t, &t->e);
+        tx_jmp_indirect(t);
 }
 
 static void ret(struct tx *t)
@@ -296,7 +296,7 @@ static void ret(struct tx *t)
     if (tx_predicts(t))
         tx_return(t);
     else
-        tx_jmp_indirect(t, e);
+        tx_jmp_indirect(t);
 }
 
 /* loop, loope, loopne, jcxz: the count is in r11; nothing here may change the flags. */
@@ -407,7 +407,7 @@ void tx_flow(struct tx *t, uint32_t live_out)
                 e_st_gs(&t->e, H_C, TX_OFF(jump_target));
                 tx_check_target(t);
             }
-            tx_jmp_indirect(t, &t->e);
+            tx_jmp_indirect(t);
         } else if (relative_target(t) > t->limit) {
             tx_raise_gp(t);
         } else {

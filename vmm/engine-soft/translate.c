@@ -111,11 +111,48 @@ static uint64_t jump_base(const struct tx *t)
     return TX_OFF(jump) + table * sizeof(((struct soft_vcpu *)0)->jump[0]);
 }
 
-/* The jump cache, inline: C = target; goes on with T = its entry (times 8), or leaves. C is lost. */
-static void look_up(struct tx *t, struct emit *e)
+/* What is added to rsp if the current branch turns out to go nowhere. */
+static int32_t branch_undo(const struct soft_x *x)
+{
+    int32_t size = x->in.operand_width == 16 ? 2 : 8;
+
+    if (x->kind == SOFT_X_CALL)
+        return size;
+    if (x->kind == SOFT_X_RET)
+        return -size - (x->in.operand_count_visible ? (int32_t)x->op[0].imm.value.u & 0xffff : 0);
+    return 0;
+}
+
+static void store_imm(struct emit *e, uint64_t off, int64_t value)
+{
+    if ((int32_t)value != value) {
+        e_movi(e, H_C, (uint64_t)value);
+        e_st_gs(e, H_C, off);
+        return;
+    }
+    e_op_gs(e, 1, 0xc7, 0, off);
+    e32(e, (uint32_t)value);
+}
+
+/* Leaves for the target in rip; C is lost. */
+static void leave_for_branch(struct tx *t, struct emit *e)
+{
+    if (t->code32) { /* the target is known to be good */
+        e_jmp(e, t->c->tramp[SOFT_TRAMP_LOOKUP]);
+        return;
+    }
+    store_imm(e, TX_OFF(branch_pc), (int64_t)t->x->pc);
+    store_imm(e, TX_OFF(branch_undo), branch_undo(t->x));
+    e_jmp(e, t->c->tramp[SOFT_TRAMP_BRANCH]);
+}
+
+/*
+ * The jump cache, inline: C = target; goes on with T = its entry (times 8), or leaves, from cold code if that is not
+ * where it is emitted. C is lost.
+ */
+static void look_up(struct tx *t, struct emit *e, bool direct)
 {
     uint8_t *miss;
-    int32_t rel;
 
     e_st_gs(e, H_C, TX_OFF(rip));
     e_pext_gs(e, H_T, H_C, TX_OFF(jump_mask));
@@ -123,8 +160,13 @@ static void look_up(struct tx *t, struct emit *e)
     e_op_gs_x(e, 1, 0x8b, H_U, H_T, 3, jump_base(t) + offsetof(struct soft_jump, not_pc));
     e_lea(e, 1, H_C, H_C, H_U, 0, 1);
     miss = e_jmp_unless_rcxz(e);
-    rel = (int32_t)(t->c->tramp[SOFT_TRAMP_LOOKUP] - (miss + e->rx));
-    memcpy(miss - 4, &rel, 4);
+    if (direct) {
+        int32_t rel = (int32_t)(t->c->tramp[SOFT_TRAMP_LOOKUP] - (miss + e->rx));
+
+        memcpy(miss - 4, &rel, 4);
+    } else {
+        t->colds[t->ncolds++] = (struct tx_cold){.kind = TX_COLD_BRANCH, .site = miss};
+    }
 }
 
 /* jmp (ext 4) or call (ext 2) to where the entry says */
@@ -137,15 +179,24 @@ static void go_to_entry(struct tx *t, struct emit *e, int ext)
     e_op_gs_x(e, 0, 0xff, ext, H_T, 3, jump_base(t) + offsetof(struct soft_jump, host));
 }
 
-void tx_jmp_indirect(struct tx *t, struct emit *e)
+/* direct: the target is that of a direct branch, or behind the instruction */
+static void jump_to(struct tx *t, struct emit *e, bool direct)
 {
-    if (!t->c->bmi2 || (t->mode & SOFT_MODE_SINGLE) || !t->c->chain || (t->mode >> SOFT_MODE_LIMIT_SHIFT)) {
-        e_st_gs(e, H_C, TX_OFF(rip));
-        e_jmp(e, t->c->tramp[SOFT_TRAMP_LOOKUP]);
+    if (t->c->bmi2 && !(t->mode & SOFT_MODE_SINGLE) && t->c->chain && !(t->mode >> SOFT_MODE_LIMIT_SHIFT)) {
+        look_up(t, e, direct);
+        go_to_entry(t, e, 4);
         return;
     }
-    look_up(t, e);
-    go_to_entry(t, e, 4);
+    e_st_gs(e, H_C, TX_OFF(rip));
+    if (direct)
+        e_jmp(e, t->c->tramp[SOFT_TRAMP_LOOKUP]);
+    else
+        leave_for_branch(t, e);
+}
+
+void tx_jmp_indirect(struct tx *t)
+{
+    jump_to(t, &t->e, false);
 }
 
 /*
@@ -195,7 +246,7 @@ static void continuation(struct tx *t)
 
 void tx_call_indirect(struct tx *t)
 {
-    look_up(t, &t->e);
+    look_up(t, &t->e, false);
     push_prediction(t);
     go_to_entry(t, &t->e, 2);
     continuation(t);
@@ -412,7 +463,12 @@ static void emit_cold(struct tx *t)
             e_resolve(k->site, e);
             e_ld_gs(e, H_RSP, TX_OFF(ret_base));
             e_ld_gs(e, H_C, TX_OFF(rip));
-            tx_jmp_indirect(t, e);
+            jump_to(t, e, false);
+            continue;
+        }
+        if (k->kind == TX_COLD_BRANCH) {
+            e_resolve(k->site, e);
+            leave_for_branch(t, e);
             continue;
         }
         e_resolve(k->site, e);
@@ -427,7 +483,7 @@ static void emit_cold(struct tx *t)
         } else {
             tx_address(t, e, H_C, k->pc);
             if (k->mode == (t->mode & ~(uint32_t)SOFT_MODE_NOSHARE)) {
-                tx_jmp_indirect(t, e);
+                jump_to(t, e, true);
             } else {
                 e_st_gs(e, H_C, TX_OFF(rip));
                 e_jmp(e, t->c->tramp[SOFT_TRAMP_LOOKUP]);

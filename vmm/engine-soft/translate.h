@@ -6,7 +6,7 @@
 
 #include "emit.h"
 
-enum tx_cold_kind { TX_COLD_RETURN, TX_COLD_ACCESS, TX_COLD_LINK, TX_COLD_LOOKUP, TX_COLD_CALL, TX_COLD_WINDOW };
+enum tx_cold_kind { TX_COLD_RETURN, TX_COLD_BRANCH, TX_COLD_ACCESS, TX_COLD_LINK, TX_COLD_LOOKUP, TX_COLD_CALL, TX_COLD_WINDOW };
 
 #define TX_MAX_WINDOWS 8
 
@@ -147,7 +147,7 @@ void tx_jmp(struct tx *t, uint64_t target, bool live);
 void tx_jmp_mode(struct tx *t, uint64_t target, uint32_t mode);
 void tx_jcc(struct tx *t, unsigned cc, uint64_t target, bool live);
 /* The target is in C, and in the code segment: tx_check_target(). */
-void tx_jmp_indirect(struct tx *t, struct emit *e);
+void tx_jmp_indirect(struct tx *t);
 /* Faults unless jump_target lies in the code segment (64-bit code: the dispatcher finds out); leaves it in C. */
 void tx_check_target(struct tx *t);
 /* Raises #GP(0) at the current instruction. */

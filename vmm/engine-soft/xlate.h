@@ -155,7 +155,7 @@ struct soft_itlb {
 #define SOFT_RET_GUARD (64u << 10)
 #define SOFT_RET_SIZE (320u << 10) /* with the guard */
 #define SOFT_ALT_SIZE (64u << 10)
-enum { SOFT_TRAMP_LINK, SOFT_TRAMP_LOOKUP, SOFT_TRAMP_ACCESS, SOFT_TRAMP_WRITEBACK, SOFT_TRAMP_CALL, SOFT_NTRAMP };
+enum { SOFT_TRAMP_LINK, SOFT_TRAMP_LOOKUP, SOFT_TRAMP_BRANCH, SOFT_TRAMP_ACCESS, SOFT_TRAMP_WRITEBACK, SOFT_TRAMP_CALL, SOFT_NTRAMP };
 
 static inline void soft_filter_set(uint64_t *filter, uint64_t n)
 {
@@ -372,6 +372,7 @@ __attribute__((returns_twice)) int soft_setjmp(struct soft_vcpu *v);
 G_NORETURN void soft_longjmp(struct soft_vcpu *v, int value);
 void soft_exit_link(void);
 void soft_exit_lookup(void);
+void soft_exit_branch(void);
 void soft_exit_sentinel(void);
 void soft_exit_trap(void);
 void soft_thunk_access(void);
