@@ -229,6 +229,23 @@ static void starts_and_talks(const struct hsk_engine_ops *first, const struct hs
     hsk_machine_free(m);
 }
 
+static void starts_again_after_a_reset(const struct hsk_engine_ops *engine)
+{
+    struct hsk_machine *m = make(engine);
+
+    for (unsigned i = 0; i < 2; i++) {
+        memset(hsk_machine_memobj(m, "ram")->host + STARTED, 0, HSK_PAGE_SIZE);
+        hsk_machine_reset(m); /* the second time while one halts and one waits */
+        load_guest(m);
+        set_word(m, HOLD, 1);
+        assert_int_equal(activity(m, 1), HSK_ACT_WAIT_SIPI);
+        assert_int_equal(activity(m, 2), HSK_ACT_WAIT_SIPI);
+        runs_to(m, 8);
+        assert_int_equal(word(m, ENTERED), NCPUS - 1);
+    }
+    hsk_machine_free(m);
+}
+
 static void skip_without_kvm(void)
 {
     g_autofree char *why = NULL;
@@ -242,12 +259,14 @@ static void skip_without_kvm(void)
 static void on_the_software_engine(void **state)
 {
     starts_and_talks(&hsk_engine_soft_ops, &hsk_engine_soft_ops);
+    starts_again_after_a_reset(&hsk_engine_soft_ops);
 }
 
 static void on_kvm(void **state)
 {
     skip_without_kvm();
     starts_and_talks(&hsk_engine_kvm_ops, &hsk_engine_kvm_ops);
+    starts_again_after_a_reset(&hsk_engine_kvm_ops);
 }
 
 static void from_software_to_kvm_and_back(void **state)
