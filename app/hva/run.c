@@ -51,9 +51,9 @@ static int check(const struct options *o, uint64_t *memory)
     if (o->player)
         return hsk_usage(
             "this version has no full-screen player yet; use the window, or --no-window");
-    if (o->cpus > 1)
-        return hsk_usage("this version has one processor per machine; --cpus %d comes later",
-                         o->cpus);
+    if (o->cpus)
+        return hsk_usage("this version takes the number of processors from the document, where "
+                         "\"hva create --cpus\" put it");
     if ((o->engine && !hsk_parse_word("--engine", o->engine, engines, &error)) ||
         (o->memory && !hsk_parse_memory(o->memory, memory, &error)))
         return hsk_fail(error);
@@ -110,7 +110,7 @@ static int run(const struct options *o)
 
 int hsk_cmd_run(int argc, char **argv)
 {
-    struct options o = {.cpus = 1};
+    struct options o = {0};
     int status = 0;
 
     if (parse(&o, &argc, &argv, &status))

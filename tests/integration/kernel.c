@@ -4,12 +4,13 @@
  * which talks on COM1 by polling.
  *
  * Command line: words done in order at start: "poweroff", "reset", "triple", "exit=N" (debug-exit
- * port), "hang", "serve". Serve reads commands from COM1 and counts all the time:
+ * port), "hang", "smp", "serve". Serve reads commands from COM1 and counts all the time:
  *
  * - wXXXXXXXX: keeps eight characters in memory; p: prints "nonce=XXXXXXXX count=N"
  * - f: fills 4 MiB of memory with a pattern made from the count; v: prints "fill=N" or "fill=bad"
  * - DXXXXXXXX: writes eight characters to the disk and flushes it; d: prints "disk=XXXXXXXX"
  * - b: writes 512 KiB to the disk with a pattern from the count; B: prints "big=N" or "big=bad"
+ * - c: prints "cpus=N work=N" or "work=bad"; the other processors work if "smp" came before "serve"
  * - o, r, t: power-off, reset, triple fault
  */
 #include "kernel.h"
@@ -153,6 +154,20 @@ static void show_big(void)
     print("\n");
 }
 
+static void show_work(void)
+{
+    uint32_t work = smp_work();
+
+    print("cpus=");
+    print_number(1 + smp_started());
+    print(" work=");
+    if (work)
+        print_number(work);
+    else
+        print("bad");
+    print("\n");
+}
+
 static void serve(void)
 {
     int disk = disk_init();
@@ -192,6 +207,9 @@ static void serve(void)
         case 'B':
             show_big();
             break;
+        case 'c':
+            show_work();
+            break;
         case 'o':
             outw(0x604, 0x2000);
             break;
@@ -223,6 +241,8 @@ void kernel_main(const struct start_info *si)
             triple_fault();
         } else if (s[0] == 'e' && s[4] == '=') {
             outl(0xf4, (uint32_t)(s[5] - '0'));
+        } else if (word_is(s, "smp")) {
+            smp_start();
         } else if (word_is(s, "serve")) {
             serve();
         } else if (word_is(s, "hang")) {

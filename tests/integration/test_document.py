@@ -16,8 +16,8 @@ LOOPS = 50 if os.environ.get('HSK_LONG') else 8
 
 
 class Document(harness.Case):
-    def create(self, name='doc.hva', append='serve'):
-        self.hva('create', name, '--kernel', KERNEL, '--append', append, '--disk', '8M', '--memory', '64M')
+    def create(self, name='doc.hva', append='serve', cpus=1):
+        self.hva('create', name, '--kernel', KERNEL, '--append', append, '--disk', '8M', '--memory', '64M', '--cpus', str(cpus))
         return self.path(name)
 
     def say(self, machine, text, pattern):
@@ -41,6 +41,18 @@ class Document(harness.Case):
         with machine.console() as c:
             return (c.ask('p', r'nonce=(.{8}) ')[1], c.ask('v', r'fill=(\w+)\n')[1], c.ask('d', r'disk=(.{8})\n')[1],
                     c.ask('B', r'big=(\w+)\n')[1])
+
+
+    def work(self, machine, cpus):
+        """What the other processors have done, once all are at it; checked by the guest itself."""
+        end = time.time() + harness.PATIENCE
+        while True:
+            with machine.console() as c:
+                m = c.ask('c', r'cpus=(\d+) work=(\w+)\n')
+            self.assertTrue(m[2].isdigit(), m[2])
+            if int(m[1]) == cpus:
+                return int(m[2])
+            self.assertLess(time.time(), end, 'not all processors start')
 
 
 class Life(Document):
@@ -94,6 +106,32 @@ class Life(Document):
         self.hva('stop', doc)
         self.hva('verify', doc)
 
+    def test_truth_with_processors_at_work(self):
+        """Snapshot, revert, undo, stop and resume while three processors do nothing but locked additions."""
+        doc = self.create(append='smp serve', cpus=4)
+        self.assertEqual(self.json('info', doc)['cpus'], 4)
+        m = Running(self, doc)
+        first = self.work(m, 4)
+        old = self.change(m, 'OLDNONCE')
+        self.json('snapshot', doc, 'Before it')
+        then = self.work(m, 4)
+        self.assertGreater(then, first)
+        new = self.change(m, 'NEWNONCE')
+        for _ in range(3):
+            self.json('revert', doc)
+            self.assertEqual(self.state(m), old)
+            self.assertGreater(self.work(m, 4), first)
+            self.json('undo', doc)
+            self.assertEqual(self.state(m), new)
+            last = self.work(m, 4)
+            self.assertGreater(last, then)
+        self.hva('stop', doc)
+        m = Running(self, doc)
+        self.assertEqual(self.state(m), new)
+        self.assertGreater(self.work(m, 4), last)
+        self.hva('stop', doc)
+        self.hva('verify', doc)
+
     def test_document_carries_everything_to_another_computer(self):
         doc = self.create()
         m = Running(self, doc)
@@ -120,14 +158,16 @@ class Life(Document):
 
     @unittest.skipUnless(os.environ.get('HSK_LONG') and os.access('/dev/kvm', os.W_OK), 'only in the long run, with /dev/kvm')
     def test_engines_take_over_each_others_machines(self):
-        doc = self.create()
-        state = None
-        for engine in ('kvm', 'soft', 'kvm'):
-            m = Running(self, doc, '--engine', engine)
-            if state:
-                self.assertEqual(self.state(m), state)
-            state = self.change(m, engine.ljust(8))
-            self.hva('stop', doc)
+        for cpus, append in (1, 'serve'), (3, 'smp serve'):
+            doc = self.create(f'{cpus}.hva', append, cpus)
+            state = None
+            for engine in ('kvm', 'soft', 'kvm'):
+                m = Running(self, doc, '--engine', engine)
+                self.work(m, cpus)
+                if state:
+                    self.assertEqual(self.state(m), state)
+                state = self.change(m, engine.ljust(8))
+                self.hva('stop', doc)
 
     def test_snapshots_in_a_row_hold_each_its_own(self):
         doc = self.create()
