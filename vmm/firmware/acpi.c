@@ -193,21 +193,3 @@ GByteArray *hsk_acpi_build(gpa_t gpa, unsigned ncpus, gpa_t *rsdp)
     *rsdp = gpa + root;
     return t.out;
 }
-
-bool hsk_firmware_install_tables(struct hsk_machine *m, gpa_t *rsdp, GError **error)
-{
-    unsigned ncpus = hsk_machine_ncpus(m);
-    g_autoptr(GByteArray) acpi = hsk_acpi_build(BOOT_TABLES_BASE, ncpus, rsdp);
-    g_autoptr(GByteArray) mp = NULL;
-    uint32_t leaf1[4];
-
-    hsk_cpuid_query(hsk_machine_cpuid(m), 0, 0, 0, 1, 0, leaf1);
-    mp = hsk_mptable_build(BOOT_MP_BASE, ncpus, leaf1[0], leaf1[3]);
-    hsk_assert(acpi->len <= BOOT_MP_BASE - BOOT_TABLES_BASE && mp->len <= BOOT_TABLES_END - BOOT_MP_BASE);
-    if (!hsk_ram_write(hsk_machine_ram(m), BOOT_TABLES_BASE, acpi->data, acpi->len) ||
-        !hsk_ram_write(hsk_machine_ram(m), BOOT_MP_BASE, mp->data, mp->len)) {
-        g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED, "The machine has no memory for the ACPI tables");
-        return false;
-    }
-    return true;
-}

@@ -19,6 +19,6 @@ struct hsk_boot_config {
     const char *cmdline;    /* or NULL */
 };
 
-/* ACPI tables and MP table, where boot and (later) firmware find them. Called by hsk_boot_load too. */
+/* ACPI tables, MP table and BIOS data area, where boot and (later) firmware find them. Called by hsk_boot_load too. */
 bool hsk_firmware_install_tables(struct hsk_machine *m, gpa_t *rsdp, GError **error);
 bool hsk_boot_load(struct hsk_machine *m, const struct hsk_boot_config *cfg, GError **error);
