@@ -228,5 +228,5 @@ bool hsk_boot_bzimage(struct hsk_boot *b, GError **error)
         !put_zero_page(b, initrd, error))
         return false;
     b->cpu.gpr[HSK_RSI] = BOOT_ZERO_PAGE;
-    return elf_class == 64 ? hsk_boot_enter_64(b, entry, error) : hsk_boot_enter_32(b, (uint32_t)entry, error);
+    return elf_class == 64 ? hsk_boot_enter_64(b, entry, error) : hsk_boot_enter_32(b, BOOT_CS_LINUX, (uint32_t)entry, error);
 }

@@ -157,5 +157,5 @@ bool hsk_boot_multiboot(struct hsk_boot *b, GError **error)
         return false;
     b->cpu.gpr[HSK_RAX] = LOADER_MAGIC;
     b->cpu.gpr[HSK_RBX] = BOOT_MULTIBOOT;
-    return hsk_boot_enter_32(b, (uint32_t)entry, error);
+    return hsk_boot_enter_32(b, BOOT_CS_OTHER, (uint32_t)entry, error);
 }

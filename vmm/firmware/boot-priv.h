@@ -22,10 +22,10 @@
 #define BOOT_TABLES_END  0x100000
 #define BOOT_SCI_GSI     9
 
-/* Selectors of the GDT that the loaders install: the Linux boot protocol's. */
-#define BOOT_CS  0x10
-#define BOOT_DS  0x18
-#define BOOT_TSS 0x20
+/* The code selector of the GDT that a loader installs; data is the next one. Linux says which; for other kernels it is what
+   those that never load CS have come to expect. */
+#define BOOT_CS_LINUX 0x10
+#define BOOT_CS_OTHER 0x08
 
 struct hsk_boot {
     const struct hsk_boot_config *cfg;
@@ -62,8 +62,9 @@ bool hsk_boot_put_initrd(const struct hsk_boot *b, gpa_t kernel_end, gpa_t limit
 bool hsk_boot_kernel_fits(const struct hsk_boot *b, gpa_t gpa, uint64_t len);
 /* The same as a sentence. */
 bool hsk_boot_check_fits(const struct hsk_boot *b, gpa_t gpa, uint64_t len, GError **error);
-/* vCPU 0 at entry, with flat segments and the GDT behind them: 32-bit protected mode without paging, or long mode. */
-bool hsk_boot_enter_32(struct hsk_boot *b, uint32_t entry, GError **error);
+/* vCPU 0 at entry, with flat segments and the GDT behind them: 32-bit protected mode without paging, or long mode. cs:
+   BOOT_CS_*. */
+bool hsk_boot_enter_32(struct hsk_boot *b, uint16_t cs, uint32_t entry, GError **error);
 bool hsk_boot_enter_64(struct hsk_boot *b, uint64_t entry, GError **error);
 
 /* boot-linux.c, boot-pvh.c, boot-multiboot.c: is it one of mine? / load it */

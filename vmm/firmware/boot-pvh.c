@@ -98,7 +98,7 @@ bool hsk_boot_pvh(struct hsk_boot *b, GError **error)
     }
     if (!hsk_boot_put_initrd(b, end, b->lowmem_bytes, &initrd, error) ||
         !hsk_boot_put_cmdline(b, BOOT_CMDLINE, b->cfg->cmdline, BOOT_CMDLINE_MAX - 1, error) ||
-        !put_start_info(b, initrd, error) || !hsk_boot_enter_32(b, (uint32_t)entry, error))
+        !put_start_info(b, initrd, error) || !hsk_boot_enter_32(b, BOOT_CS_OTHER, (uint32_t)entry, error))
         return false;
     b->cpu.gpr[HSK_RBX] = BOOT_PVH_INFO;
     return true;

@@ -120,33 +120,34 @@ bool hsk_boot_check_fits(const struct hsk_boot *b, gpa_t gpa, uint64_t len, GErr
 }
 
 /* The GDT, and what a load from it gives. The TSS is there because a processor in protected mode has one. */
-static bool put_segments(struct hsk_boot *b, uint64_t code, GError **error)
+static bool put_segments(struct hsk_boot *b, uint16_t cs, uint64_t code, GError **error)
 {
-    uint64_t gdt[] = {0, 0, code, 0x00cf93000000ffff, 0x00008b0000000067, 0};
+    const uint16_t ds = cs + 8, tss = ds + 8;
     struct hsk_cpu_state *s = &b->cpu;
     static const uint8_t data_segs[] = {HSK_ES, HSK_SS, HSK_DS, HSK_FS, HSK_GS};
-    uint8_t raw[sizeof gdt];
+    uint8_t gdt[BOOT_CS_LINUX + 4 * 8] = {0};
 
-    for (unsigned i = 0; i < G_N_ELEMENTS(gdt); i++)
-        hsk_put64(raw + 8 * i, gdt[i]);
+    hsk_put64(gdt + cs, code);
+    hsk_put64(gdt + ds, 0x00cf93000000ffff);
+    hsk_put64(gdt + tss, 0x00008b0000000067); /* a 64-bit one has a second half, which is 0 */
     for (unsigned i = 0; i < G_N_ELEMENTS(data_segs); i++)
-        s->seg[data_segs[i]] = (struct hsk_segment){.limit = 0xffffffff, .selector = BOOT_DS, .attr = 0xc093};
-    s->seg[HSK_CS] = (struct hsk_segment){.limit = 0xffffffff, .selector = BOOT_CS, .attr = (uint32_t)(code >> 40) & 0xf0ff};
-    s->seg[HSK_TR] = (struct hsk_segment){.limit = 0x67, .selector = BOOT_TSS, .attr = 0x008b};
+        s->seg[data_segs[i]] = (struct hsk_segment){.limit = 0xffffffff, .selector = ds, .attr = 0xc093};
+    s->seg[HSK_CS] = (struct hsk_segment){.limit = 0xffffffff, .selector = cs, .attr = (uint32_t)(code >> 40) & 0xf0ff};
+    s->seg[HSK_TR] = (struct hsk_segment){.limit = 0x67, .selector = tss, .attr = 0x008b};
     s->seg[HSK_LDTR] = (struct hsk_segment){0};
-    s->gdtr = (struct hsk_dtable){.base = BOOT_GDT, .limit = sizeof raw - 1};
+    s->gdtr = (struct hsk_dtable){.base = BOOT_GDT, .limit = sizeof gdt - 1};
     s->idtr = (struct hsk_dtable){0};
     s->rflags = 2;
     s->activity = HSK_ACT_RUN;
-    return hsk_boot_write(b, BOOT_GDT, raw, sizeof raw, error);
+    return hsk_boot_write(b, BOOT_GDT, gdt, sizeof gdt, error);
 }
 
-bool hsk_boot_enter_32(struct hsk_boot *b, uint32_t entry, GError **error)
+bool hsk_boot_enter_32(struct hsk_boot *b, uint16_t cs, uint32_t entry, GError **error)
 {
     b->cpu.cr0 = 0x11; /* ET, PE */
     b->cpu.cr3 = b->cpu.cr4 = b->cpu.efer = 0;
     b->cpu.rip = entry;
-    return put_segments(b, 0x00cf9b000000ffff, error);
+    return put_segments(b, cs, 0x00cf9b000000ffff, error);
 }
 
 /* The first 4 GiB identity-mapped by 2 MiB pages. */
@@ -169,7 +170,7 @@ bool hsk_boot_enter_64(struct hsk_boot *b, uint64_t entry, GError **error)
     b->cpu.cr4 = 0x20;       /* PAE */
     b->cpu.efer = 0x500;     /* LMA, LME */
     b->cpu.rip = entry;
-    return put_page_tables(b, error) && put_segments(b, 0x00af9b000000ffff, error);
+    return put_page_tables(b, error) && put_segments(b, BOOT_CS_LINUX, 0x00af9b000000ffff, error);
 }
 
 bool hsk_boot_image(struct hsk_boot *b, GError **error)

@@ -76,6 +76,9 @@ static void elf_is_entered_with_its_information(void **state)
     assert_int_equal(s->cr0 & 0x80000001, 1);
     assert_int_equal(s->rflags, 2);
     assert_int_equal(s->seg[HSK_CS].attr, 0xc09b);
+    assert_int_equal(s->seg[HSK_CS].selector, 8);
+    assert_int_equal(ram64(f, s->gdtr.base + 8), 0x00cf9b000000ffff);
+    assert_int_equal(ram64(f, s->gdtr.base + s->seg[HSK_ES].selector), 0x00cf93000000ffff);
     assert_int_equal(s->seg[HSK_SS].limit, 0xffffffff);
     assert_int_equal(ram[0x2000ff], 0x90);
     assert_int_equal(ram[0x200100], 0);
