@@ -143,6 +143,7 @@ bool diff_guest_run(struct guest *g, const struct diff_state *in, struct diff_st
     if (!base.cr3) {
         guest_state(g, &base);
         base.cr4 |= HSK_CR4_FSGSBASE;
+        base.cr0 |= HSK_CR0_AM;
         base.gdtr = (struct hsk_dtable){GDT, 0x7f};
         base.idtr = (struct hsk_dtable){GUEST_VA + 0x8000, 0xfff};
         base.seg[HSK_LDTR] = (struct hsk_segment){0};

@@ -140,6 +140,7 @@ __attribute__((no_sanitize("address", "undefined"), no_stack_protector)) static 
     greg_t *r = uc->uc_mcontext.gregs;
     uint64_t fs, gs;
 
+    __asm__ volatile("lea -128(%%rsp), %%rsp; pushf; andl $~0x40000, (%%rsp); popf; lea 128(%%rsp), %%rsp" : : : "memory", "cc");
     __asm__ volatile("rdfsbase %0; rdgsbase %1; wrfsbase %2" : "=&r"(fs), "=&r"(gs) : "r"(diff_native.host_fs));
     if (sig != SIGTRAP && (!diff_native.out || !in_native_code((uint64_t)r[REG_RIP]))) {
         engine_trap[sig].sa_sigaction(sig, info, context); /* translated code, or a fault of the test's own */
@@ -172,8 +173,8 @@ static void put_low(void)
 
     hsk_assert(mmap(LOW, 4096, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0) == LOW);
     for (unsigned i = 0; i < DIFF_NOUTS; i++) {
-        memcpy(LOW + 16 * i, "\xff\x25\x00\x00\x00\x00", 6);
-        hsk_put64(LOW + 16 * i + 6, (uint64_t)(uintptr_t)to[i]);
+        memcpy(LOW + 16 * i, "\xff\x25\x02\x00\x00\x00", 6);
+        hsk_put64(LOW + 16 * i + 8, (uint64_t)(uintptr_t)to[i]);
     }
 }
 
@@ -203,8 +204,11 @@ static void put_out(uint8_t *at, unsigned n, bool code32)
         hsk_put16(at + 5, SEL_USER64);
         return;
     }
+    const unsigned pad = -(unsigned)(uintptr_t)(at + 6) & 7; /* EFLAGS.AC may be set */
+
     memcpy(at, "\xff\x25\x00\x00\x00\x00", 6);
-    hsk_put64(at + 6, (uint64_t)(uintptr_t)to[n]);
+    at[2] = (uint8_t)pad;
+    hsk_put64(at + 6 + pad, (uint64_t)(uintptr_t)to[n]);
 }
 
 void diff_native_outs(uint8_t *slot, unsigned behind, bool code32)

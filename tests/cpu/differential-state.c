@@ -513,7 +513,7 @@ bool diff_registers(const struct soft_x *x, struct diff_state *s, uint8_t *memor
     for (unsigned i = 0; i < 16; i++)
         s->gpr[i] = value64();
     s->gpr[HSK_RSP] = DIFF_RW + 0x1800 + 8 * (diff_random() % 32);
-    s->rflags = (diff_random() & SOFT_ARITH) | 0x202 | (one_in(4) ? HSK_FLAG_DF : 0);
+    s->rflags = (diff_random() & SOFT_ARITH) | 0x202 | (one_in(4) ? HSK_FLAG_DF : 0) | (one_in(8) ? HSK_FLAG_AC : 0);
     for (unsigned i = 0; i < 6; i++)
         s->sel[i] = SEL_USER_DS;
     s->sel[HSK_CS] = sv.code32 ? SEL_USER32 : SEL_USER64;

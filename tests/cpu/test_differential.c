@@ -359,6 +359,19 @@ static void undefined(const struct diff_state *in, struct diff_state *out)
     out->rflags |= HSK_FLAG_RF;
 }
 
+/* User code only; and processors differ in #AC of vectors, of XSAVE's and FXSAVE's areas, and of what far RET and IRET pop. */
+static bool checks_alignment(const struct soft_x *x, unsigned how)
+{
+    if ((how & DIFF_KERNEL) || x->fpu != SOFT_FPU_NONE)
+        return false;
+    switch (x->in.meta.category) {
+    case ZYDIS_CATEGORY_RET: case ZYDIS_CATEGORY_XSAVE: case ZYDIS_CATEGORY_XSAVEOPT: case ZYDIS_CATEGORY_SSE:
+        return x->kind != SOFT_X_HELPER;
+    default:
+        return true;
+    }
+}
+
 static void run_states(struct guest *g, struct soft_x *x, uint8_t *slot, unsigned behind)
 {
     static struct memory before[STATES], after[STATES];
@@ -378,6 +391,8 @@ static void run_states(struct guest *g, struct soft_x *x, uint8_t *slot, unsigne
             run.skipped++;
             continue;
         }
+        if (!checks_alignment(x, how))
+            in[n].rflags &= ~HSK_FLAG_AC;
         diff_put_memory(before[n].b);
         if (is_foreign(x))
             undefined(&in[n], &native[n]);

@@ -73,10 +73,16 @@ bool soft_seg_ok(const struct soft_vcpu *v, unsigned seg, uint64_t off, unsigned
     return write ? soft_is_writable(g) : !soft_is_code(g) || (g->attr & 2);
 }
 
-/* SDM vol. 3, 6.15, #AC: the natural alignment of an operand, but x87's ten bytes want eight. */
-void soft_check_access(struct soft_vcpu *v, uint64_t va, unsigned len, bool write)
+/* SDM vol. 3, 6.15, #AC: the natural alignment of an operand, but x87's ten bytes want eight. Wider ones want none, as on
+   processors of today, unless it is #GP. */
+static inline bool misaligned(const struct soft_vcpu *v, uint64_t va, unsigned len)
 {
-    if (soft_checks_alignment(v) && (va & ((len == 10 ? 8 : len & -len) - 1)))
+    return soft_checks_alignment(v) && len <= 10 && (va & ((len == 10 ? 8 : len & -len) - 1));
+}
+
+static void check_access(struct soft_vcpu *v, uint64_t va, unsigned len, bool write)
+{
+    if (misaligned(v, va, len))
         soft_fault(v, VEC_AC, 0);
     if (v->debug & SOFT_DEBUG_DATA)
         soft_debug_access(v, va, len, write);
@@ -86,9 +92,12 @@ uint64_t soft_seg_va(struct soft_vcpu *v, unsigned seg, uint64_t off, unsigned l
 {
     uint64_t va;
 
-    if (!soft_seg_ok(v, seg, off, len, write, &va))
+    if (!soft_seg_ok(v, seg, off, len, write, &va)) {
+        if (misaligned(v, va, len) && soft_seg_ok(v, seg, off, 1, write, &va)) /* comes before what lies behind the first byte */
+            soft_fault(v, VEC_AC, 0);
         soft_fault(v, seg == HSK_SS ? VEC_SS : VEC_GP, 0);
-    soft_check_access(v, va, len, write);
+    }
+    check_access(v, va, len, write);
     return va;
 }
 
@@ -155,15 +164,29 @@ void soft_stack_room(struct soft_vcpu *v, const struct soft_stack *st, unsigned 
         stack_va(v, st, st->sp - (uint64_t)i * size, size);
 }
 
+/* An instruction's own accesses; not those of an exception's delivery or of a switch to another stack. */
+static uint64_t checked_va(struct soft_vcpu *v, const struct soft_stack *st, uint64_t sp, unsigned size, bool write)
+{
+    const bool own = !v->delivering && st->mmu == v->mmu;
+    uint64_t va;
+
+    if (own && soft_checks_alignment(v) && misaligned(v, stack_va(v, st, sp, 1), size))
+        soft_fault(v, VEC_AC, 0);
+    va = stack_va(v, st, sp, size);
+    if (own && (v->debug & SOFT_DEBUG_DATA))
+        soft_debug_access(v, va, size, write);
+    return va;
+}
+
 void soft_push(struct soft_vcpu *v, struct soft_stack *st, unsigned size, uint64_t value)
 {
-    soft_st(v, stack_va(v, st, st->sp - size, size), size, value & soft_mask(size), st->mmu);
+    soft_st(v, checked_va(v, st, st->sp - size, size, true), size, value & soft_mask(size), st->mmu);
     st->sp -= size;
 }
 
 uint64_t soft_pop(struct soft_vcpu *v, struct soft_stack *st, unsigned size)
 {
-    uint64_t value = soft_ld(v, stack_va(v, st, st->sp, size), size, st->mmu);
+    uint64_t value = soft_ld(v, checked_va(v, st, st->sp, size, false), size, st->mmu);
 
     st->sp += size;
     return value;
@@ -171,7 +194,11 @@ uint64_t soft_pop(struct soft_vcpu *v, struct soft_stack *st, unsigned size)
 
 void soft_stack_probe(struct soft_vcpu *v, const struct soft_stack *st, unsigned size)
 {
-    soft_probe(v, stack_va(v, st, st->sp, size), size, true, st->mmu);
+    const uint64_t va = stack_va(v, st, st->sp, size);
+
+    if (misaligned(v, va, size))
+        soft_fault(v, VEC_AC, 0);
+    soft_probe(v, va, size, true, st->mmu);
 }
 
 void soft_stack_commit(struct soft_vcpu *v, const struct soft_stack *st)

@@ -214,23 +214,43 @@ static uint64_t run_chunk(struct soft_vcpu *v, struct string *s, uint64_t n)
 
 /* --- the instruction --- */
 
+static void locate_dst(struct soft_vcpu *v, struct string *s)
+{
+    if (s->uses_dst)
+        s->dst_va = soft_seg_va(v, HSK_ES, s->dst_off, s->size, s->writes);
+}
+
+/* One operand after the other, with all checks. */
+static void locate_in_order(struct soft_vcpu *v, struct string *s)
+{
+    if (s->op == CMPS) {
+        locate_dst(v, s);
+        soft_probe(v, s->dst_va, s->size, false, v->mmu);
+    }
+    if (s->uses_src)
+        s->src_va = soft_seg_va(v, s->in->seg, s->src_off, s->size, false);
+    if (s->op == MOVS)
+        soft_probe(v, s->src_va, s->size, false, v->mmu);
+    if (s->op != CMPS)
+        locate_dst(v, s);
+}
+
 static void locate(struct soft_vcpu *v, struct string *s)
 {
     bool src_ok = true, dst_ok = true;
 
     s->src_off = soft_reg_get(v, HSK_RSI, s->in->addrsize);
     s->dst_off = soft_reg_get(v, HSK_RDI, s->in->addrsize);
+    if (soft_checks_alignment(v) || (v->debug & SOFT_DEBUG_DATA)) {
+        locate_in_order(v, s);
+        return;
+    }
     if (s->uses_src)
         src_ok = soft_seg_ok(v, s->in->seg, s->src_off, s->size, false, &s->src_va);
     if (s->uses_dst)
         dst_ok = soft_seg_ok(v, HSK_ES, s->dst_off, s->size, s->writes, &s->dst_va);
-    if (src_ok && dst_ok) {
-        if (s->uses_src)
-            soft_check_access(v, s->src_va, s->size, false);
-        if (s->uses_dst)
-            soft_check_access(v, s->dst_va, s->size, s->writes);
+    if (src_ok && dst_ok)
         return;
-    }
     /* what is accessed first faults first, if it does */
     if (s->op == MOVS && src_ok)
         soft_probe(v, s->src_va, s->size, false, v->mmu);

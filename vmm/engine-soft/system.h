@@ -88,8 +88,6 @@ void soft_reg_set(struct soft_vcpu *v, unsigned reg, unsigned size, uint64_t val
 uint64_t soft_offset(const struct soft_vcpu *v, const struct soft_insn *in);
 /* May [off, off+len) of the segment be accessed (canonical, limit, type)? *va is its linear address. */
 bool soft_seg_ok(const struct soft_vcpu *v, unsigned seg, uint64_t off, unsigned len, bool write, uint64_t *va);
-/* Of an access that the segment allows: alignment (#AC) and breakpoints. */
-void soft_check_access(struct soft_vcpu *v, uint64_t va, unsigned len, bool write);
 /* Linear address of the memory operand (+ extra), checked for [0, len). */
 uint64_t soft_mem(struct soft_vcpu *v, const struct soft_insn *in, uint64_t extra, unsigned len, bool write);
 uint64_t soft_get(struct soft_vcpu *v, const struct soft_insn *in, unsigned op, unsigned size);
