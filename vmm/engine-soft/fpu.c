@@ -242,6 +242,8 @@ static void xrstor(struct soft_vcpu *v, const struct soft_insn *in)
         memcpy(x + HSK_XSAVE_XMM0, buf + HSK_XSAVE_XMM0, xmm_bytes(v));
     if (load & HSK_XCR0_AVX)
         memcpy(x + HSK_XSAVE_YMM, buf + HSK_XSAVE_YMM, xmm_bytes(v));
+    if (v->code_size != 8) /* registers 8-15 keep what they have */
+        load |= in_use & (HSK_XCR0_SSE | HSK_XCR0_AVX);
     hsk_put64(x + HSK_XSAVE_HEADER, ((in_use & ~rfbm) | load) & HSK_XCR0_ALL);
 }
 
