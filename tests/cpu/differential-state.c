@@ -80,10 +80,22 @@ static void vector16(uint8_t *p)
     }
 }
 
+/* A piece of a pool, which is made once: that is much faster. */
 void diff_memory(uint8_t *memory)
 {
-    for (unsigned i = 0; i < DIFF_MEMORY; i += 16)
-        vector16(memory + i);
+    enum { POOL = 1 << 18 };
+    static uint8_t pool[POOL];
+
+    if (!hsk_get64(pool)) {
+        const uint64_t state = rng_state;
+
+        rng_state = 1;
+        for (unsigned i = 0; i < POOL; i += 16)
+            vector16(pool + i);
+        hsk_put64(pool, 1);
+        rng_state = state;
+    }
+    memcpy(memory, pool + diff_random() % ((POOL - DIFF_MEMORY) / 4) * 4, DIFF_MEMORY);
 }
 
 static void fpu(struct diff_state *s)
@@ -109,6 +121,13 @@ static void fpu(struct diff_state *s)
 }
 
 /* --- where an operand is to be --- */
+
+static uint64_t locked_target(unsigned size)
+{
+    const uint64_t r = diff_random();
+
+    return DIFF_RW + 0x400 + 64 * ((r >> 8) % 64) + (r & 1 ? 0 : (r >> 16) % (64 - size + 1));
+}
 
 static uint64_t target(unsigned size, bool code32)
 {
@@ -146,6 +165,11 @@ uint8_t *diff_byte(uint8_t *memory, uint64_t va, unsigned size)
     if (va >= DIFF_EDGE - 4096 && va + size <= DIFF_EDGE)
         return memory + 8192 + (va - (DIFF_EDGE - 4096));
     return NULL;
+}
+
+static bool is_locked(const struct soft_x *x)
+{
+    return (x->in.attributes & ZYDIS_ATTRIB_HAS_LOCK) || x->in.mnemonic == ZYDIS_MNEMONIC_XCHG;
 }
 
 struct solver {
@@ -198,10 +222,19 @@ static bool move_base(struct solver *sv, ZydisRegister seg, uint64_t va, uint64_
     return true;
 }
 
-/* Chooses base and index registers so that the operand is at va. */
-static void solve(struct solver *sv, const ZydisDecodedOperandMem *m, uint64_t va)
+/* The stack's own address has the stack's size, whatever prefixes say. */
+static unsigned address_width(const struct solver *sv, const ZydisDecodedOperand *o)
 {
-    const unsigned width = sv->x->in.address_width;
+    if (o->visibility == ZYDIS_OPERAND_VISIBILITY_HIDDEN && soft_gpr(o->mem.base) == HSK_RSP)
+        return sv->code32 ? 32 : 64;
+    return sv->x->in.address_width;
+}
+
+/* Chooses base and index registers so that the operand is at va. */
+static void solve(struct solver *sv, const ZydisDecodedOperand *o, uint64_t va)
+{
+    const ZydisDecodedOperandMem *m = &o->mem;
+    const unsigned width = address_width(sv, o);
     const uint64_t mask = width == 64 ? ~0ull : (1ull << width) - 1, scale = m->scale ? m->scale : 1;
     const int base = soft_gpr(m->base), index = m->type == ZYDIS_MEMOP_TYPE_VSIB ? -1 : soft_gpr(m->index);
     const uint64_t disp = m->disp.has_displacement ? (uint64_t)m->disp.value : 0;
@@ -235,9 +268,10 @@ static void solve(struct solver *sv, const ZydisDecodedOperandMem *m, uint64_t v
     sv->fixed |= (base >= 0 ? 1u << base : 0) | (index >= 0 ? 1u << index : 0);
 }
 
-static uint64_t where_is(struct solver *sv, const ZydisDecodedOperandMem *m)
+static uint64_t where_is(struct solver *sv, const ZydisDecodedOperand *o)
 {
-    const unsigned width = sv->x->in.address_width;
+    const ZydisDecodedOperandMem *m = &o->mem;
+    const unsigned width = address_width(sv, o);
     const uint64_t mask = width == 64 ? ~0ull : (1ull << width) - 1;
     const int base = soft_gpr(m->base), index = m->type == ZYDIS_MEMOP_TYPE_VSIB ? -1 : soft_gpr(m->index);
     uint64_t off = m->disp.has_displacement ? (uint64_t)m->disp.value : 0, va;
@@ -288,8 +322,14 @@ static uint64_t some_flags(void)
     return (diff_random() & (SOFT_ARITH | HSK_FLAG_DF | HSK_FLAG_ID)) | 0x202;
 }
 
+/* Bytes that are read, but that are not ours to choose: the read-only page. */
+static bool foreign_bytes(uint64_t va, unsigned size)
+{
+    return va + size > DIFF_EDGE && va < DIFF_RO_END;
+}
+
 /* What RET, far RET and IRET find on the stack. */
-static void frame(struct solver *sv)
+static bool frame(struct solver *sv)
 {
     const unsigned size = sv->x->in.operand_width / 8;
     const uint64_t sp = sv->code32 ? sv->s->gpr[HSK_RSP] & UINT32_MAX : sv->s->gpr[HSK_RSP];
@@ -299,6 +339,7 @@ static void frame(struct solver *sv)
 
     for (unsigned i = 0; i < 5; i++)
         put_n(diff_byte(sv->memory, sp + i * size, size), size, words[i]);
+    return !foreign_bytes(sp, 5 * size);
 }
 
 static void xsave_area(struct solver *sv)
@@ -353,19 +394,27 @@ static void set_operand(struct solver *sv, unsigned i, uint64_t value, unsigned 
         put_n(diff_byte(sv->memory, sv->ea, size), size, value);
 }
 
-static void branch_operands(struct solver *sv)
+/* False: it would go to bytes that are no code. */
+static bool branch_operands(struct solver *sv)
 {
     const struct soft_x *x = sv->x;
     const unsigned size = x->in.operand_width / 8;
 
+    if (x->mem >= 0 && foreign_bytes(sv->ea, size + 2))
+        return false;
     if (x->in.meta.branch_type == ZYDIS_BRANCH_TYPE_FAR) {
         if (x->mem >= 0) {
             set_operand(sv, (unsigned)x->mem, way_out(sv), size);
             put_n(diff_byte(sv->memory, sv->ea + size, 2), 2, code_selector(sv));
         }
     } else if (x->op[0].type != ZYDIS_OPERAND_TYPE_IMMEDIATE) {
-        set_operand(sv, 0, way_out(sv), sv->code32 ? 4 : 8);
+        const uint64_t to = way_out(sv);
+        const int g = soft_gpr(x->op[0].reg.value);
+
+        set_operand(sv, 0, to, sv->code32 ? 4 : 8);
+        return x->mem >= 0 || sv->s->gpr[g & 15] == to;
     }
+    return true;
 }
 
 /* False: the bit number is an address, too. */
@@ -414,7 +463,7 @@ static bool meanings(struct solver *sv)
 
     switch (x->in.mnemonic) {
     case ZYDIS_MNEMONIC_BT: case ZYDIS_MNEMONIC_BTS: case ZYDIS_MNEMONIC_BTR: case ZYDIS_MNEMONIC_BTC:
-        return x->kind != SOFT_X_BT || bit_number(sv);
+        return x->mem < 0 || x->op[1].type != ZYDIS_OPERAND_TYPE_REGISTER || bit_number(sv);
     case ZYDIS_MNEMONIC_DIV: case ZYDIS_MNEMONIC_IDIV:
         divide(sv);
         break;
@@ -440,28 +489,32 @@ static bool meanings(struct solver *sv)
     case ZYDIS_MNEMONIC_POPF: case ZYDIS_MNEMONIC_POPFD: case ZYDIS_MNEMONIC_POPFQ:
         return flags_image(sv);
     case ZYDIS_MNEMONIC_RET: case ZYDIS_MNEMONIC_IRET: case ZYDIS_MNEMONIC_IRETD: case ZYDIS_MNEMONIC_IRETQ:
-        frame(sv);
-        break;
+        return frame(sv);
     case ZYDIS_MNEMONIC_CALL: case ZYDIS_MNEMONIC_JMP:
-        branch_operands(sv);
-        break;
+        return branch_operands(sv);
     case ZYDIS_MNEMONIC_MOV:
-        if (x->op[0].type == ZYDIS_OPERAND_TYPE_REGISTER && soft_gpr(x->op[0].reg.value) < 0)
+        if (x->op[0].type == ZYDIS_OPERAND_TYPE_REGISTER && soft_gpr(x->op[0].reg.value) < 0) {
             set_operand(sv, 1, selector(), 2);
+            return x->mem < 0 || !foreign_bytes(sv->ea, 2);
+        }
         break;
     case ZYDIS_MNEMONIC_POP:
-        if (x->op[0].type == ZYDIS_OPERAND_TYPE_REGISTER && soft_gpr(x->op[0].reg.value) < 0)
-            put_n(diff_byte(sv->memory, sv->code32 ? s->gpr[HSK_RSP] & UINT32_MAX : s->gpr[HSK_RSP], 2), 2, selector());
+        if (x->op[0].type == ZYDIS_OPERAND_TYPE_REGISTER && soft_gpr(x->op[0].reg.value) < 0) {
+            const uint64_t sp = sv->code32 ? s->gpr[HSK_RSP] & UINT32_MAX : s->gpr[HSK_RSP];
+
+            put_n(diff_byte(sv->memory, sp, 2), 2, selector());
+            return !foreign_bytes(sp, 2);
+        }
         break;
     case ZYDIS_MNEMONIC_LDS: case ZYDIS_MNEMONIC_LES: case ZYDIS_MNEMONIC_LFS: case ZYDIS_MNEMONIC_LGS: case ZYDIS_MNEMONIC_LSS:
         put_n(diff_byte(sv->memory, sv->ea + x->in.operand_width / 8, 2), 2, selector());
-        break;
+        return !foreign_bytes(sv->ea, x->in.operand_width / 8 + 2);
     case ZYDIS_MNEMONIC_LAR: case ZYDIS_MNEMONIC_LSL:
         set_operand(sv, 1, selector(), 2);
-        break;
+        return x->mem < 0 || !foreign_bytes(sv->ea, 2);
     case ZYDIS_MNEMONIC_VERR: case ZYDIS_MNEMONIC_VERW:
         set_operand(sv, 0, selector(), 2);
-        break;
+        return x->mem < 0 || !foreign_bytes(sv->ea, 2);
     case ZYDIS_MNEMONIC_WRFSBASE: case ZYDIS_MNEMONIC_WRGSBASE:
         if (!one_in(3))
             set_operand(sv, 0, (uint64_t)((int64_t)diff_random() >> 17), 8);
@@ -499,11 +552,30 @@ static bool reachable(struct solver *sv)
 
         if (o->type != ZYDIS_OPERAND_TYPE_MEMORY)
             continue;
-        va = where_is(sv, &o->mem);
+        va = where_is(sv, o);
         if (va + 0x10000 >= GUEST_VA && va < GUEST_VA + GUEST_SIZE && (va < DIFF_BASE || va > DIFF_RO_END + 64))
             return false;
     }
     return true;
+}
+
+/* Linux puts a process to sleep for 10 ms when a locked access crosses a cache line: that must stay rare. */
+static bool splits_line(const struct solver *sv)
+{
+    static unsigned n;
+    const struct soft_x *x = sv->x;
+    uint64_t va = sv->ea;
+    unsigned size;
+
+    if (!is_locked(x) || x->mem < 0)
+        return false;
+    size = x->op[x->mem].size / 8;
+    if (x->op[1].type == ZYDIS_OPERAND_TYPE_REGISTER && x->kind != SOFT_X_PASS) { /* a bit's number */
+        const int64_t bit = (int64_t)(sv->s->gpr[soft_gpr(x->op[1].reg.value) & 15] << (64 - 8 * size)) >> (64 - 8 * size);
+
+        va += (uint64_t)(bit >> 3) & ~(uint64_t)(size - 1);
+    }
+    return va % 64 + size > 64 && ++n % 1024;
 }
 
 bool diff_registers(const struct soft_x *x, struct diff_state *s, uint8_t *memory)
@@ -529,19 +601,22 @@ bool diff_registers(const struct soft_x *x, struct diff_state *s, uint8_t *memor
 
         if (o->type != ZYDIS_OPERAND_TYPE_MEMORY || is_fixed(&sv, soft_gpr(o->mem.base)))
             continue;
-        solve(&sv, &o->mem, target(o->size / 8u, sv.code32));
+        solve(&sv, o, is_locked(x) && o->size <= 512 ? locked_target(MAX(o->size / 8u, 1)) : target(o->size / 8u, sv.code32));
         if (o->mem.type == ZYDIS_MEMOP_TYPE_VSIB)
             small_indices(&sv, o->mem.index);
     }
-    if (x->in.mnemonic == ZYDIS_MNEMONIC_ENTER)
+    if (x->in.mnemonic == ZYDIS_MNEMONIC_ENTER) { /* whose frames must not overlap */
         s->gpr[HSK_RBP] = DIFF_RW + 0x1000 + diff_random() % 512;
+        if (s->gpr[HSK_RSP] + 1024 > s->gpr[HSK_RBP] && s->gpr[HSK_RSP] < s->gpr[HSK_RBP] + 1024)
+            return false;
+    }
     if (x->mem >= 0)
-        sv.ea = where_is(&sv, &x->op[x->mem].mem);
+        sv.ea = where_is(&sv, &x->op[x->mem]);
     s->ea = sv.ea;
     if (sv.code32)
         for (unsigned i = 0; i < 8; i++)
             s->gpr[i] &= UINT32_MAX;
-    return reachable(&sv) && meanings(&sv);
+    return reachable(&sv) && meanings(&sv) && !splits_line(&sv);
 }
 
 /* --- what is fixed by the bytes --- */
@@ -577,7 +652,7 @@ bool diff_place(const struct soft_x *x, uint8_t *bytes, uint64_t pc)
         const bool rip = o->mem.base == ZYDIS_REGISTER_RIP || o->mem.base == ZYDIS_REGISTER_EIP;
 
         if (rip || (soft_gpr(o->mem.base) < 0 && soft_gpr(o->mem.index) < 0)) {
-            uint64_t va = target(o->size / 8u, true);
+            uint64_t va = is_locked(x) ? locked_target(MAX(o->size / 8u, 1)) : target(o->size / 8u, true);
 
             if (code32)
                 va -= o->mem.segment == ZYDIS_REGISTER_FS ? DIFF_FS32 : o->mem.segment == ZYDIS_REGISTER_GS ? DIFF_GS32 : 0;

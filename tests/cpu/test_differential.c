@@ -254,7 +254,7 @@ static const char *differs(const struct soft_x *x, const struct diff_state *n, c
 static void forget_in_memory(const struct soft_x *x, const struct diff_state *in, uint8_t *memory)
 {
     const bool narrow = x->in.operand_width == 16;
-    uint8_t *mem = diff_byte(memory, in->ea, 512);
+    uint8_t *mem = diff_byte(memory, in->ea, 28);
 
     if (!mem)
         return;
@@ -327,6 +327,8 @@ static bool group_of_calls(const uint8_t *bytes)
 static bool wants(const struct soft_x *x)
 {
     switch (x->kind) {
+    case SOFT_X_UD: /* slow, and most of the opcode maps */
+        return run.round % 8 == 0 && !why_excluded(x);
     case SOFT_X_UNKNOWN:
         return false;
     default:
