@@ -90,6 +90,7 @@ static struct hsk_vcpu *vcpu_new(struct hsk_engine *engine, const struct hsk_vcp
     hsk_put64((void *)(uintptr_t)(v->ret_base + 8), 0xa15f0e63c8d4b297); /* not canonical, and chosen by nobody: not to be returned to */
     soft_tlb_init(v);
     soft_jump_init(v);
+    soft_chaos_start(v);
     hsk_cpu_state_reset(&v->s, cfg->index);
     memcpy(v->gpr, v->s.gpr, sizeof v->gpr);
     v->rip = v->s.rip;
@@ -211,7 +212,7 @@ static char *stats(struct hsk_engine *engine)
         ROW("blocks", blocks), ROW("insns", insns), ROW("slow-accesses", exits), ROW("tlb-misses", tlb_misses),
         ROW("code-flushes", flushes), ROW("interrupts", interrupts), ROW("exceptions", exceptions),
         ROW("invalidations", invalidations), ROW("helper-calls", helper_calls), ROW("dispatches", dispatches),
-        ROW("left-edge", left[0]), ROW("left-jump", left[1]), ROW("left-helper", left[2]),
+        ROW("chaos", chaos), ROW("left-edge", left[0]), ROW("left-jump", left[1]), ROW("left-helper", left[2]),
     };
 #undef ROW
     const struct soft_engine *e = (const struct soft_engine *)engine;

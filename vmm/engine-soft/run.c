@@ -288,6 +288,8 @@ static const void *find_host(struct soft_vcpu *v, uint32_t mode)
     }
     b = find_block(v, mode);
     v->page_va = soft_mode_floats(mode) ? v->rip & ~0xfffull : 0;
+    if (v->chaos && soft_chaos_denies(v))
+        return b->host;
     if (v->exit_arg)
         chain(v, b);
     else if (cached)
@@ -371,6 +373,8 @@ static bool step(struct soft_vcpu *v, bool alone)
     unsigned left;
     bool trap;
 
+    if (v->chaos)
+        soft_chaos(v);
     if (atomic_load_explicit(&v->interrupt, memory_order_relaxed) && attend(v))
         return false;
     if (v->s.exception_pending)

@@ -11,6 +11,7 @@
  *   cache.c            blocks, chaining, invalidation, flush
  *   tlb.c              TLB fill, slow accesses, guest memory for C
  *   run.c signal.c     the dispatcher; faults and host traps
+ *   chaos.c            disturbs all of them, for tests
  *   smp.c              several vCPUs: safe points, start-up
  *
  * All on the vCPU's thread, except soft_code_written(), soft_code_post(), and what smp.c does to stopped vCPUs.
@@ -361,6 +362,12 @@ int soft_call_loop_out(struct soft_vcpu *v, const struct soft_insn *in);
 /* Faults unless jump_target lies in the code segment. */
 int soft_call_check_target(struct soft_vcpu *v, uint64_t unused);
 int soft_call_unknown(struct soft_vcpu *v, const struct soft_insn *in);
+
+/* chaos.c: at block heads, if the engine was made with a seed. */
+void soft_chaos_start(struct soft_vcpu *v);
+void soft_chaos(struct soft_vcpu *v);
+/* Is this edge to stay a turn of the dispatcher? */
+bool soft_chaos_denies(struct soft_vcpu *v);
 
 /* signal.c */
 bool soft_signals_install(GError **error);

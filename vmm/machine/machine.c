@@ -176,6 +176,7 @@ static bool create_parts(struct hsk_machine *m, GError **error)
                                     .cpuid = &m->cpuid,
                                     .ncpus = m->cfg.ncpus,
                                     .strict = m->cfg.strict,
+                                    .chaos = m->cfg.chaos,
                                     .stats = m->cfg.stats};
     m->engine = m->cfg.engine->engine_new(&ec, error);
     return m->engine && hsk_pc_create(m, error);
