@@ -364,7 +364,7 @@ static void undefined(const struct diff_state *in, struct diff_state *out)
 /* User code only; and processors differ in #AC of vectors, of XSAVE's and FXSAVE's areas, and of what far RET and IRET pop. */
 static bool checks_alignment(const struct soft_x *x, unsigned how)
 {
-    if ((how & DIFF_KERNEL) || x->fpu != SOFT_FPU_NONE)
+    if ((how & DIFF_KERNEL) || x->fpu != SOFT_FPU_NONE || x->in.encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY)
         return false;
     switch (x->in.meta.category) {
     case ZYDIS_CATEGORY_RET: case ZYDIS_CATEGORY_XSAVE: case ZYDIS_CATEGORY_XSAVEOPT: case ZYDIS_CATEGORY_SSE:
