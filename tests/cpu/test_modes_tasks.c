@@ -62,7 +62,8 @@ static void registers(struct rig *r)
         if (i != HSK_RSP)
             r->s.gpr[i] = 0xa0a00000 + i;
     r->s.rflags |= HSK_FLAG_SF;
-    r->s.dr[7] = HSK_DR7_FIXED; /* no breakpoint, but those bits exist */
+    r->s.dr[0] = r->s.dr[1] = 0x123456;
+    r->s.dr[7] = HSK_DR7_FIXED | 1 | 8; /* L0, G1; nothing runs there */
     memset(r->mem + AT_TSS + 0x20, 0xcc, 0x40);
 }
 
@@ -119,6 +120,7 @@ static void in_b(struct rig *r, const char *name, uint64_t flags)
     EXPECT(r, name, stacked(r, 1, 4), SEL_CODE);
     EXPECT(r, name, stacked(r, 2, 4), flags | HSK_FLAG_RF);
     EXPECT(r, name, r->s.seg[HSK_LDTR].base, AT_LDT);
+    EXPECT(r, name, r->s.dr[7] & 0xff, r->s.dr[0] ? 8 : 0); /* local breakpoints end with the task */
 }
 static void after_jmp_b(struct rig *r, const char *name)
 {
