@@ -423,7 +423,7 @@ static bool step(struct soft_vcpu *v, bool alone)
             v->gpr[HSK_RSP] += v->branch_undo;
             soft_fault(v, 13, 0);
         }
-        /* fallthrough */
+        G_GNUC_FALLTHROUGH;
     case SOFT_LEFT_LOOKUP:
         v->exit_arg = 0;
         break;
