@@ -15,7 +15,7 @@ CODE32(ud_32, "ud2");
 CODE64(iretq_, "lea 0x30000, %rsp\niretq");
 CODE64(jump, "ljmp *0x30000");
 CODE64(call, "lcall *0x30000");
-CODE64(call_wide, "rex.w lcall *0x30000");
+CODE64(call_wide, ".byte 0x48\nlcall *0x30000");
 CODE32(call_32, "lcall *0x30000");
 
 static void compat(struct rig *r)
@@ -337,7 +337,7 @@ CODE64(sysret_, "sysretq");
 CODE64(sysret_32, "sysretl");
 CODE64(swapgs_, "swapgs");
 CODE32(sysenter_32, "sysenter");
-CODE64(sysexit_wide, "rex.w sysexit");
+CODE64(sysexit_wide, ".byte 0x48\nsysexit");
 CODE64(ltr_, "mov $0x58, %eax\nltr %ax\nud2");
 CODE64(mov_ss_null, "xor %eax, %eax\nmov %eax, %ss\nud2");
 CODE64(mov_ss_null_3, "mov $3, %eax\nmov %eax, %ss\nud2");
