@@ -41,7 +41,7 @@ struct soft_tlb_entry {
 };
 #define SOFT_TLB_GLOBAL 1
 #define SOFT_TLB_NONE 1 /* no page's number is -1 */
-#define SOFT_TLB_BITS 12
+#define SOFT_TLB_BITS 14
 #define SOFT_TLB_SIZE (1u << SOFT_TLB_BITS)
 
 /* ---- one decoded instruction, as the translator keeps it beside a block for its helper ---- */

@@ -73,25 +73,25 @@ static uint8_t own_bit(const struct soft_vcpu *v)
 
 /* --- which entries allow to write a page --- */
 
-static uint16_t *writers_of(struct soft_code *c, uint64_t gpa)
+static uint32_t *writers_of(struct soft_code *c, uint64_t gpa)
 {
     return &c->writer_first[(gpa >> 12) % SOFT_WRITERS];
 }
 
 static void list_writer(struct soft_code *c, unsigned entry, uint64_t gpa)
 {
-    uint16_t *first = writers_of(c, gpa);
+    uint32_t *first = writers_of(c, gpa);
 
     if (c->writer_next[entry])
         return;
     c->writer_next[entry] = *first ? *first : SOFT_WRITERS_END;
-    *first = (uint16_t)(entry + 1);
+    *first = entry + 1;
 }
 
 /* gpa: that under which it was listed. */
 static void unlist_writer(struct soft_code *c, unsigned entry, uint64_t gpa)
 {
-    uint16_t *at = writers_of(c, gpa);
+    uint32_t *at = writers_of(c, gpa);
 
     if (!c->writer_next[entry])
         return;
@@ -109,21 +109,20 @@ static void fill(struct soft_vcpu *v, uint64_t va, unsigned mmu, const struct so
     struct soft_code *c = v->code;
     unsigned slot = (unsigned)(va >> 12) % SOFT_TLB_SIZE;
     struct soft_tlb_entry *e = &v->tlb[mmu][slot];
+    uint64_t gpa = w->gpa | (w->global ? SOFT_TLB_GLOBAL : 0);
 
-    if (e->nvpn_read + (va >> 12) != 0 || (e->gpa & ~0xfffull) != w->gpa) {
+    if (e->nvpn_read + (va >> 12) != 0 || e->gpa != gpa) {
+        struct soft_fills *f = &c->tlb_fills[mmu][w->global];
+
         e->nvpn_write = SOFT_TLB_NONE;
         unlist_writer(c, mmu * SOFT_TLB_SIZE + slot, e->gpa);
-        if (!w->global) {
-            struct soft_fills *f = &c->tlb_fills[mmu];
-
-            if (f->n < SOFT_FILLS)
-                f->slot[f->n] = (uint16_t)slot;
-            f->n++;
-        }
+        if (f->n < SOFT_FILLS)
+            f->slot[f->n] = (uint16_t)slot;
+        f->n++;
     }
     e->nvpn_read = -(va >> 12);
     e->addend = (uint64_t)(uintptr_t)host - (va & ~0xfffull);
-    e->gpa = w->gpa | (w->global ? SOFT_TLB_GLOBAL : 0);
+    e->gpa = gpa;
     if (write) {
         e->nvpn_write = -(va >> 12);
         list_writer(c, mmu * SOFT_TLB_SIZE + slot, w->gpa);
@@ -479,11 +478,19 @@ static void clear_entry(struct soft_tlb_entry *e)
     e->nvpn_read = e->nvpn_write = SOFT_TLB_NONE;
 }
 
-static void clear_table(struct soft_vcpu *v, unsigned mmu)
+/* Clears the entries of one kind, which were listed as they were filled. */
+static void clear_fills(struct soft_vcpu *v, unsigned mmu, bool global)
 {
-    for (unsigned i = 0; i < SOFT_TLB_SIZE; i++)
-        clear_entry(&v->tlb[mmu][i]);
-    v->code->tlb_fills[mmu].n = 0;
+    struct soft_fills *f = &v->code->tlb_fills[mmu][global];
+    const bool all = f->n > SOFT_FILLS;
+
+    for (unsigned i = 0; i < (all ? SOFT_TLB_SIZE : f->n); i++) {
+        struct soft_tlb_entry *e = &v->tlb[mmu][all ? i : f->slot[i]];
+
+        if (!(e->gpa & SOFT_TLB_GLOBAL) == !global)
+            clear_entry(e);
+    }
+    f->n = 0;
 }
 
 /* Others look at it, but this can only show them too much for a moment: the entries went first. */
@@ -503,6 +510,9 @@ void soft_tlb_init(struct soft_vcpu *v)
     v->arith_mask = SOFT_ARITH;
     v->pushf_mask = ~(uint64_t)(SOFT_ARITH | HSK_FLAG_RF | HSK_FLAG_VM);
     v->jump_mask = SOFT_JUMP_MASK;
+    for (unsigned mmu = 0; mmu < SOFT_NMMU; mmu++)
+        for (unsigned i = 0; i < SOFT_TLB_SIZE; i++)
+            clear_entry(&v->tlb[mmu][i]);
     soft_tlb_flush_all(v);
 }
 
@@ -510,8 +520,10 @@ void soft_tlb_flush_all(struct soft_vcpu *v)
 {
     struct soft_code *c = v->code;
 
-    for (unsigned mmu = 0; mmu < SOFT_NMMU; mmu++)
-        clear_table(v, mmu);
+    for (unsigned mmu = 0; mmu < SOFT_NMMU; mmu++) {
+        clear_fills(v, mmu, false);
+        clear_fills(v, mmu, true);
+    }
     for (unsigned i = 0; i < G_N_ELEMENTS(c->large[0]); i++)
         c->large[0][i] = c->large[1][i] = 0;
     clear_written_filter(c);
@@ -524,22 +536,8 @@ void soft_tlb_flush_nonglobal(struct soft_vcpu *v)
 {
     struct soft_code *c = v->code;
 
-    for (unsigned mmu = 0; mmu < SOFT_NMMU; mmu++) {
-        struct soft_fills *f = &c->tlb_fills[mmu];
-
-        if (mmu == SOFT_MMU_PHYS)
-            continue;
-        if (f->n > SOFT_FILLS) {
-            for (unsigned i = 0; i < SOFT_TLB_SIZE; i++)
-                if (!(v->tlb[mmu][i].gpa & SOFT_TLB_GLOBAL))
-                    clear_entry(&v->tlb[mmu][i]);
-        } else {
-            for (unsigned i = 0; i < f->n; i++)
-                if (!(v->tlb[mmu][f->slot[i]].gpa & SOFT_TLB_GLOBAL))
-                    clear_entry(&v->tlb[mmu][f->slot[i]]);
-        }
-        f->n = 0;
-    }
+    for (unsigned mmu = 0; mmu < SOFT_MMU_PHYS; mmu++)
+        clear_fills(v, mmu, false);
     c->generation++;
     soft_jump_flush(v, false);
     soft_returns_forget(v);

@@ -151,7 +151,7 @@ struct soft_itlb {
 #define SOFT_FILLS 16384u
 #define SOFT_WRITTEN 1024u
 #define SOFT_WRITERS 4096u
-#define SOFT_WRITERS_END 0xffffu
+#define SOFT_WRITERS_END UINT32_MAX
 
 #define SOFT_RET_GUARD (64u << 10)
 #define SOFT_RET_SIZE (320u << 10) /* with the guard */
@@ -196,7 +196,7 @@ struct soft_code {
     uint32_t ncross, maxcross;
     struct soft_itlb itlb[SOFT_ITLB_SIZE];
     uint64_t generation, generation_global;
-    struct soft_fills tlb_fills[SOFT_NMMU], jump_fills[SOFT_NMMU * 2];
+    struct soft_fills tlb_fills[SOFT_NMMU][2] /* global */, jump_fills[SOFT_NMMU * 2];
     bool jump_local[SOFT_NMMU * 2]; /* the table has targets on pages that are not global */
     uint32_t jump_mode[SOFT_NMMU * 2]; /* what the table's targets were translated for, without MMU and CODE32 */
     /* Filters (may say yes for nothing) of what INVLPG would have to look for: */
@@ -208,7 +208,7 @@ struct soft_code {
     _Atomic uint64_t written_filter[SOFT_WRITTEN];
     /* TLB entries that may have nvpn_write, in lists by their gpa, so that a page's can be found: 1 + mmu * SOFT_TLB_SIZE + slot.
        next: 0 = in no list. */
-    uint16_t writer_first[SOFT_WRITERS], writer_next[SOFT_NMMU * SOFT_TLB_SIZE];
+    uint32_t writer_first[SOFT_WRITERS], writer_next[SOFT_NMMU * SOFT_TLB_SIZE];
     bool bmi2, strict, chain;
     uint32_t mode;             /* of the code that ran last, without SINGLE and NOSHARE */
     uint8_t *ret_stack;        /* guard pages, then the return predictions */
