@@ -2,7 +2,8 @@
 /*
  * kvm-clock: the guest's time as a linear function of its TSC (kernel documentation, virt/kvm/x86/msr.rst; struct
  * pvclock_vcpu_time_info and pvclock_wall_clock). The guest's TSC rate never changes, so one structure is right until
- * TSC_ADJUST moves; its flag says that all processors' TSCs agree.
+ * TSC_ADJUST moves. Time begins at the machine's TSC 0 on all processors: they round alike, so that it never goes back
+ * between two of them, which the flag says.
  * Thread: the vCPU's; FPU registers parked.
  */
 #include "system.h"
@@ -34,7 +35,7 @@ void soft_pv_write_system_time(struct soft_vcpu *v, uint64_t msr)
     uint8_t info[PVCLOCK_BYTES] = {0};
     uint8_t version_bytes[4];
     uint32_t version, mul;
-    uint64_t tsc, gpa = msr & ~1ull;
+    uint64_t gpa = msr & ~1ull;
     int8_t shift;
 
     soft_fpu_park(v);
@@ -44,10 +45,8 @@ void soft_pv_write_system_time(struct soft_vcpu *v, uint64_t msr)
     /* odd while it changes */
     version = (hsk_get32(version_bytes) | 1) + 2;
     scale_of(hsk_clock_tsc_hz(cfg->clock), &mul, &shift);
-    tsc = soft_rdtsc(v);
     hsk_put32(info, version);
-    hsk_put64(info + 8, tsc);
-    hsk_put64(info + 16, hsk_clock_tsc_to_ns(cfg->clock, tsc - v->s.tsc_adjust));
+    hsk_put64(info + 8, v->s.tsc_adjust);
     hsk_put32(info + 24, mul);
     info[28] = (uint8_t)shift;
     info[29] = TSC_STABLE;

@@ -400,6 +400,8 @@ static void msrs(void **state)
     assert_int_equal(hsk_get32(f->obj->host + 0x9000) & 1, 0);
     assert_int_not_equal(hsk_get32(f->obj->host + 0x9000), 0);
     assert_int_equal(f->obj->host[0x9000 + 29], 1);
+    assert_int_equal(hsk_get64(f->obj->host + 0x9008), f->v.s.tsc_adjust); /* where time begins, for all processors */
+    assert_int_equal(hsk_get64(f->obj->host + 0x9010), 0);
     f->v.gpr[HSK_RDX] = 0x100;
     assert_int_equal(fake_exec(f, &wrmsr, &next), FAKE_DONE);
     fake_free(f);
