@@ -252,7 +252,7 @@ bool soft_deliver(struct soft_vcpu *v)
     if (e.vector == VEC_PF && !e.soft)
         v->s.cr2 = e.payload;
     if (e.vector == VEC_DB && !e.soft) {
-        v->s.dr[6] |= e.payload;
+        v->s.dr[6] = (v->s.dr[6] & ~HSK_DR6_TRAPS) | e.payload; /* the rest is left to software to clear */
         v->s.dr[7] &= ~HSK_DR7_GD;
     }
     if (v->delivering && v->delivering != DELIVERING_BENIGN && !combine(v->delivering - 1, &e)) {

@@ -223,7 +223,7 @@ void soft_drop_segments(struct soft_vcpu *v, unsigned cpl)
         struct hsk_segment *g = &v->s.seg[regs[i]];
 
         if ((g->attr & HSK_SEG_P) && !soft_is_conforming(g) && HSK_SEG_DPL(g->attr) < cpl)
-            *g = (struct hsk_segment){0};
+            *g = (struct hsk_segment){.base = g->base}; /* which 64-bit code goes on using in FS and GS */
     }
 }
 

@@ -103,6 +103,17 @@ static void kernel_frame_is_aligned_and_has_its_stack(void **state)
     fake_free(f);
 }
 
+static void debug_exception_clears_the_matches_of_the_last(void **state)
+{
+    struct fake *f = setup();
+
+    f->v.s.dr[6] = HSK_DR6_FIXED | HSK_DR6_BS | 2;
+    f->v.exc = (struct soft_exception){.vector = VEC_DB, .payload = 4};
+    assert_true(deliver(f));
+    assert_int_equal(f->v.s.dr[6], HSK_DR6_FIXED | HSK_DR6_BS | 4);
+    fake_free(f);
+}
+
 static void iret_undoes_a_delivery(void **state)
 {
     static const struct soft_insn iretq = {.mnemonic = ZYDIS_MNEMONIC_IRETQ, .length = 2, .opsize = 8};
@@ -111,6 +122,7 @@ static void iret_undoes_a_delivery(void **state)
 
     to_user(f);
     f->v.s.seg[HSK_DS] = (struct hsk_segment){.selector = SEL_KDS, .attr = 0xc093}; /* must be dropped on the way out */
+    f->v.s.seg[HSK_GS] = (struct hsk_segment){.base = 0x123456789000, .selector = SEL_KDS, .attr = 0xc093};
     f->v.exc = (struct soft_exception){.vector = VEC_UD};
     assert_true(deliver(f));
     assert_int_equal(fake_exec(f, &iretq, &next), FAKE_DONE);
@@ -121,6 +133,8 @@ static void iret_undoes_a_delivery(void **state)
     assert_int_equal(f->v.gpr[HSK_RSP], USTACK);
     assert_int_equal(f->v.rflags, HSK_FLAG_FIXED | HSK_FLAG_IF | HSK_FLAG_ZF | HSK_FLAG_RF);
     assert_int_equal(f->v.s.seg[HSK_DS].selector, 0);
+    assert_int_equal(f->v.s.seg[HSK_GS].selector, 0);
+    assert_int_equal(f->v.s.seg[HSK_GS].base, 0x123456789000);
     /* the same to 32-bit code */
     f->v.s.seg[HSK_CS].attr = 0xc0fb;
     f->v.s.seg[HSK_CS].selector = SEL_UCS32;
@@ -412,6 +426,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(page_fault_from_user_switches_the_stack),
         cmocka_unit_test(kernel_frame_is_aligned_and_has_its_stack),
+        cmocka_unit_test(debug_exception_clears_the_matches_of_the_last),
         cmocka_unit_test(iret_undoes_a_delivery),
         cmocka_unit_test(iret_checks),
         cmocka_unit_test(faults_of_delivery_become_double_and_triple),

@@ -77,6 +77,7 @@
 /* debug registers */
 #define HSK_DR6_FIXED 0xffff0ff0ull
 #define HSK_DR6_VALID 0xffffeffful  /* bit 12 is always 0 */
+#define HSK_DR6_TRAPS 0xfull
 #define HSK_DR6_BD    0x2000ull
 #define HSK_DR6_BS    0x4000ull
 #define HSK_DR6_BT    0x8000ull
