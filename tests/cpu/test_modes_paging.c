@@ -371,6 +371,24 @@ static void msrs(void **state)
     run_refusals(rig_begin(state), cases, G_N_ELEMENTS(cases));
 }
 
+/* --- PDPTE registers --- */
+
+CODE32(pdpte_stays, "mov (%ebx), %eax\nmovl $0, 0x1008\ninvlpg (%ebx)\nmov (%ebx), %eax\ninc %ecx\n"
+                    "mov %cr3, %eax\nmov %eax, %cr3\nmov (%ebx), %eax\nud2");
+
+static void pdptes_are_those_of_the_last_load(void **state)
+{
+    struct rig *r = rig_begin(state);
+    const struct walk w = {.format = PAE};
+
+    prepare(r, &w);
+    put_code(r, pdpte_stays, pdpte_stays_end);
+    run_to(r, "PDPTE", HSK_EXIT_HALT);
+    EXPECT(r, "PDPTE", vector_of(r), 14);
+    EXPECT(r, "PDPTE", r->s.gpr[HSK_RCX], 1);
+    EXPECT(r, "PDPTE", stacked(r, 0, 4), 0);
+}
+
 /* --- into long mode and out of it, step by step --- */
 
 CODE32(enter_long, "mov $0x1000, %eax\nmov %eax, %cr3\nmov $0x20, %eax\nmov %eax, %cr4\n"
@@ -420,7 +438,7 @@ int main(void)
     static const struct CMUnitTest tests[] = {
         cmocka_unit_test(walks_32),          cmocka_unit_test(walks_pae),       cmocka_unit_test(walks_long),
         cmocka_unit_test(control_registers), cmocka_unit_test(no_such_register), cmocka_unit_test(msrs),
-        cmocka_unit_test(enter_and_leave),   cmocka_unit_test(no_long_mode_with_a_16_bit_tss),
+        cmocka_unit_test(pdptes_are_those_of_the_last_load), cmocka_unit_test(enter_and_leave), cmocka_unit_test(no_long_mode_with_a_16_bit_tss),
     };
 
     return run_lanes(tests, G_N_ELEMENTS(tests), true);

@@ -11,21 +11,26 @@
 
 /* --- CR0 --- */
 
-static void check_pdptes(struct soft_vcpu *v, uint64_t cr3, uint64_t cr0, uint64_t cr4)
+/* PAE outside of long mode keeps its four top entries in registers. The last that can fault of what loads them. */
+static void load_pdptes(struct soft_vcpu *v, uint64_t cr3, uint64_t cr0, uint64_t cr4)
 {
+    uint64_t e[4];
+
     if (!(cr0 & HSK_CR0_PG) || !(cr4 & HSK_CR4_PAE) || (v->s.efer & HSK_EFER_LME))
         return;
     for (unsigned i = 0; i < 4; i++) {
-        uint64_t e = soft_ld(v, (cr3 & 0xffffffe0) + 8 * i, 8, SOFT_MMU_PHYS);
-
-        if ((e & 1) && (e & (~HSK_PHYS_MASK | 0x1e6)))
+        e[i] = soft_ld(v, (cr3 & 0xffffffe0) + 8 * i, 8, SOFT_MMU_PHYS);
+        if ((e[i] & 1) && (e[i] & (~HSK_PHYS_MASK | 0x1e6)))
             soft_fault(v, VEC_GP, 0);
     }
+    for (unsigned i = 0; i < 4; i++)
+        v->pdpte[i] = e[i];
+    v->pdptes_loaded = 1;
 }
 
-void soft_check_pdptes(struct soft_vcpu *v, uint64_t cr3)
+void soft_load_pdptes(struct soft_vcpu *v, uint64_t cr3)
 {
-    check_pdptes(v, cr3, v->s.cr0, v->s.cr4);
+    load_pdptes(v, cr3, v->s.cr0, v->s.cr4);
 }
 
 static void write_cr0(struct soft_vcpu *v, uint64_t value)
@@ -44,7 +49,7 @@ static void write_cr0(struct soft_vcpu *v, uint64_t value)
             if ((v->s.efer & HSK_EFER_LME) && (!(v->s.cr4 & HSK_CR4_PAE) || (v->s.seg[HSK_CS].attr & HSK_SEG_L) ||
                                                !(v->s.seg[HSK_TR].attr & 8))) /* a 16-bit TSS */
                 soft_fault(v, VEC_GP, 0);
-            check_pdptes(v, v->s.cr3, value, v->s.cr4);
+            load_pdptes(v, v->s.cr3, value, v->s.cr4);
             if (v->s.efer & HSK_EFER_LME)
                 v->s.efer |= HSK_EFER_LMA;
         } else {
@@ -67,7 +72,7 @@ static void write_cr3(struct soft_vcpu *v, uint64_t value)
         value &= ~(1ull << 63);
     if (soft_lma(v) && (value & ~HSK_PHYS_MASK))
         soft_fault(v, VEC_GP, 0);
-    soft_check_pdptes(v, value);
+    soft_load_pdptes(v, value);
     v->s.cr3 = value & HSK_PHYS_MASK;
     soft_tlb_flush_nonglobal(v);
 }
@@ -106,7 +111,7 @@ static void write_cr4(struct soft_vcpu *v, uint64_t value)
     if ((changed & value & HSK_CR4_PCIDE) && (!soft_lma(v) || (v->s.cr3 & 0xfff)))
         soft_fault(v, VEC_GP, 0);
     if (changed & (HSK_CR4_PSE | HSK_CR4_PAE | HSK_CR4_PGE))
-        check_pdptes(v, v->s.cr3, v->s.cr0, value);
+        load_pdptes(v, v->s.cr3, v->s.cr0, value);
     v->s.cr4 = value;
     if (changed & paging)
         soft_tlb_flush_all(v);

@@ -169,6 +169,7 @@ static bool set_state(struct hsk_vcpu *base, const struct hsk_cpu_state *s, GErr
     v->rflags = s->rflags;
     v->fpu_parked = 1;
     v->delivering = 0;
+    v->pdptes_loaded = 0;
     v->halted = s->activity == HSK_ACT_HALTED || s->activity == HSK_ACT_WAIT_SIPI;
     if (base->lapic)
         hsk_lapic_set_cr8(base->lapic, s->cr8);

@@ -156,6 +156,8 @@ struct soft_vcpu {
     uint8_t single;            /* the code that runs is one instruction, behind which the dispatcher looks at debug_hits */
     uint32_t debug_hits;       /* breakpoints (bits of DR6) that the current instruction hit: #DB behind it */
     uint32_t seg_mode;         /* what the segments add to the mode word (xlate.h); soft_segments_changed() refreshes */
+    uint64_t pdpte[4];         /* PAE outside of long mode: as they were when CR3 was loaded */
+    uint8_t pdptes_loaded;     /* 0: the state came from elsewhere; the first walk reads them */
     uint32_t refused_msrs[16], nrefused_msrs; /* told on the log already */
     struct soft_engine *engine;
     struct soft_code *code;    /* translator half's private state of this vCPU */

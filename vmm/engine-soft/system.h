@@ -195,8 +195,8 @@ void soft_debug_port(struct soft_vcpu *v, unsigned port, unsigned len);
 unsigned soft_io_map(struct soft_vcpu *v);
 /* control.c: what of the processor model the system half asks for, in a form that needs no search. */
 enum { SOFT_HAS_INVPCID = 1, SOFT_HAS_1G_PAGES = 2, SOFT_HAS_XSAVE = 4, SOFT_HAS_FSGSBASE = 8 };
-/* control.c: PAE outside of long mode: #GP(0) if the four entries at cr3 have reserved bits set. */
-void soft_check_pdptes(struct soft_vcpu *v, uint64_t cr3);
+/* control.c: PAE outside of long mode: loads the four entries at cr3; #GP(0) if they have reserved bits set. */
+void soft_load_pdptes(struct soft_vcpu *v, uint64_t cr3);
 /* Sets RFLAGS; if that lets interrupts in, asks for a look at the next block head. Mode changes are the caller's. */
 void soft_set_rflags(struct soft_vcpu *v, uint64_t rflags);
 /* Something may be deliverable now: asks for a look at the next block head. */

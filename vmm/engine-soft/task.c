@@ -122,7 +122,8 @@ static void try_all(struct soft_vcpu *v, enum soft_task_how how, struct task *t)
     t->cr3 = v->s.cr3;
     if (wide && (v->s.cr0 & HSK_CR0_PG)) {
         t->cr3 = tss_ld(v, &t->tr, TSS32_CR3, 4);
-        soft_check_pdptes(v, t->cr3);
+        if (t->cr3 != v->s.cr3)
+            soft_load_pdptes(v, t->cr3);
     }
 }
 

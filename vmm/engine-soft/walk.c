@@ -4,8 +4,7 @@
  *
  * Accessed and dirty bits are set with compare-exchange after the whole walk has succeeded, so that two processors and
  * the guest's own atomic updates agree; a lost race walks again. Page-table pages that are written are announced.
- * Missing on purpose: 5-level paging and protection keys (not in the model), PDPTE registers of PAE (read from memory
- * on every walk, as the SDM allows software to expect only after a CR3 write).
+ * Missing on purpose: 5-level paging and protection keys (not in the model).
  *
  * Thread: the vCPU's, with the guest's FPU registers live; hsk_ram_find is compiled without them too.
  */
@@ -69,6 +68,23 @@ static bool exchange(const struct walk *w, const struct entry *e, uint64_t bits)
                                        __ATOMIC_RELAXED);
 }
 
+/* A top entry of PAE paging; memory is looked at only if nobody loaded them yet. */
+static uint64_t read_pdpte(struct walk *w, unsigned i)
+{
+    struct soft_vcpu *v = w->v;
+
+    if (!v->pdptes_loaded) {
+        for (unsigned n = 0; n < 4; n++) {
+            w->depth = 0;
+            v->pdpte[n] = read_entry(w, (v->s.cr3 & 0xffffffe0) + 8 * n);
+        }
+        v->pdptes_loaded = 1;
+    }
+    w->entry[0] = (struct entry){.value = v->pdpte[i]};
+    w->depth = 1;
+    return v->pdpte[i];
+}
+
 static bool set_bits(struct walk *w, struct entry *e, uint64_t bits)
 {
     if ((e->value & bits) == bits || e->readonly || !e->host)
@@ -93,15 +109,14 @@ static uint64_t reserved_bits(const struct walk *w, unsigned levels)
 /* Walks down; returns the leaf's physical address of the 4 KiB page, or sets *error to 0 or PF_P | PF_RSVD. */
 static uint64_t descend_wide(struct walk *w, uint64_t va, unsigned levels, int *error)
 {
-    uint64_t table = w->v->s.cr3 & (levels == 4 ? PTE_ADDR : 0xffffffe0);
+    uint64_t table = w->v->s.cr3 & PTE_ADDR;
     const uint64_t reserved = reserved_bits(w, levels);
-
     const unsigned no_large = w->v->engine->has & SOFT_HAS_1G_PAGES ? 4 : 3;
 
     for (unsigned level = levels; level > 0; level--) {
         const unsigned shift = 12 + 9 * (level - 1);
         const bool pae_top = levels == 3 && level == 3;
-        const uint64_t e = read_entry(w, table + 8 * (va >> shift & (pae_top ? 3 : 511)));
+        const uint64_t e = pae_top ? read_pdpte(w, va >> shift & 3) : read_entry(w, table + 8 * (va >> shift & 511));
         const bool large = (e & PTE_PS) && (level == 2 || level == 3) && !pae_top;
 
         if (!(e & PTE_P)) {

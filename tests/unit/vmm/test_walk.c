@@ -132,7 +132,10 @@ static void legacy_paging(void **state)
     assert_int_equal(soft_walk(&f->v, 0xc0a07000, WR, USER, &w), -1);
     assert_int_equal(w.gpa, 0x77000);
     assert_int_equal(fake_get(f, 0x1000 + 8 * 3), 0x2001);
+    /* they are registers: memory counts when CR3 is loaded */
     fake_set(f, 0x1000 + 8 * 3, 0x2003);
+    assert_int_equal(soft_walk(&f->v, 0xc0a07000, WR, USER, &w), -1);
+    f->v.pdptes_loaded = 0;
     assert_int_equal(soft_walk(&f->v, 0xc0a07000, WR, USER, &w), EP | EW | EU | ER);
     /* 32-bit: 4 KiB and 4 MiB pages */
     f->v.s.cr4 = HSK_CR4_PSE;
