@@ -24,7 +24,7 @@
 #include <unistd.h>
 
 #define NATIVE ((uint8_t *)0x20000000)
-#define DATA_SIZE 0x8000u
+#define DATA_SIZE 0x12800u
 #define CODE_OFFSET 0x100u /* of the code in its segment, if that has a base */
 
 enum { LDT_CODE, LDT_DS, LDT_ES, LDT_SS, LDT_N };
@@ -41,6 +41,7 @@ struct segments {
     bool code16, stack16, flat;
     uint32_t base[LDT_N], limit[LDT_N];
     bool down;                 /* DS expands down */
+    bool whole;                /* each has 64 KiB */
 };
 
 static struct {
@@ -179,6 +180,20 @@ static void random_segments(struct segments *g)
     g->limit[LDT_ES] = 0x5fff;
     g->base[LDT_SS] = data + 0x2004;
     g->limit[LDT_SS] = 0x5000;
+    g->whole = !g->down && rng() % 2;
+    if (g->whole)
+        for (unsigned i = 0; i < LDT_N; i++)
+            g->limit[i] = 0xffff;
+}
+
+/* What is in memory before: a different piece of the same noise each time. */
+static void random_data(uint8_t *to)
+{
+    static uint64_t noise[DATA_SIZE / 8 + 512];
+
+    for (unsigned i = 0; !noise[G_N_ELEMENTS(noise) - 1]; i++)
+        noise[i] = (i + 1) * 0x9e3779b97f4a7c15ull;
+    memcpy(to, noise + rng() % 512, DATA_SIZE);
 }
 
 static void random_regs(struct regs *r, const struct segments *g)
@@ -200,6 +215,8 @@ static void random_regs(struct regs *r, const struct segments *g)
         for (unsigned i = 0; i < 4; i++) {
             uint64_t at = rng() % 8 ? (rng() & 0xfff) + 0x1000 : 0x8000 - rng() % 32;
 
+            if (g->whole && rng() % 4 == 0)
+                at = 0x10000 - rng() % 32;
             if (g->down)
                 at += rng() % 4 ? 0x8000 : 0;
             r->gpr[pointers[i]] = (rng() % 4 ? 0 : (uint32_t)rng() << 16) | at;
@@ -405,8 +422,7 @@ static int one_case(struct guest *g, uint64_t seed)
     if (!set_ldt(&segs))
         return -1;
     random_regs(&r, &segs);
-    for (unsigned i = 0; i < DATA_SIZE; i += 8)
-        hsk_put64(before + i, rng());
+    random_data(before);
     memcpy(data, before, DATA_SIZE);
     memcpy(NATIVE + CODE_OFFSET, code, x.in.length);
     put_exit(&segs, NATIVE + CODE_OFFSET + x.in.length);
@@ -489,12 +505,11 @@ static int one_branch(struct guest *g, uint64_t seed)
     rng_state = seed * 0x9e3779b97f4a7c15ull + 3;
     do
         random_segments(&segs);
-    while (segs.flat);
+    while (segs.flat || segs.whole);
     if (!set_ldt(&segs))
         return -1;
     random_regs(&r, &segs);
-    for (unsigned i = 0; i < DATA_SIZE; i += 8)
-        hsk_put64(before + i, rng());
+    random_data(before);
     target = rng() % 4 ? PAD(rng() % PADS) : rng() % 2 ? 0x1000 + (uint32_t)rng() % 8 : (uint32_t)rng() | 0x1000;
     n = random_branch(&segs, code, target, &r, before);
     memset(NATIVE + 64, 0xcc, 4096 - 64);

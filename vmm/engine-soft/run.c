@@ -158,23 +158,23 @@ int soft_call_unknown(struct soft_vcpu *v, const struct soft_insn *in)
 
 /* --- finding code --- */
 
-/* May translated code access it without asking? */
-static bool flat(const struct soft_vcpu *v, unsigned i)
+/* May translated code access the segment up to offset last without asking? */
+static bool open_to(const struct soft_vcpu *v, unsigned i, uint32_t last)
 {
     const struct hsk_segment *s = &v->s.seg[i];
 
-    if (s->limit != UINT32_MAX)
+    if (s->limit < last)
         return false;
     if (!(v->s.cr0 & HSK_CR0_PE))
         return (s->attr & 0xc) != 4; /* expand-down */
     if ((s->attr & (HSK_SEG_P | HSK_SEG_S)) != (HSK_SEG_P | HSK_SEG_S))
         return false;
-    return i == HSK_CS ? (s->attr & 0xa) == 0xa : (s->attr & 0xe) == 2;
+    return i == HSK_CS ? (s->attr & 0xa) == 0xa || (v->rflags & HSK_FLAG_VM) : (s->attr & 0xe) == 2;
 }
 
 uint32_t soft_segment_mode(const struct soft_vcpu *v)
 {
-    uint32_t mode = SOFT_MODE_CODE32;
+    uint32_t mode = SOFT_MODE_CODE32 | SOFT_MODE_64K;
 
     if (v->code_size == 2)
         mode |= SOFT_MODE_CODE16;
@@ -185,8 +185,11 @@ uint32_t soft_segment_mode(const struct soft_vcpu *v)
     if (v->seg_base[HSK_ES] | v->seg_base[HSK_CS] | v->seg_base[HSK_SS] | v->seg_base[HSK_DS])
         mode |= SOFT_MODE_BASES;
     for (unsigned i = HSK_ES; i <= HSK_GS; i++)
-        if (!flat(v, i))
+        if (!open_to(v, i, UINT32_MAX)) {
             mode |= SOFT_MODE_SEG << i;
+            if (!open_to(v, i, 0xffff))
+                mode &= ~SOFT_MODE_64K;
+        }
     return mode;
 }
 
@@ -278,7 +281,7 @@ static void chain(struct soft_vcpu *v, struct soft_block *b)
 /* Where the code at rip is; page_va is set for it. The jump cache knows best, and gets to know. */
 static const void *find_host(struct soft_vcpu *v, uint32_t mode)
 {
-    const bool cached = !(mode & (SOFT_MODE_SINGLE | SOFT_MODE_NOSHARE)) && !(mode >> SOFT_MODE_LIMIT_SHIFT);
+    const bool cached = !(mode & (SOFT_MODE_SINGLE | SOFT_MODE_NOSHARE)) && !(mode & SOFT_MODE_LIMIT);
     const struct soft_jump *j = cached && !v->exit_arg ? soft_jump_find(v, v->rip, mode) : NULL;
     struct soft_block *b;
 

@@ -198,6 +198,12 @@ static uint64_t relative_target(const struct tx *t)
     return t->x->in.operand_width == 16 ? target & 0xffff : t->code32 ? target & UINT32_MAX : target;
 }
 
+/* May an indirect branch go beyond the limit of CS? Not with 16 bits, if that has 64 KiB. */
+static bool may_leave(const struct tx *t)
+{
+    return t->limit < (t->x->in.operand_width == 16 ? 0xffff : UINT32_MAX);
+}
+
 /*
  * Pushes the return address. next: where execution goes on behind the store, or SOFT_NO_GPA. Like the processor, checks
  * the target (indirect: in jump_target) between the store and the change of the stack pointer.
@@ -216,7 +222,7 @@ static void push_return(struct tx *t, uint64_t next, bool out)
     } else {
         push_immediate(t, (int64_t)ret, size, &m);
     }
-    if (t->limit < UINT32_MAX && next == SOFT_NO_GPA) {
+    if (may_leave(t) && next == SOFT_NO_GPA) {
         done_if(t, checked);
         if (out)
             tx_raise_gp(t);
@@ -288,7 +294,7 @@ static void ret(struct tx *t)
     checked = check_pop(t, H_GRSP, size, &m);
     read_extended(e, H_C, size, &m);
     done_if(t, checked);
-    if (t->limit < UINT32_MAX) {
+    if (may_leave(t)) {
         e_st_gs(e, H_C, TX_OFF(jump_target));
         tx_check_target(t);
     }
@@ -403,7 +409,7 @@ void tx_flow(struct tx *t, uint32_t live_out)
     default: /* SOFT_X_JMP */
         if (t->x->op[0].type != ZYDIS_OPERAND_TYPE_IMMEDIATE) {
             load_target(t);
-            if (t->limit < UINT32_MAX) {
+            if (may_leave(t)) {
                 e_st_gs(&t->e, H_C, TX_OFF(jump_target));
                 tx_check_target(t);
             }

@@ -296,6 +296,40 @@ void tx_done(struct tx *t)
     t->colds[t->ncolds - 1].op_end = t->e.p;
 }
 
+/* May the offset of 16 bits be checked inline? */
+static bool fits_64k(const struct tx *t, unsigned seg, unsigned access)
+{
+    return (t->mode & (SOFT_MODE_64K | SOFT_MODE_CHECKED)) == SOFT_MODE_64K && (t->c->bmi2 || !t->x->live) &&
+           (seg != HSK_CS || !(access & SOFT_ACCESS_WRITE) || (t->mode & SOFT_MODE_REAL));
+}
+
+/* The offset is in d, where tx_check() wants the address: only what goes beyond 64 KiB is for C to judge. */
+static void check_64k(struct tx *t, int d, unsigned size, unsigned access, unsigned seg, uint64_t next)
+{
+    struct emit *e = &t->e;
+    uint8_t *beyond = NULL;
+    struct tx_cold *cold;
+
+    if (size > 1 && d == H_C) {
+        e_alui(e, 0, 7, H_C, (int32_t)(0x10000 - size));
+        beyond = e_jcc_fwd(e, 7);
+    } else if (size > 1) {
+        e_lea(e, 0, H_C, d, -1, 0, (int32_t)size - 1);
+        e_rorx32(e, H_C, H_C, 16);
+        zero_extend16(e, H_C);
+        beyond = e_jmp_unless_rcxz(e);
+    }
+    t->ea_base = -1;
+    e_ld_gs(e, H_T, TX_OFF(seg_base) + 8u * seg);
+    e_lea(e, 0, d, d, H_T, 0, 0);
+    tx_check(t, size, access, t->x->live, next);
+    cold = &t->colds[t->ncolds - 1];
+    cold->access |= SOFT_ACCESS_SEG;
+    cold->seg = (uint8_t)seg;
+    cold->site2 = beyond;
+    cold->linear = true;
+}
+
 /* The offset is in C: C code checks the segment and looks into the TLB. */
 static void check_in_c(struct tx *t, unsigned size, unsigned access, unsigned seg, uint64_t next)
 {
@@ -313,18 +347,22 @@ void tx_operand(struct tx *t, const ZydisDecodedOperand *m, unsigned size, unsig
 
     if (m->mem.segment == ZYDIS_REGISTER_SS)
         access |= SOFT_ACCESS_STACK;
-    if (tx_checked(t, m, access)) {
-        tx_offset(t, m, H_C, t->x->in.address_width, rsp_adjust);
-        check_in_c(t, size, access, segment_of(m), t->x->next);
-    } else {
+    if (!tx_checked(t, m, access)) {
         tx_ea(t, m, tx_ea_reg(t, live), rsp_adjust);
         tx_check(t, size, access, live, t->x->next);
+    } else if (t->x->in.address_width == 16 && fits_64k(t, segment_of(m), access)) {
+        tx_offset(t, m, tx_ea_reg(t, live), 16, rsp_adjust);
+        check_64k(t, tx_ea_reg(t, live), size, access, segment_of(m), t->x->next);
+    } else {
+        tx_offset(t, m, H_C, t->x->in.address_width, rsp_adjust);
+        check_in_c(t, size, access, segment_of(m), t->x->next);
     }
 }
 
 void tx_stack(struct tx *t, int base, int32_t disp, unsigned size, unsigned access, uint64_t next)
 {
-    bool live = t->x->live, in_c = checked(t, HSK_SS, access);
+    bool live = t->x->live, limited = checked(t, HSK_SS, access),
+         in_c = limited && !((t->mode & SOFT_MODE_STACK16) && fits_64k(t, HSK_SS, access));
     int d = in_c ? H_C : tx_ea_reg(t, live);
 
     access |= SOFT_ACCESS_STACK;
@@ -333,6 +371,10 @@ void tx_stack(struct tx *t, int base, int32_t disp, unsigned size, unsigned acce
         zero_extend16(&t->e, d);
     if (in_c) {
         check_in_c(t, size, access, HSK_SS, next);
+        return;
+    }
+    if (limited) {
+        check_64k(t, d, size, access, HSK_SS, next);
         return;
     }
     t->ea_base = t->code32 ? -1 : base;

@@ -182,7 +182,7 @@ static void go_to_entry(struct tx *t, struct emit *e, int ext)
 /* direct: the target is that of a direct branch, or behind the instruction */
 static void jump_to(struct tx *t, struct emit *e, bool direct)
 {
-    if (t->c->bmi2 && !(t->mode & SOFT_MODE_SINGLE) && t->c->chain && !(t->mode >> SOFT_MODE_LIMIT_SHIFT)) {
+    if (t->c->bmi2 && !(t->mode & SOFT_MODE_SINGLE) && t->c->chain && !(t->mode & SOFT_MODE_LIMIT)) {
         look_up(t, e, direct);
         go_to_entry(t, e, 4);
         return;
@@ -396,6 +396,15 @@ static void cold_access(struct tx *t, const struct tx_cold *k)
     e_resolve(k->site, e);
     if (k->restore)
         tx_flags_restore(e);
+    if ((k->access & SOFT_ACCESS_SEG) && k->linear) { /* back to the offset, which is all that came from site2 */
+        int d = k->ea_in_u ? H_U : H_C;
+
+        e_ld_gs(e, H_T, TX_OFF(seg_base) + 8u * k->seg);
+        e_not(e, H_T);
+        e_lea(e, 0, d, d, H_T, 0, 1);
+        if (k->site2)
+            e_resolve(k->site2, e);
+    }
     if (k->ea_base >= 0)
         e_lea(e, 1, H_C, k->ea_base, -1, 0, k->ea_disp);
     else if (k->ea_in_u)

@@ -28,6 +28,7 @@ struct tx_mem {
 struct tx_cold {
     uint8_t kind;
     bool ea_in_u, restore;     /* ACCESS: the address is in U; the flags must be restored first */
+    bool linear;               /* ACCESS by a segment: the address at site is linear, at site2 an offset */
     int8_t ea_base;            /* ACCESS: the address is ea_base + ea_disp, or -1 */
     int32_t ea_disp;
     uint16_t size;             /* ACCESS */

@@ -52,9 +52,11 @@ enum {
     SOFT_MODE_CHECKED = 1 << 22, /* all accesses are checked in C: alignment, data breakpoints */
     SOFT_MODE_REAL = 1 << 23,    /* real or virtual-8086 mode */
 };
+#define SOFT_MODE_64K (1u << 30) /* all segments of SOFT_MODE_SEG are such, but of at least 64 KiB */
 /* Class of the limit of a CS that is not flat (base 0, 4 GiB), 1 to 63: soft_limit_class(). */
 #define SOFT_MODE_LIMIT_SHIFT 24
 #define SOFT_LIMIT_CLASSES 63u
+#define SOFT_MODE_LIMIT (SOFT_LIMIT_CLASSES << SOFT_MODE_LIMIT_SHIFT)
 
 enum soft_kind {
     SOFT_X_PASS, SOFT_X_NOP, SOFT_X_LEA, SOFT_X_BT, SOFT_X_PUSH, SOFT_X_POP, SOFT_X_LEAVE, SOFT_X_CALL, SOFT_X_RET,
