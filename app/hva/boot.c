@@ -18,7 +18,7 @@ struct options {
         *screenshot;
     char *firmware, *floppy, *net;
     char **disks, **cdroms, **rest;
-    int cpus;
+    int cpus, lockstep;
     double timeout;
     gint64 chaos;
     gboolean no_window, debug_exit, test_device, json, stats, strict;
@@ -72,6 +72,8 @@ static bool parse(struct options *o, int *argc, char ***argv, int *status)
          "soft engine without short cuts (slow; for tests)", NULL},
         {"chaos", 0, 0, G_OPTION_ARG_INT64, &o->chaos,
          "soft engine disturbed at random (slow; for tests)", "SEED"},
+        {"lockstep", 0, 0, G_OPTION_ARG_INT, &o->lockstep,
+         "soft engine that compares one in N blocks with strict mode (slow; for tests)", "N"},
         {"cdrom", 0, G_OPTION_FLAG_HIDDEN, G_OPTION_ARG_FILENAME_ARRAY, &o->cdroms, NULL, NULL},
         {"floppy", 0, G_OPTION_FLAG_HIDDEN, G_OPTION_ARG_FILENAME, &o->floppy, NULL, NULL},
         {"firmware", 0, G_OPTION_FLAG_HIDDEN, G_OPTION_ARG_STRING, &o->firmware, NULL, NULL},
@@ -97,6 +99,8 @@ static int check_not_yet(const struct options *o)
     if (!o->kernel)
         return hsk_usage("--kernel FILE is missing: this version boots a kernel directly, and not "
                          "yet from a disk");
+    if (o->lockstep < 0 || (o->lockstep && (o->cpus != 1 || o->disks)))
+        return hsk_usage("--lockstep takes a number, and a machine of one processor without disks");
     if (o->cpus < 1 || o->cpus > 8)
         return hsk_usage("--cpus takes 1 to 8, but %d was given", o->cpus);
     return 0;
@@ -158,13 +162,14 @@ static int boot(struct options *o)
     int64_t vram = o->no_window && !o->screenshot ? 0 : VRAM_BYTES;
     json_t *opts = json_pack(
         "{s:s, s:s?, s:s?, s:o, s:I, s:I, s:i, s:s?, s:s, s:s, s:s, s:b, s:s?, s:f, s:s?, s:b, "
-        "s:b, s:b, s:b, s:I}",
+        "s:b, s:b, s:b, s:I, s:i}",
         "kernel", o->kernel, "initrd", o->initrd, "append", o->append, "disks", disks, "memory",
         (json_int_t)memory, "vram", (json_int_t)vram, "cpus", o->cpus, "cpu", o->cpu, "engine",
         o->engine ? o->engine : "auto", "serial", o->serial ? o->serial : "stdio", "on_reset",
         o->on_reset ? o->on_reset : "exit", "debug_exit", o->debug_exit, "exit_on", o->exit_on,
         "timeout", o->timeout, "screenshot", o->screenshot, "json", o->json, "stats", o->stats,
-        "strict", o->strict, "test_device", o->test_device, "chaos", (json_int_t)o->chaos);
+        "strict", o->strict, "test_device", o->test_device, "chaos", (json_int_t)o->chaos,
+        "lockstep", o->lockstep);
     if (!opts)
         return hsk_usage("the names and texts of the command line must be UTF-8");
     return hsk_exec_keeper("boot", opts);

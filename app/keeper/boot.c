@@ -249,12 +249,13 @@ static bool start_machine(struct boot *b, GError **error)
     if (hsk_serial_out_fd(b->serial) >= 0)
         hsk_child_give(b->child, "serial.out", hsk_serial_out_fd(b->serial));
     json_t *cfg =
-        json_pack("{s:s, s:s, s:s?, s:I, s:I, s:I, s:b, s:b, s:b, s:I, s:b, s:s, s:s?, s:s?, s:o}", "cmd",
+        json_pack("{s:s, s:s, s:s?, s:I, s:I, s:I, s:b, s:b, s:b, s:I, s:I, s:b, s:s, s:s?, s:s?, s:o}", "cmd",
                   "config", "engine", b->engine->name, "cpu", hsk_json_str(o, "cpu", NULL), "ncpus",
                   (json_int_t)hsk_json_int(o, "cpus", 1), "memory", (json_int_t)memory, "vram",
                   (json_int_t)vram, "debug_exit", hsk_json_bool(o, "debug_exit"), "test_device",
                   hsk_json_bool(o, "test_device"), "strict", hsk_json_bool(o, "strict"), "chaos",
-                  (json_int_t)hsk_json_int(o, "chaos", 0), "stats",
+                  (json_int_t)hsk_json_int(o, "chaos", 0), "lockstep",
+                  (json_int_t)hsk_json_int(o, "lockstep", 0), "stats",
                   hsk_json_bool(o, "stats"), "on_reset",
                   strcmp(hsk_json_str(o, "on_reset", ""), "reset") == 0 ? "reset" : "stop",
                   "append", hsk_json_str(o, "append", NULL), "kernel_name",

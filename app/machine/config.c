@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * From the keeper's config message to a machine that can run. Keys of the message: engine ("soft",
- * "kvm"), cpu, ncpus, memory, vram, tsc_hz, debug_exit, test_device, strict, chaos, stats, on_reset
+ * "kvm"), cpu, ncpus, memory, vram, tsc_hz, debug_exit, test_device, strict, chaos, lockstep, stats, on_reset
  * ("reset" boots again, "stop" leaves it to the keeper), append, kernel_name, disks: list of
  * {"serial", "readonly", "bytes"}. Disks are files (disk.0 ...) or, with the descriptors disks and
  * disks.slots, the keeper's (common/diskwire.h; "bytes" is their size).
@@ -110,6 +110,7 @@ bool hsk_runner_build(struct hsk_runner *r, const json_t *cfg, GError **error)
         .test_device = hsk_json_bool(cfg, "test_device"),
         .strict = hsk_json_bool(cfg, "strict"),
         .chaos = (uint64_t)hsk_json_int(cfg, "chaos", 0),
+        .lockstep = (unsigned)hsk_json_int(cfg, "lockstep", 0),
         .stats = hsk_json_bool(cfg, "stats"),
     };
 

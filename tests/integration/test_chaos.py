@@ -9,13 +9,14 @@ import subprocess
 import linux_guest
 
 INIT = """#!/bin/sh
+busybox mount -t devtmpfs none /dev
 busybox seq 1 20000 > /numbers
 sums() {
     echo "seq $(busybox md5sum < /numbers)"
     echo "file $(busybox sha256sum < /bin/busybox)"
     echo "packed $(busybox gzip -c /bin/busybox | busybox gunzip -c | busybox sha512sum)"
     echo "sorted $(busybox sort -rn /numbers | busybox sort -n | busybox sha1sum)"
-    echo "real $(busybox awk 'BEGIN { for (i = 1; i <= 30000; i++) s += sqrt(i) / 3; printf "%.10f", s }')"
+    echo "real $(busybox awk 'BEGIN { for (i = 1; i <= 30000; i++) s += i / 3; printf "%.10f", s }')"
 }
 sums > /first &
 sums > /second
@@ -33,13 +34,13 @@ class Chaos(linux_guest.LinuxGuest):
             program = f.read()
         total = 0.0
         for i in range(1, 30001):
-            total += i ** 0.5 / 3
+            total += i / 3
         return ['the same twice', f'seq {hashlib.md5(numbers).hexdigest()}', f'file {hashlib.sha256(program).hexdigest()}',
                 f'packed {hashlib.sha512(program).hexdigest()}', f'sorted {hashlib.sha1(numbers).hexdigest()}', f'real {total:.10f}']
 
     def setUp(self):
         super().setUp()
-        self.files = self.elf(), self.initramfs(INIT, 'busybox')
+        self.files = self.elf(), self.initramfs(INIT)
 
     def disturbed(self, *args):
         p = subprocess.run(self.command(*self.files, *args, timeout=900), stdin=subprocess.DEVNULL, capture_output=True, text=True,

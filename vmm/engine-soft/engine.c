@@ -91,6 +91,7 @@ static struct hsk_vcpu *vcpu_new(struct hsk_engine *engine, const struct hsk_vcp
     soft_tlb_init(v);
     soft_jump_init(v);
     soft_chaos_start(v);
+    soft_lockstep_start(v);
     hsk_cpu_state_reset(&v->s, cfg->index);
     memcpy(v->gpr, v->s.gpr, sizeof v->gpr);
     v->rip = v->s.rip;
@@ -109,6 +110,7 @@ static void vcpu_free(struct hsk_vcpu *base)
     v->engine->vcpu[base->index] = NULL;
     soft_code_flush(v); /* clears the pages' attributes */
     soft_code_free(v->code);
+    g_free(v->lockstep);
     g_free(base->error);
     munmap(v, sizeof *v);
 }
@@ -213,7 +215,7 @@ static char *stats(struct hsk_engine *engine)
         ROW("blocks", blocks), ROW("insns", insns), ROW("slow-accesses", exits), ROW("tlb-misses", tlb_misses),
         ROW("code-flushes", flushes), ROW("interrupts", interrupts), ROW("exceptions", exceptions),
         ROW("invalidations", invalidations), ROW("helper-calls", helper_calls), ROW("dispatches", dispatches),
-        ROW("chaos", chaos), ROW("left-edge", left[0]), ROW("left-jump", left[1]), ROW("left-helper", left[2]),
+        ROW("chaos", chaos), ROW("compared", compared), ROW("left-edge", left[0]), ROW("left-jump", left[1]), ROW("left-helper", left[2]),
     };
 #undef ROW
     const struct soft_engine *e = (const struct soft_engine *)engine;

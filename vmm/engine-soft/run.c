@@ -68,6 +68,19 @@ void soft_fault_pf(struct soft_vcpu *v, uint64_t va, uint32_t error)
     soft_longjmp(v, LAND_FAULT);
 }
 
+void soft_stop(struct soft_vcpu *v, const char *fmt, ...)
+{
+    va_list ap;
+
+    soft_fpu_park(v);
+    g_free(v->base.error);
+    va_start(ap, fmt);
+    v->base.error = g_strdup_vprintf(fmt, ap);
+    va_end(ap);
+    v->exit = HSK_EXIT_ERROR;
+    soft_longjmp(v, LAND_STOP);
+}
+
 void soft_unimplemented(struct soft_vcpu *v, const char *fmt, ...)
 {
     g_autofree char *what = NULL;
@@ -291,7 +304,9 @@ static const void *find_host(struct soft_vcpu *v, uint32_t mode)
     }
     b = find_block(v, mode);
     v->page_va = soft_mode_floats(mode) ? v->rip & ~0xfffull : 0;
-    if (v->chaos && soft_chaos_denies(v))
+    if (v->lockstep)
+        soft_lockstep_begin(v, b);
+    if (v->lockstep || (v->chaos && soft_chaos_denies(v)))
         return b->host;
     if (v->exit_arg)
         chain(v, b);
@@ -368,12 +383,45 @@ static void trap_behind(struct soft_vcpu *v, bool stepped)
     soft_fault_db(v, hits | (stepped ? HSK_DR6_BS : 0));
 }
 
+/* Runs translated code until it leaves; rip is set behind it. False: leave run() with v->exit. */
+static bool enter(struct soft_vcpu *v, const void *host)
+{
+    unsigned left;
+
+    soft_fpu_unpark(v);
+    left = soft_enter(v, host);
+    v->count.left[left < SOFT_LEFT_LINK ? 2 : left & 1]++;
+    switch (left) {
+    case SOFT_LEFT_LINK:
+        v->rip = v->page_va + ((const struct soft_link *)(uintptr_t)v->exit_arg)->pc;
+        break;
+    case SOFT_LEFT_BRANCH:
+        if (!hsk_canonical(v->rip)) {
+            v->rip = v->page_va + v->branch_pc;
+            v->gpr[HSK_RSP] += v->branch_undo;
+            soft_fault(v, 13, 0);
+        }
+        G_GNUC_FALLTHROUGH;
+    case SOFT_LEFT_LOOKUP:
+        v->exit_arg = 0;
+        break;
+    case SOFT_LEFT_TRAP:
+        soft_longjmp(v, LAND_FAULT);
+    default:
+        v->exit_arg = 0;
+        refresh_tsc(v);
+        if (left == SOFT_NEXT_EXIT && !v->halted) /* HLT: the next turn looks first whether something waits already */
+            return false;
+        break;
+    }
+    return true;
+}
+
 /* One turn. alone: of one instruction. false: leave run() with v->exit. */
 static bool step(struct soft_vcpu *v, bool alone)
 {
     const void *host;
     uint32_t mode;
-    unsigned left;
     bool trap;
 
     if (v->chaos)
@@ -413,36 +461,28 @@ static bool step(struct soft_vcpu *v, bool alone)
     v->rflags &= ~HSK_FLAG_RF;
     v->s.interrupt_shadow = 0;
     v->count.dispatches++;
-    soft_fpu_unpark(v);
-    left = soft_enter(v, host);
-    v->count.left[left < SOFT_LEFT_LINK ? 2 : left & 1]++;
-    switch (left) {
-    case SOFT_LEFT_LINK:
-        v->rip = v->page_va + ((const struct soft_link *)(uintptr_t)v->exit_arg)->pc;
-        break;
-    case SOFT_LEFT_BRANCH:
-        if (!hsk_canonical(v->rip)) {
-            v->rip = v->page_va + v->branch_pc;
-            v->gpr[HSK_RSP] += v->branch_undo;
-            soft_fault(v, 13, 0);
-        }
-        G_GNUC_FALLTHROUGH;
-    case SOFT_LEFT_LOOKUP:
-        v->exit_arg = 0;
-        break;
-    case SOFT_LEFT_TRAP:
-        soft_longjmp(v, LAND_FAULT);
-    default:
-        v->exit_arg = 0;
-        refresh_tsc(v);
-        if (left == SOFT_NEXT_EXIT && !v->halted) /* HLT: the next turn looks first whether something waits already */
-            return false;
-        break;
-    }
+    if (!enter(v, host))
+        return false;
+    if (v->lockstep)
+        soft_lockstep_end(v);
     trap = (trap && !v->no_step) || v->step_now;
     if (trap || v->debug_hits)
         trap_behind(v, trap);
     return true;
+}
+
+bool soft_step_strictly(struct soft_vcpu *v)
+{
+    struct soft_block *b;
+
+    v->exit_arg = 0;
+    b = find_block(v, mode_of(v) | SOFT_MODE_SINGLE);
+    v->page_va = soft_mode_floats(b->mode) ? v->rip & ~0xfffull : 0;
+    v->no_step = v->step_now = 0;
+    v->single = 1;
+    v->rflags &= ~HSK_FLAG_RF;
+    v->s.interrupt_shadow = 0;
+    return enter(v, b->host);
 }
 
 enum hsk_exit soft_run(struct soft_vcpu *v)
@@ -457,6 +497,8 @@ enum hsk_exit soft_run(struct soft_vcpu *v)
     refresh_tsc(v);
     if (!landed)
         soft_returns_forget(v);
+    if (landed)
+        soft_lockstep_cancel(v);
     if (landed == LAND_FAULT) {
         v->count.exceptions++;
         v->debug_hits = 0;

@@ -97,7 +97,7 @@ enum soft_next {
 /* What --stats adds up over all vCPUs; only the vCPU's own thread counts. */
 struct soft_counters {
     uint64_t left[3];          /* why translated code was left: an edge not chained, a jump cache miss, a helper */
-    uint64_t blocks, insns, exits, tlb_misses, flushes, interrupts, exceptions, invalidations, helper_calls, dispatches, chaos;
+    uint64_t blocks, insns, exits, tlb_misses, flushes, interrupts, exceptions, invalidations, helper_calls, dispatches, chaos, compared;
 };
 
 struct soft_code;        /* code cache and blocks of one vCPU: xlate.h */
@@ -162,6 +162,7 @@ struct soft_vcpu {
     struct soft_engine *engine;
     struct soft_code *code;    /* translator half's private state of this vCPU */
     struct soft_counters count;
+    struct soft_lockstep *lockstep; /* NULL, or lockstep.c's */
     uint64_t chaos;            /* state of chaos.c's random numbers, or 0 */
     _Atomic uint32_t inside;   /* smp.c: in run(), so that memory may be accessed through the TLB */
     bool exclusive;            /* the others are stopped */

@@ -52,6 +52,8 @@ static void announce(struct soft_vcpu *v, struct hsk_memobj *obj, uint64_t page)
     if (obj->before_write && !(atomic_load_explicit(&obj->attr[page], memory_order_relaxed) & HSK_PAGE_SAVED))
         soft_fpu_park(v);
     hsk_memobj_will_write(obj, page);
+    if (v->lockstep)
+        soft_lockstep_write(v, obj->host + page * 4096);
 }
 
 /* From here to the next safe point the page may be written. To be called before its code mark is looked at (soft_code_claim). */
@@ -165,6 +167,7 @@ static uint64_t mmio_read(struct soft_vcpu *v, uint64_t gpa, unsigned size)
 {
     uint64_t value = ~0ull;
 
+    soft_lockstep_cancel(v);
     soft_fpu_park(v);
     hsk_bus_read(v->base.engine->cfg.mmio, gpa, size, &value);
     return value;
@@ -172,6 +175,7 @@ static uint64_t mmio_read(struct soft_vcpu *v, uint64_t gpa, unsigned size)
 
 static void mmio_write(struct soft_vcpu *v, uint64_t gpa, unsigned size, uint64_t value)
 {
+    soft_lockstep_cancel(v);
     soft_fpu_park(v);
     hsk_bus_write(v->base.engine->cfg.mmio, gpa, size, value);
 }

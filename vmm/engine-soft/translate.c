@@ -714,6 +714,8 @@ struct soft_block *soft_translate(struct soft_vcpu *v, uint64_t pc, uint32_t mod
     live = find_live(t, x, n, b->gpa2 == SOFT_NO_GPA ? page->host : NULL);
     tx_plan_windows(t, x, n);
     emit_block(t, x, n, live);
+    if (v->lockstep)
+        soft_lockstep_note(v, b, x, live);
     soft_block_publish(v, b);
     return b;
 }

@@ -12,6 +12,7 @@
  *   tlb.c              TLB fill, slow accesses, guest memory for C
  *   run.c signal.c     the dispatcher; faults and host traps
  *   chaos.c            disturbs all of them, for tests
+ *   lockstep.c         compares blocks with strict mode, for tests
  *   smp.c              several vCPUs: safe points, start-up
  *
  * All on the vCPU's thread, except soft_code_written(), soft_code_post(), and what smp.c does to stopped vCPUs.
@@ -123,6 +124,8 @@ struct soft_block {
     const struct soft_point *points;
     uint32_t npoints;
     uint32_t host_start, host_end, cold_start, cold_end;
+    const struct soft_live *lives; /* lockstep.c's: flags that live at the exits; NULL: not to be run twice */
+    uint32_t nlives;
 };
 
 /* A page that has translations. */
@@ -352,6 +355,10 @@ static inline void soft_interrupt(struct soft_vcpu *v, uint32_t what)
 
 /* run.c */
 enum hsk_exit soft_run(struct soft_vcpu *v);
+/* Runs one instruction at rip, strictly. False: it left run(). */
+bool soft_step_strictly(struct soft_vcpu *v);
+/* Stops the machine with a sentence. Does not return. */
+G_NORETURN void soft_stop(struct soft_vcpu *v, const char *fmt, ...) G_GNUC_PRINTF(2, 3);
 void soft_fpu_unpark(struct soft_vcpu *v);
 int soft_call_exec(struct soft_vcpu *v, const struct soft_insn *in);
 int soft_call_string(struct soft_vcpu *v, const struct soft_insn *in);
@@ -370,6 +377,19 @@ void soft_chaos_start(struct soft_vcpu *v);
 void soft_chaos(struct soft_vcpu *v);
 /* Is this edge to stay a turn of the dispatcher? */
 bool soft_chaos_denies(struct soft_vcpu *v);
+
+/* lockstep.c: blocks compared with strict mode, if the engine was made so. */
+void soft_lockstep_start(struct soft_vcpu *v);
+/* Before the block that is looked up at rip is entered. */
+void soft_lockstep_begin(struct soft_vcpu *v, const struct soft_block *b);
+/* Behind it, rip set: runs it again in strict mode. */
+void soft_lockstep_end(struct soft_vcpu *v);
+/* What it did cannot be done twice (or raised an exception, the first time): no comparison. */
+void soft_lockstep_cancel(struct soft_vcpu *v);
+/* A page is about to become writable. */
+void soft_lockstep_write(struct soft_vcpu *v, uint8_t *host);
+/* Which flags somebody may read at the exits of a block that is being translated. */
+void soft_lockstep_note(struct soft_vcpu *v, struct soft_block *b, const struct soft_x *x, uint32_t live_out);
 
 /* signal.c */
 bool soft_signals_install(GError **error);

@@ -177,6 +177,7 @@ static bool create_parts(struct hsk_machine *m, GError **error)
                                     .ncpus = m->cfg.ncpus,
                                     .strict = m->cfg.strict,
                                     .chaos = m->cfg.chaos,
+                                    .lockstep = m->cfg.lockstep,
                                     .stats = m->cfg.stats};
     m->engine = m->cfg.engine->engine_new(&ec, error);
     return m->engine && hsk_pc_create(m, error);

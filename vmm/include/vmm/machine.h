@@ -52,7 +52,8 @@ struct hsk_machine_config {
     bool debug_exit;            /* port 0xf4 */
     bool test_device;           /* devices/test-device.c */
     bool strict, stats;
-    uint64_t chaos;             /* as in struct hsk_engine_config */
+    uint64_t chaos;             /* these two as in struct hsk_engine_config */
+    unsigned lockstep;
     struct hsk_disk_config disks[8];
     unsigned ndisks;
     int serial_in, serial_out;  /* descriptors (borrowed) of COM1 or -1: see devices/uart16550.c */
