@@ -11,7 +11,7 @@
 
 /* --- CR0 --- */
 
-/* PAE outside of long mode keeps its four top entries in registers. The last that can fault of what loads them. */
+/* PAE outside of long mode keeps its four top entries in registers (SDM vol. 3, 4.4.1). */
 static void load_pdptes(struct soft_vcpu *v, uint64_t cr3, uint64_t cr0, uint64_t cr4)
 {
     uint64_t e[4];
@@ -44,12 +44,13 @@ static void write_cr0(struct soft_vcpu *v, uint64_t value)
     changed = old ^ value;
     if (((value & HSK_CR0_PG) && !(value & HSK_CR0_PE)) || ((value & HSK_CR0_NW) && !(value & HSK_CR0_CD)))
         soft_fault(v, VEC_GP, 0);
+    if (changed & (HSK_CR0_PG | HSK_CR0_CD | HSK_CR0_NW))
+        load_pdptes(v, v->s.cr3, value, v->s.cr4);
     if (changed & HSK_CR0_PG) {
         if (value & HSK_CR0_PG) {
             if ((v->s.efer & HSK_EFER_LME) && (!(v->s.cr4 & HSK_CR4_PAE) || (v->s.seg[HSK_CS].attr & HSK_SEG_L) ||
-                                               !(v->s.seg[HSK_TR].attr & 8))) /* a 16-bit TSS */
+                                               (v->s.seg[HSK_TR].attr & 0x9d) == 0x81)) /* a 16-bit TSS */
                 soft_fault(v, VEC_GP, 0);
-            load_pdptes(v, v->s.cr3, value, v->s.cr4);
             if (v->s.efer & HSK_EFER_LME)
                 v->s.efer |= HSK_EFER_LMA;
         } else {
@@ -110,7 +111,7 @@ static void write_cr4(struct soft_vcpu *v, uint64_t value)
         soft_fault(v, VEC_GP, 0);
     if ((changed & value & HSK_CR4_PCIDE) && (!soft_lma(v) || (v->s.cr3 & 0xfff)))
         soft_fault(v, VEC_GP, 0);
-    if (changed & (HSK_CR4_PSE | HSK_CR4_PAE | HSK_CR4_PGE))
+    if (changed & (HSK_CR4_PSE | HSK_CR4_PAE | HSK_CR4_PGE | HSK_CR4_SMEP))
         load_pdptes(v, v->s.cr3, v->s.cr0, value);
     v->s.cr4 = value;
     if (changed & paging)

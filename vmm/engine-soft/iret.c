@@ -55,7 +55,7 @@ enum soft_next soft_x_iret(struct soft_vcpu *v, const struct soft_insn *in)
     struct hsk_segment cs, ss = {0};
     struct soft_stack st;
     uint64_t rip, flags, rsp = 0;
-    uint16_t cs_sel, ss_sel = 0;
+    uint16_t cs_sel;
     unsigned cpl;
     bool load_stack, to_64;
 
@@ -79,15 +79,13 @@ enum soft_next soft_x_iret(struct soft_vcpu *v, const struct soft_insn *in)
     if ((flags & HSK_FLAG_VM) && v->cpl == 0 && !soft_lma(v) && size == 4)
         return to_v86(v, &st, rip, cs_sel, flags);
     cpl = cs_sel & 3;
+    soft_return_code(v, cs_sel, &cs);
+    to_64 = soft_lma(v) && (cs.attr & HSK_SEG_L);
     load_stack = v->code_size == 8 || cpl > v->cpl;
     if (load_stack) {
         rsp = soft_pop(v, &st, size);
-        ss_sel = (uint16_t)soft_pop(v, &st, size);
+        soft_return_stack(v, (uint16_t)soft_pop(v, &st, size), &cs, cpl, &ss);
     }
-    soft_return_code(v, cs_sel, &cs);
-    to_64 = soft_lma(v) && (cs.attr & HSK_SEG_L);
-    if (load_stack)
-        soft_return_stack(v, ss_sel, &cs, cpl, &ss);
     soft_check_target(v, &cs, rip, 0);
     soft_desc_accessed(v, cs_sel, &cs);
 
