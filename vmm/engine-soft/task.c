@@ -13,7 +13,11 @@
 #define DR7_LOCAL 0x155ull /* L0-L3, LE */
 
 enum { TSS16_LIMIT = 43, TSS32_LIMIT = 103 };
-enum { TSS_LINK = 0, TSS32_CR3 = 0x1c, TSS32_STATE = 0x20, TSS32_LDT = 0x60, TSS32_TRAP = 0x64, TSS16_STATE = 0x0e, TSS16_LDT = 0x2a };
+enum {
+    TSS_LINK = 0,
+    TSS32_CR3 = 0x1c, TSS32_STATE = 0x20, TSS32_LDT = 0x60, TSS32_TRAP = 0x64,
+    TSS16_STATE = 0x0e, TSS16_LDT = 0x2a,
+};
 
 struct task {
     struct hsk_segment tr;
