@@ -65,6 +65,54 @@ static void reset_state_passes_and_survives_saving(void **state)
         assert_non_null(error);                                                                    \
     } while (0)
 
+/* SDM vol. 3, table 10-1 and 9.4.4 */
+static void init_keeps_what_it_must_and_sipi_starts(void **state)
+{
+    struct hsk_cpu_state s, fresh;
+
+    for (unsigned index = 0; index < 2; index++) {
+        hsk_cpu_state_reset(&fresh, index);
+        hsk_cpu_state_reset(&s, index);
+        s.gpr[HSK_RAX] = 1;
+        s.rip = 0x1234;
+        s.rflags |= HSK_FLAG_IF;
+        s.cr0 = HSK_CR0_PE | HSK_CR0_PG | HSK_CR0_ET | HSK_CR0_CD;
+        s.cr2 = s.cr3 = 0x1000;
+        s.cr4 = HSK_CR4_PAE;
+        s.efer = HSK_EFER_LME | HSK_EFER_LMA;
+        s.dr[7] |= 1;
+        s.nmi_masked = s.interrupt_pending = s.exception_pending = 1;
+        s.activity = HSK_ACT_HALTED;
+        s.xcr0 = 7;
+        s.tsc_adjust = 5;
+        s.lstar = 0xffffffff81000000;
+        s.mtrr_def_type = 0x806;
+        s.xsave[HSK_XSAVE_XMM0] = 0x42;
+        hsk_cpu_state_init(&s, index);
+        assert_memory_equal(s.gpr, fresh.gpr, sizeof s.gpr);
+        assert_memory_equal(s.seg, fresh.seg, sizeof s.seg);
+        assert_memory_equal(s.dr, fresh.dr, sizeof s.dr);
+        assert_int_equal(s.rip, 0xfff0);
+        assert_int_equal(s.rflags, HSK_FLAG_FIXED);
+        assert_int_equal(s.cr0, HSK_CR0_ET | HSK_CR0_CD);
+        assert_int_equal(s.cr2 | s.cr3 | s.cr4 | s.efer, 0);
+        assert_int_equal(s.nmi_masked | s.interrupt_pending | s.exception_pending, 0);
+        assert_int_equal(s.activity, index ? HSK_ACT_WAIT_SIPI : HSK_ACT_RUN);
+        assert_int_equal(s.xcr0, 7);
+        assert_int_equal(s.tsc_adjust, 5);
+        assert_int_equal(s.lstar, 0xffffffff81000000);
+        assert_int_equal(s.mtrr_def_type, 0x806);
+        assert_int_equal(s.xsave[HSK_XSAVE_XMM0], 0x42);
+        assert_true(hsk_cpu_state_check(&s, NULL));
+    }
+    hsk_cpu_state_sipi(&s, 0x9a);
+    assert_int_equal(s.seg[HSK_CS].selector, 0x9a00);
+    assert_int_equal(s.seg[HSK_CS].base, 0x9a000);
+    assert_int_equal(s.rip, 0);
+    assert_int_equal(s.activity, HSK_ACT_RUN);
+    assert_true(hsk_cpu_state_check(&s, NULL));
+}
+
 static void impossible_states_are_refused(void **state)
 {
     REFUSED(s.rflags = 0);
@@ -126,6 +174,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_byte_is_in_the_table_once),
         cmocka_unit_test(reset_state_passes_and_survives_saving),
+        cmocka_unit_test(init_keeps_what_it_must_and_sipi_starts),
         cmocka_unit_test(impossible_states_are_refused),
         cmocka_unit_test(equal_states_in_two_codings_become_equal),
     };
