@@ -65,6 +65,7 @@ BLOB(strings, "mov $3, %ecx\nrep stosb\nmov $2, %ecx\nrep lodsb\nhlt\n");
 BLOB(loop3, "mov $3, %ecx\n1: dec %ecx\njnz 1b\nhlt\n");
 BLOB(shadows, "mov %ss, %eax\nmov %eax, %ss\nmov %al, (%rdi)\nnop\nhlt\n");
 BLOB(shadow_data, "mov (%rdi), %ss\nnop\nhlt\n");
+BLOB(shadow_int1, "mov (%rdi), %ss\n.byte 0xf1\nnop\nhlt\n");
 BLOB(flags_in, "pushq $0x102\npopf\nnop\nnop\npushq $2\npopf\nnop\nhlt\n");
 BLOB(ports, "in $0x80, %al\nmov $0x7f, %edx\nin (%dx), %eax\nout %al, $0x83\nhlt\n");
 BLOB(sse, "movups %xmm0, 1(%rdi)\nmovaps (%rdi), %xmm1\nlock incl (%rdi)\nxchg %eax, (%rdi)\nhlt\n");
@@ -147,6 +148,7 @@ static void debug_exceptions_are_exact(void **state)
         {SCENE(shadows), {0}, 0, HSK_FLAG_TF, {{2, BS}, {6, BS}, {7, BS}, {8, BS}}},
         {SCENE(shadows), {GUEST_CODE + 4, D}, BP(0, X, 1) | BP(1, W, 1), 0, {{6, 2}}},
         {SCENE(shadow_data), {D}, BP(0, RW, 2), 0, {{3, 1}}},
+        {SCENE(shadow_int1), {D}, BP(0, RW, 2), 0, {{3, 1}}},
         {SCENE(flags_in), {0}, 0, 0, {{7, BS}, {8, BS}, {10, BS}, {11, BS}}},
         {SCENE(ports), {0x80}, BP(0, IO, 1), 0, {{2, 1}, {8, 1}}},
         {SCENE(ports), {0x80, 0x83}, BP(0, IO, 4) | BP(1, IO, 1), 0, {{2, 1}, {8, 1}, {10, 3}}},

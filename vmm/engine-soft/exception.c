@@ -357,6 +357,9 @@ enum soft_next soft_x_int(struct soft_vcpu *v, const struct soft_insn *in)
         e.vector = VEC_DB;
         e.soft = 0;
         v->s.dr[7] &= ~HSK_DR7_GD;
+        /* what a MOV SS before it has hit comes with this one, and not once more in the handler */
+        v->s.dr[6] = (v->s.dr[6] & ~HSK_DR6_TRAPS) | v->debug_hits;
+        v->debug_hits = 0;
         break;
     default:
         e.vector = (uint32_t)in->imm[0] & 0xff;
