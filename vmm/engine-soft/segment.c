@@ -222,8 +222,9 @@ void soft_drop_segments(struct soft_vcpu *v, unsigned cpl)
     for (unsigned i = 0; i < sizeof(regs); i++) {
         struct hsk_segment *g = &v->s.seg[regs[i]];
 
-        if ((g->attr & HSK_SEG_P) && !soft_is_conforming(g) && HSK_SEG_DPL(g->attr) < cpl)
-            *g = (struct hsk_segment){.base = g->base}; /* which 64-bit code goes on using in FS and GS */
+        /* A null selector loses its RPL. 64-bit code goes on using the base of FS and GS. */
+        if (!(g->selector & 0xfffc) || ((g->attr & HSK_SEG_P) && !soft_is_conforming(g) && HSK_SEG_DPL(g->attr) < cpl))
+            *g = (struct hsk_segment){.base = g->base};
     }
 }
 

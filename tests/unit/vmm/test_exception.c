@@ -123,6 +123,7 @@ static void iret_undoes_a_delivery(void **state)
     to_user(f);
     f->v.s.seg[HSK_DS] = (struct hsk_segment){.selector = SEL_KDS, .attr = 0xc093}; /* must be dropped on the way out */
     f->v.s.seg[HSK_GS] = (struct hsk_segment){.base = 0x123456789000, .selector = SEL_KDS, .attr = 0xc093};
+    f->v.s.seg[HSK_FS] = (struct hsk_segment){.base = 0x1000, .selector = 3};
     f->v.exc = (struct soft_exception){.vector = VEC_UD};
     assert_true(deliver(f));
     assert_int_equal(fake_exec(f, &iretq, &next), FAKE_DONE);
@@ -133,6 +134,8 @@ static void iret_undoes_a_delivery(void **state)
     assert_int_equal(f->v.gpr[HSK_RSP], USTACK);
     assert_int_equal(f->v.rflags, HSK_FLAG_FIXED | HSK_FLAG_IF | HSK_FLAG_ZF | HSK_FLAG_RF);
     assert_int_equal(f->v.s.seg[HSK_DS].selector, 0);
+    assert_int_equal(f->v.s.seg[HSK_FS].selector, 0);
+    assert_int_equal(f->v.s.seg[HSK_FS].base, 0x1000);
     assert_int_equal(f->v.s.seg[HSK_GS].selector, 0);
     assert_int_equal(f->v.s.seg[HSK_GS].base, 0x123456789000);
     /* the same to 32-bit code */
