@@ -99,13 +99,16 @@ static void one_scene(struct guest *g, const struct scene *c)
         g->mem[0x3000 + 8 * i] |= 4;
     for (;;) {
         const uint8_t *frame;
+        uint64_t offset, dr6;
 
         assert_int_equal(guest_run(g, &s), HSK_EXIT_HALT);
         if (s.rip != GUEST_TRAPS + 17)
             break;
         frame = g->mem + (s.gpr[HSK_RSP] - GUEST_VA);
-        if (hsk_get64(frame) - GUEST_CODE != c->stops[n].offset || (s.dr[6] & ~HSK_DR6_FIXED) != c->stops[n].dr6)
-            fail_msg("%s, DR7 %lx: #DB number %u at offset 0x%lx, DR6 %lx", c->name, c->dr7, n, hsk_get64(frame) - GUEST_CODE, s.dr[6] & ~HSK_DR6_FIXED);
+        offset = hsk_get64(frame) - GUEST_CODE;
+        dr6 = s.dr[6] & ~HSK_DR6_FIXED;
+        if (offset != c->stops[n].offset || dr6 != c->stops[n].dr6)
+            fail_msg("%s, DR7 %lx: #DB number %u at offset 0x%lx, DR6 %lx", c->name, c->dr7, n, offset, dr6);
         n++;
         if (hsk_get64(frame) == GUEST_CODE + (uint64_t)(c->end - c->code) && !c->stops[n].dr6)
             return; /* stepped over the HLT */

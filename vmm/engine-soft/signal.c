@@ -15,12 +15,15 @@
 
 static __thread struct soft_vcpu *current_vcpu;
 
-static bool exception_of(const ucontext_t *uc, struct soft_exception *exc)
+static bool exception_of(const struct soft_vcpu *v, const ucontext_t *uc, struct soft_exception *exc)
 {
     uint64_t trap = (uint64_t)uc->uc_mcontext.gregs[REG_TRAPNO];
 
     switch (trap) {
-    case 0: case 6: case 16: case 19:
+    case 19: /* whom the guest's system did not ask for #XM gets #UD */
+        *exc = (struct soft_exception){.vector = v->s.cr4 & HSK_CR4_OSXMMEXCPT ? 19 : 6};
+        return true;
+    case 0: case 6: case 16: /* 16 also with CR0.NE = 0, as under KVM: there is no FERR pin */
         *exc = (struct soft_exception){.vector = (uint32_t)trap};
         return true;
     case 13: case 12:
@@ -59,7 +62,7 @@ static void handler(int sig, siginfo_t *info, void *context)
         return;
     }
     if (v && pc >= v->code->rx && pc < v->code->rx + SOFT_CODE_SIZE && soft_code_find_host(v->code, pc, &guest_pc) &&
-        exception_of(uc, &v->exc)) {
+        exception_of(v, uc, &v->exc)) {
         save_registers(v, uc);
         soft_returns_forget(v);
         v->rip = v->page_va + guest_pc;
