@@ -342,26 +342,6 @@ static void remove_from_list(struct soft_code *c, struct soft_block *b, uint64_t
         *at = (b->gpa & ~0xfffull) == p->gpa ? b->page_next : b->page_next2;
 }
 
-static unsigned jump_slot(uint64_t pc)
-{
-    return (unsigned)((pc & ((1u << SOFT_JUMP_BITS) - 1)) | (pc >> 46 & 3) << SOFT_JUMP_BITS);
-}
-
-static unsigned jump_table(uint32_t mode)
-{
-    return (mode & SOFT_MODE_MMU) * 2 + !!(mode & SOFT_MODE_CODE32);
-}
-
-/* A block that floats may be in the table at several addresses; they agree in the offset in the page. */
-static void drop_jumps(struct soft_vcpu *v, const struct soft_block *b)
-{
-    struct soft_jump *table = v->jump[jump_table(b->mode)];
-
-    for (unsigned slot = (unsigned)(b->gpa & 0xfff); slot < SOFT_JUMP_SIZE; slot += 4096)
-        if (table[slot].host == (uint64_t)(uintptr_t)b->host)
-            table[slot].not_pc = 0;
-}
-
 static void drop_block(struct soft_vcpu *v, struct soft_block *b)
 {
     struct soft_code *c = v->code;
@@ -376,7 +356,7 @@ static void drop_block(struct soft_vcpu *v, struct soft_block *b)
     for (unsigned i = 0; i < b->nlinks; i++)
         if (b->links[i].to)
             unchain(c, &b->links[i]);
-    drop_jumps(v, b);
+    soft_jump_drop(v, b);
     b->valid = false;
     v->count.invalidations++;
 }
@@ -511,112 +491,11 @@ void soft_code_collect_written(struct soft_vcpu *v)
             soft_code_bear_write(v, w[i].gpa);
 }
 
-/* The first slot stays empty, since kick() sends all lookups there, and the last one because of the address ~0, whose
-   complement means empty: what translated code then takes for a hit must be a miss. */
-void soft_jump_init(struct soft_vcpu *v)
-{
-    for (unsigned t = 0; t < G_N_ELEMENTS(v->jump); t++)
-        v->jump[t][0].host = v->jump[t][SOFT_JUMP_SIZE - 1].host = (uint64_t)(uintptr_t)v->code->tramp[SOFT_TRAMP_LOOKUP];
-}
-
-const struct soft_jump *soft_jump_find(const struct soft_vcpu *v, uint64_t pc, uint32_t mode)
-{
-    const struct soft_jump *j = &v->jump[jump_table(mode)][jump_slot(pc)];
-
-    return j->not_pc && j->not_pc == ~pc ? j : NULL;
-}
-
-void soft_jump_fill(struct soft_vcpu *v, uint64_t pc, const struct soft_block *b)
-{
-    unsigned t = jump_table(b->mode), s = jump_slot(pc);
-    struct soft_fills *f = &v->code->jump_fills[t];
-    struct soft_jump *j = &v->jump[t][s];
-
-    if (s == 0 || s == SOFT_JUMP_SIZE - 1)
-        return; /* soft_jump_init() */
-    if (!j->not_pc) {
-        if (f->n < SOFT_FILLS)
-            f->slot[f->n] = (uint16_t)s;
-        f->n++;
-    }
-    if (!b->global)
-        v->code->jump_local[t] = true;
-    soft_filter_set(v->code->jump_pages[t], pc >> 12);
-    if (b->gpa2 != SOFT_NO_GPA)
-        soft_filter_set(v->code->jump_pages[t], (pc >> 12) + 1);
-    j->not_pc = ~pc;
-    j->host = (uint64_t)(uintptr_t)b->host;
-    j->page_va = v->page_va;
-}
-
-static void flush_jump_table(struct soft_vcpu *v, unsigned t)
-{
-    struct soft_fills *f = &v->code->jump_fills[t];
-
-    if (f->n > SOFT_FILLS) {
-        for (unsigned i = 0; i < SOFT_JUMP_SIZE; i++)
-            v->jump[t][i].not_pc = 0;
-    } else {
-        for (unsigned i = 0; i < f->n; i++)
-            v->jump[t][f->slot[i]].not_pc = 0;
-    }
-    f->n = 0;
-    v->code->jump_local[t] = false;
-    for (unsigned i = 0; i < G_N_ELEMENTS(v->code->jump_pages[t]); i++)
-        v->code->jump_pages[t][i] = 0;
-}
-
-/* all: else only tables that have targets on pages that are not global. */
-void soft_jump_flush(struct soft_vcpu *v, bool all)
-{
-    for (unsigned t = 0; t < SOFT_NMMU * 2; t++)
-        if (all || v->code->jump_local[t])
-            flush_jump_table(v, t);
-}
-
-void soft_jump_mode(struct soft_vcpu *v, uint32_t mode)
-{
-    const uint32_t own = mode & ~(uint32_t)(SOFT_MODE_MMU | SOFT_MODE_CODE32);
-    unsigned t = jump_table(mode), n = 1;
-
-    /* STAC and CLAC go from one kernel table to the other without the dispatcher */
-    if ((mode & SOFT_MODE_MMU) <= SOFT_MMU_KERNEL_SMAP) {
-        t &= 1;
-        n = 2;
-    }
-    for (; n > 0; n--, t += 2)
-        if (v->code->jump_mode[t] != own) {
-            flush_jump_table(v, t);
-            v->code->jump_mode[t] = own;
-        }
-}
-
 void soft_edges_forget(struct soft_vcpu *v)
 {
     soft_unchain_cross(v->code, 0, true);
     soft_jump_flush(v, true);
     soft_returns_forget(v);
-}
-
-/* Also the end of the page before: a block there may go on into this one. */
-void soft_jump_flush_page(struct soft_vcpu *v, uint64_t va)
-{
-    for (unsigned t = 0; t < SOFT_NMMU * 2; t++) {
-        const struct soft_fills *f = &v->code->jump_fills[t];
-
-        if (!soft_filter_has(v->code->jump_pages[t], va >> 12))
-            continue;
-        if (f->n > SOFT_FILLS) {
-            flush_jump_table(v, t);
-            continue;
-        }
-        for (unsigned i = 0; i < f->n; i++) {
-            struct soft_jump *j = &v->jump[t][f->slot[i]];
-
-            if (~j->not_pc >> 12 == va >> 12 || (~j->not_pc + 15) >> 12 == va >> 12)
-                j->not_pc = 0;
-        }
-    }
 }
 
 /* The block that a host address lies in, and the guest instruction there; for the signal handler. */

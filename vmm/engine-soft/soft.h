@@ -102,16 +102,16 @@ struct soft_counters {
 
 struct soft_code;        /* code cache and blocks of one vCPU: xlate.h */
 
-/* Jump cache of indirect branches, one per MMU index and code size (64-bit or not). Index: low 14 bits of the target
-   and bits 46 and 47, so that user and kernel do not collide and index 0 is (nearly) never used. */
+/* Jump cache of indirect branches, one per MMU index and code size (64-bit or not). Index: bits 1, 2 and 4-17 of the target,
+   for functions are aligned to 16 bytes, and bit 46, so that index 0 is (nearly) never used. */
 struct soft_jump {
     uint64_t not_pc;     /* ~target, or 0 = empty */
     uint64_t host;
     uint64_t page_va;    /* to be loaded into that of struct soft_vcpu */
 };
-#define SOFT_JUMP_BITS 14
-#define SOFT_JUMP_MASK (0x0000c00000000000ull | ((1u << SOFT_JUMP_BITS) - 1))
-#define SOFT_JUMP_SIZE (4u << SOFT_JUMP_BITS)
+#define SOFT_JUMP_BITS 16
+#define SOFT_JUMP_MASK (1ull << 46 | ((1u << (SOFT_JUMP_BITS - 2)) - 1) << 4 | 6)
+#define SOFT_JUMP_SIZE (2u << SOFT_JUMP_BITS)
 
 struct soft_vcpu {
     /* --- offsets are baked into translated code (emit.h) --- */

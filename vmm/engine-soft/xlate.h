@@ -9,6 +9,7 @@
  *   translate-insn.c   pass-through instructions, re-encoded
  *   translate-flow.c   stack and control flow
  *   cache.c            blocks, chaining, invalidation, flush
+ *   jump.c             targets of indirect branches
  *   tlb.c              TLB fill, slow accesses, guest memory for C
  *   run.c signal.c     the dispatcher; faults and host traps
  *   chaos.c            disturbs all of them, for tests
@@ -116,6 +117,7 @@ struct soft_block {
     uint32_t length, ninsns;
     uint8_t *host;
     uint64_t granules, granules2; /* 64-byte pieces of the pages that it was made from */
+    uint32_t jump_slot;        /* where it may be in the jump cache; 0: nowhere; SOFT_JUMP_SIZE: in several slots */
     bool valid, global;        /* global: on a global page, so edges to other such pages outlive CR3 writes */
     struct soft_block *page_next, *page_next2;
     struct soft_link *in;
@@ -154,6 +156,7 @@ struct soft_itlb {
 #define SOFT_PAGE_HASH (1u << 12)
 #define SOFT_ITLB_SIZE 512u
 #define SOFT_FILLS 16384u
+#define SOFT_JUMP_FILLS 65536u
 #define SOFT_WRITTEN 1024u
 #define SOFT_WRITERS 4096u
 #define SOFT_WRITERS_END UINT32_MAX
@@ -176,6 +179,10 @@ static inline bool soft_filter_has(const uint64_t *filter, uint64_t n)
 struct soft_fills {
     uint32_t n;
     uint16_t slot[SOFT_FILLS];
+};
+struct soft_jump_fills {
+    uint32_t n;
+    uint32_t slot[SOFT_JUMP_FILLS];
 };
 
 /* One page of an access, looked up; good until the next safe point. */
@@ -201,7 +208,8 @@ struct soft_code {
     uint32_t ncross, maxcross;
     struct soft_itlb itlb[SOFT_ITLB_SIZE];
     uint64_t generation, generation_global;
-    struct soft_fills tlb_fills[SOFT_NMMU][2] /* global */, jump_fills[SOFT_NMMU * 2];
+    struct soft_fills tlb_fills[SOFT_NMMU][2]; /* global */
+    struct soft_jump_fills jump_fills[SOFT_NMMU * 2];
     bool jump_local[SOFT_NMMU * 2]; /* the table has targets on pages that are not global */
     uint32_t jump_mode[SOFT_NMMU * 2]; /* what the table's targets were translated for, without MMU and CODE32 */
     /* Filters (may say yes for nothing) of what INVLPG would have to look for: */
@@ -291,17 +299,21 @@ void soft_code_claim(struct soft_vcpu *v, uint64_t gpa);
 void soft_code_post(struct soft_vcpu *v, uint64_t gpa, unsigned len);
 void soft_code_written(void *opaque, struct hsk_memobj *obj, uint64_t page);
 void soft_code_collect_written(struct soft_vcpu *v);
+/* The class of a code segment's limit in the mode word; may flush the code cache. FPU parked. */
+uint32_t soft_limit_class(struct soft_vcpu *v, uint32_t limit);
+const struct soft_block *soft_code_find_host(const struct soft_code *c, const uint8_t *host, uint64_t *guest_pc);
+
+/* jump.c */
 void soft_jump_init(struct soft_vcpu *v);
-/* The entry for pc in the jump cache, or NULL. The tables are of this mode: soft_jump_mode(). */
+/* The entry for pc, or NULL. The tables are of this mode: soft_jump_mode(). */
 const struct soft_jump *soft_jump_find(const struct soft_vcpu *v, uint64_t pc, uint32_t mode);
-void soft_jump_fill(struct soft_vcpu *v, uint64_t pc, const struct soft_block *b);
+/* The block was found for pc; page_va is set. */
+void soft_jump_fill(struct soft_vcpu *v, uint64_t pc, struct soft_block *b);
+void soft_jump_drop(struct soft_vcpu *v, const struct soft_block *b);
 void soft_jump_flush(struct soft_vcpu *v, bool all);
 void soft_jump_flush_page(struct soft_vcpu *v, uint64_t va);
 /* Code of this mode is entered: the tables that it looks into hold no targets of another. */
 void soft_jump_mode(struct soft_vcpu *v, uint32_t mode);
-/* The class of a code segment's limit in the mode word; may flush the code cache. FPU parked. */
-uint32_t soft_limit_class(struct soft_vcpu *v, uint32_t limit);
-const struct soft_block *soft_code_find_host(const struct soft_code *c, const uint8_t *host, uint64_t *guest_pc);
 
 /* Forgets the return predictions: mappings or the mode changed. */
 static inline void soft_returns_forget(struct soft_vcpu *v)
