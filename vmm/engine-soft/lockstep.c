@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Lockstep, for tests: every so many blocks, what the block did is undone and its instructions run once more one by one in
- * strict mode (all flags kept, every access checked for itself, nothing shared). Registers, live flags, vector and x87 state
+ * strict mode (all flags kept, every access checked for itself, nothing shared). Registers, flags that somebody may read, vector and x87 state
  * and every byte of memory that the block wrote must agree; else the machine stops with a sentence. Both runs begin from the
  * same state and nothing comes between them, so interrupts, clocks and devices need no recording.
  *
@@ -18,11 +18,6 @@
 enum { PAGES = 96 };
 enum { IDLE, FIRST, AGAIN };
 
-struct soft_live {
-    uint64_t pc; /* as soft_block.pc */
-    uint32_t flags;
-};
-
 struct undo {
     uint8_t *host;
     uint8_t before[HSK_PAGE_SIZE], after[HSK_PAGE_SIZE];
@@ -31,7 +26,6 @@ struct undo {
 struct soft_lockstep {
     unsigned every, next, phase;
     const struct soft_block *block;
-    uint64_t page_va;
     struct hsk_cpu_state before, after, again;
     unsigned npages;
     struct undo page[PAGES];
@@ -69,41 +63,10 @@ static bool repeatable(const struct soft_x *x)
     }
 }
 
-void soft_lockstep_note(struct soft_vcpu *v, struct soft_block *b, const struct soft_x *x, uint32_t live_out)
+void soft_lockstep_note(struct soft_block *b, const struct soft_x *x)
 {
-    struct soft_live *l = soft_code_alloc(v->code, (2 * b->ninsns + 2) * sizeof *l);
-
-    b->lives = NULL;
-    b->nlives = 0;
-    for (unsigned i = 0; i < b->ninsns; i++) {
-        if (!repeatable(&x[i]))
-            return;
-        l[b->nlives++] = (struct soft_live){x[i].pc, x[i].live};
-        if (x[i].kind == SOFT_X_JCC) {
-            uint64_t taken = x[i].next + x[i].op[0].imm.value.u;
-
-            if (b->mode & SOFT_MODE_CODE32)
-                taken &= x[i].in.operand_width == 16 ? UINT16_MAX : UINT32_MAX;
-            l[b->nlives++] = (struct soft_live){taken, x[i].live_taken};
-        }
-    }
-    l[b->nlives++] = (struct soft_live){x[b->ninsns - 1].next, live_out};
-    b->lives = l;
-}
-
-/* Arithmetic flags that somebody may read at pc, by all that the translation took for granted. */
-static uint32_t live_at(const struct soft_block *b, uint64_t pc)
-{
-    const struct soft_live *last = &b->lives[b->nlives - 1];
-    uint32_t live = 0;
-    bool known = false;
-
-    for (unsigned i = 0; i < b->nlives; i++)
-        if (b->lives[i].pc == pc) {
-            live |= b->lives[i].flags;
-            known = true;
-        }
-    return known ? live : last->flags;
+    for (unsigned i = 0; i < b->ninsns; i++)
+        b->once |= !repeatable(&x[i]);
 }
 
 /* --- a sample --- */
@@ -169,10 +132,9 @@ void soft_lockstep_begin(struct soft_vcpu *v, const struct soft_block *b)
     if (--l->next)
         return;
     l->next = l->every;
-    if (!b->lives || (b->mode & SOFT_MODE_SINGLE) || v->s.interrupt_shadow)
+    if (b->once || (b->mode & SOFT_MODE_SINGLE) || v->s.interrupt_shadow)
         return;
     l->block = b;
-    l->page_va = v->page_va;
     l->npages = 0;
     l->phase = FIRST;
     get(v, &l->before);
@@ -188,14 +150,56 @@ static void comparable(struct hsk_cpu_state *s)
     hsk_put64(s->xsave + HSK_XSAVE_HEADER, 0);
 }
 
-static bool same(const struct soft_lockstep *l)
+/* Which of the pending arithmetic flags somebody may read from pc on, in its page: looked up anew, further than the
+   translator does. */
+static uint32_t live_from(struct soft_vcpu *v, const uint8_t *page, uint64_t pc, uint32_t mode, uint32_t pending, unsigned depth)
 {
-    static const uint64_t unused = HSK_FLAG_RF;
-    struct hsk_cpu_state a = l->after, b = l->again;
-    const uint64_t mask = unused | (SOFT_ARITH & ~live_at(l->block, a.rip - l->page_va));
+    const uint64_t first = pc & ~0xfffull;
+    uint32_t live = 0;
+    struct soft_x x;
+    bool more;
 
-    a.rflags &= ~mask;
-    b.rflags &= ~mask;
+    for (unsigned i = 0; i < SOFT_MAX_INSNS && pending && (pc & ~0xfffull) == first; i++) {
+        if (!soft_decode(v, &x, mode, page + (pc & 0xfff), 4096 - (pc & 0xfff), pc, &more))
+            break;
+        live |= x.reads & pending;
+        pending &= ~x.kills & ~live;
+        if (x.kind == SOFT_X_JCC && depth && v->code_size == 8) {
+            const uint64_t taken = x.next + x.op[0].imm.value.u;
+
+            live |= (taken & ~0xfffull) == first ? live_from(v, page, taken, mode, pending, depth - 1) : pending;
+            pending &= ~live;
+            pc = x.next;
+        } else if (!soft_x_ends(&x)) {
+            pc = x.next;
+        } else if (x.kind == SOFT_X_JMP && x.op[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE && v->code_size == 8) {
+            pc = x.next + x.op[0].imm.value.u;
+        } else {
+            break;
+        }
+    }
+    return live | pending;
+}
+
+static uint32_t live_at(struct soft_vcpu *v, uint64_t rip, uint32_t mode)
+{
+    const uint64_t pc = soft_linear_pc(v, rip);
+    const struct soft_itlb *page = soft_fetch_page(v, pc, mode & SOFT_MODE_MMU);
+
+    if (!page || (v->code_size != 8) != !!(mode & SOFT_MODE_CODE32))
+        return SOFT_ARITH;
+    return live_from(v, page->host, pc, mode, SOFT_ARITH, 1);
+}
+
+static bool same(struct soft_vcpu *v)
+{
+    const struct soft_lockstep *l = v->lockstep;
+    struct hsk_cpu_state a = l->after, b = l->again;
+    const uint64_t differ = (a.rflags ^ b.rflags) & ~(uint64_t)HSK_FLAG_RF;
+
+    if ((differ & ~(uint64_t)SOFT_ARITH) || (differ && (differ & live_at(v, a.rip, l->block->mode))))
+        return false;
+    a.rflags = b.rflags;
     comparable(&a);
     comparable(&b);
     if (memcmp(&a, &b, sizeof a))
@@ -250,7 +254,7 @@ void soft_lockstep_end(struct soft_vcpu *v)
     l->phase = AGAIN;
     for (unsigned n = 0; n <= l->block->ninsns; n++) {
         get(v, &l->again);
-        if (l->again.rip == l->after.rip && same(l)) {
+        if (l->again.rip == l->after.rip && same(v)) {
             l->phase = IDLE;
             v->count.compared++;
             return;

@@ -715,7 +715,7 @@ struct soft_block *soft_translate(struct soft_vcpu *v, uint64_t pc, uint32_t mod
     tx_plan_windows(t, x, n);
     emit_block(t, x, n, live);
     if (v->lockstep)
-        soft_lockstep_note(v, b, x, live);
+        soft_lockstep_note(b, x);
     soft_block_publish(v, b);
     return b;
 }

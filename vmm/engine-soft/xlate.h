@@ -126,8 +126,7 @@ struct soft_block {
     const struct soft_point *points;
     uint32_t npoints;
     uint32_t host_start, host_end, cold_start, cold_end;
-    const struct soft_live *lives; /* lockstep.c's: flags that live at the exits; NULL: not to be run twice */
-    uint32_t nlives;
+    bool once;                 /* lockstep.c's: cannot run twice */
 };
 
 /* A page that has translations. */
@@ -400,8 +399,8 @@ void soft_lockstep_end(struct soft_vcpu *v);
 void soft_lockstep_cancel(struct soft_vcpu *v);
 /* A page is about to become writable. */
 void soft_lockstep_write(struct soft_vcpu *v, uint8_t *host);
-/* Which flags somebody may read at the exits of a block that is being translated. */
-void soft_lockstep_note(struct soft_vcpu *v, struct soft_block *b, const struct soft_x *x, uint32_t live_out);
+/* Can the block that is being translated run twice? */
+void soft_lockstep_note(struct soft_block *b, const struct soft_x *x);
 
 /* signal.c */
 bool soft_signals_install(GError **error);
