@@ -92,18 +92,26 @@ static unsigned opcode_bytes(const struct diff_form *f, uint8_t *b)
     return n;
 }
 
-unsigned diff_bytes(const struct diff_form *f, uint8_t *bytes)
+bool diff_form_has_rm(const struct diff_form *f)
+{
+    if (f->mem)
+        return false;
+    if (f->space == SPACE_1)
+        return (f->opcode & 0xf8) == 0xd8 || f->opcode == 0xc6 || f->opcode == 0xc7;
+    return f->space == SPACE_0F && (f->opcode == 0x01 || f->opcode == 0xae || f->opcode == 0xc7 || f->opcode == 0x1e);
+}
+
+void diff_bytes(const struct diff_form *f, uint8_t *bytes, int rm)
 {
     static const uint8_t corners[] = {0, 1, 0x7f, 0x80, 0xff, 31, 32, 63, 64};
     const uint64_t r = diff_random();
-    unsigned n = random_prefixes(f, bytes), head;
+    unsigned n = rm >= 0 ? 0 : random_prefixes(f, bytes), head;
 
     n += f->space >= SPACE_VEX1 ? vex_bytes(f, bytes + n) : opcode_bytes(f, bytes + n);
     head = n;
-    bytes[n++] = (uint8_t)((f->mem ? (r & 3) % 3 << 6 : 0xc0u) | (unsigned)f->reg << 3 | (r >> 2 & 7));
+    bytes[n++] = (uint8_t)((f->mem ? (r & 3) % 3 << 6 : 0xc0u) | (unsigned)f->reg << 3 | (rm >= 0 ? (unsigned)rm : r >> 2 & 7));
     while (n < 15)
         bytes[n++] = (uint8_t)diff_random();
     if ((r >> 5 & 3) == 0) /* an immediate of one byte behind registers */
         bytes[head + 1] = corners[(r >> 8) % sizeof corners];
-    return head;
 }

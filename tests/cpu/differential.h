@@ -73,7 +73,10 @@ struct diff_form {
 };
 #define DIFF_FORMS (2 * NSPACES * 256 * 4 * 2 * 2 * 8 * 2)
 bool diff_form(unsigned n, struct diff_form *f);          /* false: not a form of its own */
-unsigned diff_bytes(const struct diff_form *f, uint8_t *bytes); /* 15 bytes; returns the length of all but modrm and what follows */
+/* 15 bytes of it. rm: -1, or modrm.rm without prefixes that the form does not ask for. */
+void diff_bytes(const struct diff_form *f, uint8_t *bytes, int rm);
+/* Is modrm.rm of its register form an opcode extension, too? */
+bool diff_form_has_rm(const struct diff_form *f);
 
 /* --- differential-state.c --- */
 
