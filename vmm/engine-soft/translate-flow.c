@@ -191,13 +191,6 @@ static void leave(struct tx *t)
     done_if(t, checked);
 }
 
-static uint64_t relative_target(const struct tx *t)
-{
-    uint64_t target = t->x->next + t->x->op[0].imm.value.u;
-
-    return t->x->in.operand_width == 16 ? target & 0xffff : t->code32 ? target & UINT32_MAX : target;
-}
-
 /* May an indirect branch go beyond the limit of CS? Not with 16 bits, if that has 64 KiB. */
 static bool may_leave(const struct tx *t)
 {
@@ -259,7 +252,7 @@ static void load_target(struct tx *t)
 static void call(struct tx *t, bool live_out)
 {
     if (t->x->op[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE) {
-        uint64_t target = relative_target(t);
+        uint64_t target = tx_target(t, t->x);
 
         push_return(t, target > t->limit ? SOFT_NO_GPA : target, target > t->limit);
         if (target > t->limit)
@@ -312,7 +305,7 @@ static void loop(struct tx *t)
     unsigned width = t->x->in.address_width;
     ZydisMnemonic m = t->x->in.mnemonic;
     bool jcxz = m == ZYDIS_MNEMONIC_JCXZ || m == ZYDIS_MNEMONIC_JECXZ || m == ZYDIS_MNEMONIC_JRCXZ;
-    uint64_t target = relative_target(t);
+    uint64_t target = tx_target(t, t->x);
     uint8_t *zero, *other = NULL;
 
     if (target > t->limit) {
@@ -404,7 +397,7 @@ void tx_flow(struct tx *t, uint32_t live_out)
         loop(t);
         return;
     case SOFT_X_JCC:
-        tx_jcc(t, t->x->in.opcode & 15, relative_target(t), t->x->live_taken != 0);
+        tx_jcc(t, t->x->in.opcode & 15, tx_target(t, t->x), t->x->live_taken != 0);
         return;
     default: /* SOFT_X_JMP */
         if (t->x->op[0].type != ZYDIS_OPERAND_TYPE_IMMEDIATE) {
@@ -414,10 +407,10 @@ void tx_flow(struct tx *t, uint32_t live_out)
                 tx_check_target(t);
             }
             tx_jmp_indirect(t);
-        } else if (relative_target(t) > t->limit) {
+        } else if (tx_target(t, t->x) > t->limit) {
             tx_raise_gp(t);
         } else {
-            tx_jmp(t, relative_target(t), live_out != 0);
+            tx_jmp(t, tx_target(t, t->x), live_out != 0);
         }
         return;
     }

@@ -129,9 +129,13 @@ bool tx_system(struct tx *t)
 {
     bool cpl0 = t->mode & SOFT_MODE_CPL0, paging = (t->mode & SOFT_MODE_MMU) != SOFT_MMU_PHYS;
 
-    if (t->code32 || (t->mode & SOFT_MODE_SINGLE) || (t->x->in.attributes & ZYDIS_ATTRIB_HAS_LOCK))
+    if ((t->mode & SOFT_MODE_SINGLE) || (t->x->in.attributes & ZYDIS_ATTRIB_HAS_LOCK))
         return false;
     switch (t->x->in.mnemonic) {
+    case ZYDIS_MNEMONIC_RDTSC: case ZYDIS_MNEMONIC_RDTSCP:
+        if (t->mode & SOFT_MODE_TSC)
+            rdtsc(t);
+        return t->mode & SOFT_MODE_TSC;
     case ZYDIS_MNEMONIC_CLI:
         if (cpl0)
             change_flag(t, HSK_FLAG_IF, false);
@@ -140,6 +144,12 @@ bool tx_system(struct tx *t)
         if (cpl0)
             sti(t);
         return cpl0;
+    default:
+        break;
+    }
+    if (t->code32)
+        return false;
+    switch (t->x->in.mnemonic) {
     case ZYDIS_MNEMONIC_SWAPGS:
         if (cpl0)
             swapgs(&t->e);
@@ -148,10 +158,6 @@ bool tx_system(struct tx *t)
         if (cpl0 && paging)
             stac_clac(t);
         return cpl0 && paging;
-    case ZYDIS_MNEMONIC_RDTSC: case ZYDIS_MNEMONIC_RDTSCP:
-        if (t->mode & SOFT_MODE_TSC)
-            rdtsc(t);
-        return t->mode & SOFT_MODE_TSC;
     case ZYDIS_MNEMONIC_PUSHFQ:
         if (t->c->bmi2)
             tx_pushf(t);

@@ -26,6 +26,13 @@ static bool same_page(const struct tx *t, uint64_t a, uint64_t b)
     return ((t->code32 ? diff & UINT32_MAX : diff) >> 12) == 0;
 }
 
+uint64_t tx_target(const struct tx *t, const struct soft_x *x)
+{
+    uint64_t target = x->next + x->op[0].imm.value.u;
+
+    return x->in.operand_width == 16 ? target & 0xffff : t->code32 ? target & UINT32_MAX : target;
+}
+
 /* Which arithmetic flags somebody may read at pc: up to 6 instructions of the same page. */
 static uint32_t flags_at(struct tx *t, uint64_t pc, const uint8_t *page)
 {
@@ -43,8 +50,8 @@ static uint32_t flags_at(struct tx *t, uint64_t pc, const uint8_t *page)
         pending &= ~x->kills & ~live;
         if (!soft_x_ends(x)) {
             pc = x->next;
-        } else if (x->kind == SOFT_X_JMP && x->op[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE && !t->code32) {
-            pc = x->next + x->op[0].imm.value.u;
+        } else if (x->kind == SOFT_X_JMP && x->op[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE) {
+            pc = tx_target(t, x);
         } else {
             return live | pending;
         }
@@ -52,18 +59,13 @@ static uint32_t flags_at(struct tx *t, uint64_t pc, const uint8_t *page)
     return live | pending;
 }
 
-static uint64_t direct_target(const struct soft_x *x)
-{
-    return x->next + x->op[0].imm.value.u;
-}
-
 /* Flags that somebody may read behind the block's last instruction. */
 static uint32_t live_out(struct tx *t, struct soft_x *last, const uint8_t *page)
 {
     switch (last->kind) {
     case SOFT_X_JMP: case SOFT_X_CALL:
-        return last->op[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE && !t->code32
-                   ? flags_at(t, direct_target(last), page)
+        return last->op[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE
+                   ? flags_at(t, tx_target(t, last), page)
                    : SOFT_ARITH;
     case SOFT_X_RET: case SOFT_X_LOOP: case SOFT_X_HELPER: case SOFT_X_UD: case SOFT_X_GP: case SOFT_X_UNKNOWN:
         return SOFT_ARITH;
@@ -85,7 +87,7 @@ static uint32_t find_live(struct tx *t, struct soft_x *x, unsigned n, const uint
     live = out = live_out(t, &x[n - 1], page);
     for (unsigned i = n; i-- > 0;) {
         if (x[i].kind == SOFT_X_JCC) {
-            x[i].live_taken = t->code32 ? SOFT_ARITH : flags_at(t, direct_target(&x[i]), page);
+            x[i].live_taken = flags_at(t, tx_target(t, &x[i]), page);
             live |= x[i].live_taken;
         }
         live = (live & ~x[i].kills) | x[i].reads;
@@ -576,14 +578,14 @@ static bool emit_insn(struct tx *t, uint32_t live)
 }
 
 /* Kinds that say themselves when they destroy C. */
-static bool keeps_c(const struct soft_x *x)
+static bool keeps_c(const struct tx *t, const struct soft_x *x)
 {
     switch (x->kind) {
     case SOFT_X_PASS: case SOFT_X_LEA: case SOFT_X_NOP: case SOFT_X_PUSH: case SOFT_X_POP: case SOFT_X_LEAVE:
     case SOFT_X_CALL: case SOFT_X_RET:
         return true;
     case SOFT_X_JCC:
-        return direct_target(x) > x->pc;
+        return tx_target(t, x) > x->pc;
     default:
         return false;
     }
@@ -604,7 +606,7 @@ static void emit_block(struct tx *t, struct soft_x *x, unsigned n, uint32_t live
     b->cold_start = c->cold;
     for (unsigned i = 0; i < n && !ended; i++) {
         t->x = &x[i];
-        if (!keeps_c(&x[i]))
+        if (!keeps_c(t, &x[i]))
             t->c_window = -1;
         add_point(t, &t->e, x[i].pc);
         ended = emit_insn(t, live);
@@ -645,9 +647,9 @@ static bool decode_straddling(struct tx *t, struct soft_x *x, const struct soft_
 }
 
 /* Does the block go on behind a conditional jump? Not behind a loop's. */
-static bool goes_on(const struct soft_x *x, unsigned *branches)
+static bool goes_on(const struct tx *t, const struct soft_x *x, unsigned *branches)
 {
-    return direct_target(x) > x->pc && ++*branches <= SOFT_MAX_BRANCHES;
+    return tx_target(t, x) > x->pc && ++*branches <= SOFT_MAX_BRANCHES;
 }
 
 /* False: the instruction reaches into the next page. */
@@ -698,7 +700,7 @@ struct soft_block *soft_translate(struct soft_vcpu *v, uint64_t pc, uint32_t mod
         n++;
         if (pc < x[n - 1].pc || pc > t->limit)
             break;
-        if (x[n - 1].kind == SOFT_X_JCC ? !goes_on(&x[n - 1], &branches) : soft_x_ends(&x[n - 1]))
+        if (x[n - 1].kind == SOFT_X_JCC ? !goes_on(t, &x[n - 1], &branches) : soft_x_ends(&x[n - 1]))
             break;
     }
     if (n == 0) {

@@ -141,6 +141,8 @@ void tx_call(struct tx *t, const void *fn, uint64_t arg);
 void tx_call_insn(struct tx *t, const void *fn);
 /* soft_call_exec() from cold code, entered by the jump at site; comes back here. */
 void tx_cold_exec(struct tx *t, uint8_t *site);
+/* Where a direct branch goes. */
+uint64_t tx_target(const struct tx *t, const struct soft_x *x);
 /* Edges to a guest address: an unconditional jump, a conditional one (host condition code). live:
  * flags at the target. */
 void tx_jmp(struct tx *t, uint64_t target, bool live);
