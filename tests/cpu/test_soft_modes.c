@@ -237,6 +237,27 @@ static void a_16_bit_stack_in_32_bit_code(void **state)
     assert_int_equal(hsk_get32(g->mem + STACK_AT + 0xfff8), 0xabcdfffc);
 }
 
+/* --- modes and the jump cache --- */
+
+BLOB(fpu_off, "mov $20, %ebp\nlea 2f(%rip), %rbx\n"
+              "0: call *%rbx\nlea 1f(%rip), %rcx\njmp *%rcx\n1: dec %ebp\njnz 0b\n"
+              "mov %cr0, %rax\nor $8, %eax\nmov %rax, %cr0\ncall *%rbx\nhlt\n"
+              "2: addps %xmm0, %xmm1\nret\n");
+
+/* What was translated with CR0.TS clear is not run after it was set, whoever remembers it. */
+static void code_of_another_mode_is_not_entered(void **state)
+{
+    struct guest *g = *state;
+    struct hsk_cpu_state s;
+
+    memcpy(g->mem + (GUEST_CODE - GUEST_VA), fpu_off, (size_t)(fpu_off_end - fpu_off));
+    hsk_engine_soft_ops.flush(g->engine, HSK_FLUSH_CODE);
+    guest_state(g, &s);
+    assert_int_equal(guest_run(g, &s), HSK_EXIT_HALT);
+    assert_int_equal(s.gpr[HSK_RBP], 0);
+    assert_int_equal(s.rip, GUEST_TRAPS + 7 * 16 + 1);
+}
+
 int main(void)
 {
 #define BOTH(test)                                                                                 \
@@ -248,6 +269,7 @@ int main(void)
         BOTH(code_has_a_base),
         BOTH(unreal_mode_reaches_beyond_64k),
         BOTH(a_16_bit_stack_in_32_bit_code),
+        BOTH(code_of_another_mode_is_not_entered),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
