@@ -54,11 +54,19 @@ static void ascii_multiply_divide(struct soft_vcpu *v, const struct soft_insn *i
     const uint8_t al = (uint8_t)v->gpr[HSK_RAX], ah = (uint8_t)(v->gpr[HSK_RAX] >> 8);
 
     if (in->mnemonic == ZYDIS_MNEMONIC_AAD) {
-        soft_reg_set(v, HSK_RAX, 2, (uint8_t)(al + ah * base));
+        /* the manual leaves CF, OF and AF open; Intel processors add bytes */
+        const uint8_t by = (uint8_t)(ah * base);
+        const unsigned sum = al + by;
+
+        soft_reg_set(v, HSK_RAX, 2, (uint8_t)sum);
+        set_flag(v, HSK_FLAG_CF, sum > 0xff);
+        set_flag(v, HSK_FLAG_AF, (al ^ by ^ sum) & 0x10);
+        set_flag(v, HSK_FLAG_OF, (al ^ sum) & (by ^ sum) & 0x80);
     } else {
         if (base == 0)
             soft_fault(v, VEC_DE, -1);
         soft_reg_set(v, HSK_RAX, 2, (unsigned)(al / base) << 8 | al % base);
+        set_flag(v, HSK_FLAG_CF | HSK_FLAG_AF | HSK_FLAG_OF, false);
     }
     flags_of_al(v);
 }

@@ -41,7 +41,8 @@ static void decimal_adjustment(void **state)
         {ZYDIS_MNEMONIC_AAA, 0x010b, 0, 0x0201, true, true},
         {ZYDIS_MNEMONIC_AAA, 0x0109, 0, 0x0109, false, false},
         {ZYDIS_MNEMONIC_AAS, 0x020b, 0, 0x0105, true, true},
-        {ZYDIS_MNEMONIC_AAM, 0x0037, 0, 0x0505, false, false},
+        {ZYDIS_MNEMONIC_AAM, 0x0037, HSK_FLAG_CF | HSK_FLAG_AF, 0x0505, false, false},
+        {ZYDIS_MNEMONIC_AAD, 0x1158, 0, 0x0002, true, true},
         {ZYDIS_MNEMONIC_AAD, 0x0505, 0, 0x0037, false, false},
     };
     enum soft_next next;
