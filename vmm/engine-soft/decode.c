@@ -93,7 +93,7 @@ static bool set_passes(struct soft_x *x)
         x->fpu = SOFT_FPU_SSE;
         break;
     case ZYDIS_ISA_SET_AVX: case ZYDIS_ISA_SET_AVX2: case ZYDIS_ISA_SET_AVXAES: case ZYDIS_ISA_SET_FMA:
-    case ZYDIS_ISA_SET_F16C: case ZYDIS_ISA_SET_VAES: case ZYDIS_ISA_SET_VPCLMULQDQ:
+    case ZYDIS_ISA_SET_F16C:
         x->fpu = SOFT_FPU_AVX;
         break;
     case ZYDIS_ISA_SET_PPRO:
@@ -185,18 +185,55 @@ static bool not_ours(const struct soft_x *x)
     case ZYDIS_ISA_EXT_KEYLOCKER_WIDE: case ZYDIS_ISA_EXT_KNC: case ZYDIS_ISA_EXT_KNCE: case ZYDIS_ISA_EXT_KNCV:
     case ZYDIS_ISA_EXT_MCOMMIT: case ZYDIS_ISA_EXT_PADLOCK: case ZYDIS_ISA_EXT_SNP: case ZYDIS_ISA_EXT_SSE4A:
     case ZYDIS_ISA_EXT_TBM: case ZYDIS_ISA_EXT_TDX: case ZYDIS_ISA_EXT_TSX_LDTRK: case ZYDIS_ISA_EXT_UINTR:
-    case ZYDIS_ISA_EXT_XOP:
+    case ZYDIS_ISA_EXT_VAES: case ZYDIS_ISA_EXT_VPCLMULQDQ: case ZYDIS_ISA_EXT_XOP:
         return true;
     default:
         return false;
     }
 }
 
-static uint8_t kind_of(struct soft_x *x, uint32_t mode)
+/* What a processor model may or may not have: the others of its family raise #UD, whatever the host's processor does. */
+static const struct {
+    ZydisISASet set;
+    const char *feature;
+} model_sets[] = {
+    {ZYDIS_ISA_SET_FMA, "fma"}, {ZYDIS_ISA_SET_MOVBE, "movbe"}, {ZYDIS_ISA_SET_AES, "aes"}, {ZYDIS_ISA_SET_AVXAES, "aes"},
+    {ZYDIS_ISA_SET_PCLMULQDQ, "pclmul"}, {ZYDIS_ISA_SET_AVX, "avx"}, {ZYDIS_ISA_SET_AVX2, "avx2"},
+    {ZYDIS_ISA_SET_AVX2GATHER, "avx2"}, {ZYDIS_ISA_SET_F16C, "f16c"}, {ZYDIS_ISA_SET_RDRAND, "rdrand"},
+    {ZYDIS_ISA_SET_RDSEED, "rdseed"}, {ZYDIS_ISA_SET_BMI1, "bmi1"}, {ZYDIS_ISA_SET_BMI2, "bmi2"},
+    {ZYDIS_ISA_SET_ADOX_ADCX, "adx"}, {ZYDIS_ISA_SET_SHA, "sha"},
+    {ZYDIS_ISA_SET_RDTSCP, "rdtscp"}, {ZYDIS_ISA_SET_XSAVE, "xsave"}, {ZYDIS_ISA_SET_XSAVEOPT, "xsaveopt"},
+    {ZYDIS_ISA_SET_XSAVEC, "xsavec"}, {ZYDIS_ISA_SET_SMAP, "smap"},
+};
+_Static_assert(G_N_ELEMENTS(model_sets) <= 32, "struct soft_code.lacks");
+
+void soft_decoder_model(struct soft_code *c, const struct hsk_cpuid *model)
+{
+    for (unsigned i = 0; model && i < G_N_ELEMENTS(model_sets); i++)
+        if (!hsk_cpuid_has(model, model_sets[i].feature))
+            c->lacks |= 1u << i;
+    /* without them, their bytes are BSF and BSR behind a prefix that means nothing */
+    for (unsigned i = 0; model && i < G_N_ELEMENTS(c->decoder); i++) {
+        ZydisDecoderEnableMode(&c->decoder[i], ZYDIS_DECODER_MODE_TZCNT, hsk_cpuid_has(model, "bmi1"));
+        ZydisDecoderEnableMode(&c->decoder[i], ZYDIS_DECODER_MODE_LZCNT, hsk_cpuid_has(model, "lzcnt"));
+    }
+}
+
+static bool lacking(const struct soft_x *x, uint32_t lacks)
+{
+    for (unsigned i = 0; i < G_N_ELEMENTS(model_sets); i++)
+        if ((lacks >> i & 1) && x->in.meta.isa_set == model_sets[i].set)
+            return true;
+    return false;
+}
+
+static uint8_t kind_of(struct soft_x *x, uint32_t mode, uint32_t lacks)
 {
     const ZydisDecodedInstruction *in = &x->in;
     uint8_t flow;
 
+    if (lacks && lacking(x, lacks))
+        return SOFT_X_UD;
     if (in->encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY && in->encoding != ZYDIS_INSTRUCTION_ENCODING_VEX)
         return SOFT_X_UD; /* EVEX, XOP, 3DNow!: not in our processor model */
     if (in->encoding == ZYDIS_INSTRUCTION_ENCODING_VEX && (mode & SOFT_MODE_REAL))
@@ -359,7 +396,7 @@ bool soft_decode(struct soft_vcpu *v, struct soft_x *x, uint32_t mode, const uin
         if (x->op[i].type == ZYDIS_OPERAND_TYPE_MEMORY && x->mem < 0)
             x->mem = (int8_t)i;
     correct(x);
-    x->kind = kind_of(x, mode);
+    x->kind = kind_of(x, mode, v->code->lacks);
     find_flags(x);
     return true;
 }

@@ -80,6 +80,7 @@ static struct hsk_vcpu *vcpu_new(struct hsk_engine *engine, const struct hsk_vcp
         munmap(v, sizeof *v);
         return NULL;
     }
+    soft_decoder_model(v->code, engine->cfg.cpuid);
     v->self = v;
     v->base = (struct hsk_vcpu){.engine = engine, .index = cfg->index, .lapic = cfg->lapic};
     v->engine = e;

@@ -176,6 +176,13 @@ static bool keeps_66(const struct soft_x *x, unsigned i)
            x->in.raw.prefixes[i].type == ZYDIS_PREFIX_TYPE_MANDATORY;
 }
 
+/* f3 90 is pause whatever REX says, so no repeat prefix before an xchg whose register moves; and before bsf and bsr the host
+   may know a newer meaning. */
+static bool keeps_repeat(const struct soft_x *x)
+{
+    return x->in.mnemonic != ZYDIS_MNEMONIC_XCHG && x->in.mnemonic != ZYDIS_MNEMONIC_BSF && x->in.mnemonic != ZYDIS_MNEMONIC_BSR;
+}
+
 /* Copies the prefixes that go over; returns the offset of the opcode (or VEX) and the REX bits in force. */
 static unsigned put_prefixes(struct emit *e, const struct soft_x *x, unsigned *rex)
 {
@@ -191,9 +198,7 @@ static unsigned put_prefixes(struct emit *e, const struct soft_x *x, unsigned *r
             *rex = raw[i];
         else
             *rex = 0;
-        /* f3 90 is pause whatever REX says, so no repeat prefix before an xchg whose register moves */
-        if ((raw[i] == 0x66 && keeps_66(x, i)) || raw[i] == 0xf0 ||
-            ((raw[i] == 0xf2 || raw[i] == 0xf3) && x->in.mnemonic != ZYDIS_MNEMONIC_XCHG))
+        if ((raw[i] == 0x66 && keeps_66(x, i)) || raw[i] == 0xf0 || ((raw[i] == 0xf2 || raw[i] == 0xf3) && keeps_repeat(x)))
             e8(e, raw[i]);
         i++;
     }

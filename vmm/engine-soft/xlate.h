@@ -239,6 +239,7 @@ struct soft_code {
     } written[128];
     uint32_t nwritten;         /* more than fit = all pages */
     uint32_t limits[SOFT_LIMIT_CLASSES], nlimits; /* of code segments */
+    uint32_t lacks;            /* of decode.c's optional instruction sets, what the processor model has not */
     ZydisDecoder decoder[3];   /* 64-bit, 32-bit, 16-bit */
     struct soft_x x[SOFT_MAX_INSNS];
     struct tx *tx;             /* translate.c's working space */
@@ -264,6 +265,7 @@ struct soft_slow {
 };
 
 /* decode.c */
+void soft_decoder_model(struct soft_code *c, const struct hsk_cpuid *model);
 bool soft_decode(struct soft_vcpu *v, struct soft_x *x, uint32_t mode, const uint8_t *bytes,
                  unsigned n, uint64_t pc, bool *more);
 bool soft_x_ends(const struct soft_x *x);
