@@ -26,7 +26,7 @@ static void decode(struct soft_vcpu *v, uint32_t mode, const uint8_t *bytes, uns
         return;
     }
     hsk_assert(x.in.length <= MIN(n, 15u) && x.kind <= SOFT_X_UNKNOWN);
-    hsk_assert(x.in.length || x.kind == SOFT_X_UD);
+    hsk_assert(x.in.length || x.kind == SOFT_X_UD || x.kind == SOFT_X_GP);
     hsk_assert(x.kind != SOFT_X_UNKNOWN);
     if (!x.in.length)
         return;
