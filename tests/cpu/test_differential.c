@@ -4,7 +4,8 @@
  * on the first differences, or if an instruction that the engine executes never had a case and is not on the list of what is
  * excluded and why.
  *
- * HSK_DIFF_SEED repeats a run, HSK_DIFF_FORM (with the round) one form of it; HSK_DIFF_SECONDS says how long; HSK_LONG=1: 20 minutes.
+ * HSK_DIFF_SEED repeats a run, HSK_DIFF_FORM with HSK_DIFF_ROUND one form of it; HSK_DIFF_FORM alone goes over that form, or
+ * over HSK_DIFF_FORMS from there on, in all rounds. HSK_DIFF_SECONDS says how long; HSK_LONG=1: 20 minutes.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -521,9 +522,11 @@ static unsigned report(double seconds)
 
 static void all_encodings_agree(void **state)
 {
-    const uint64_t form = number("HSK_DIFF_FORM", DIFF_FORMS);
+    const uint64_t form = number("HSK_DIFF_FORM", DIFF_FORMS), one_round_only = number("HSK_DIFF_ROUND", UINT64_MAX);
+    const uint64_t first = form < DIFF_FORMS ? form : 0;
+    const uint64_t end = form < DIFF_FORMS ? MIN(form + number("HSK_DIFF_FORMS", 1), DIFF_FORMS) : DIFF_FORMS;
     const double start = now();
-    const double seconds = (double)number("HSK_DIFF_SECONDS", g_getenv("HSK_LONG") ? 1200 : 60);
+    const double until = start + (double)number("HSK_DIFF_SECONDS", g_getenv("HSK_LONG") ? 1200 : 60);
     static struct guest g;
     unsigned missing;
 
@@ -533,12 +536,12 @@ static void all_encodings_agree(void **state)
     print_message("HSK_DIFF_SEED=%lu\n", run.seed);
     diff_guest_begin(&g);
     diff_native_begin();
-    if (form < DIFF_FORMS) {
-        run.round = number("HSK_DIFF_ROUND", 0);
-        one_round(&g, form, form + 1, 0);
+    if (one_round_only != UINT64_MAX) {
+        run.round = one_round_only;
+        one_round(&g, first, end, until);
     } else {
-        for (; run.bad < run.max_bad && (run.round == 0 || now() < start + seconds); run.round++)
-            one_round(&g, 0, DIFF_FORMS, start + seconds);
+        for (; run.bad < run.max_bad && (run.round == 0 || now() < until); run.round++)
+            one_round(&g, first, end, until);
     }
     missing = report(now() - start);
     guest_free(&g);
