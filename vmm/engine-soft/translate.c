@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * One block: decode until control flow, page end or 64 instructions; find out which flags live; emit; then the cold
- * code (slow accesses, edges that are not chained yet). Edges within a page, and between global pages, are chained by
- * patching their jump; other edges to another page look into the jump cache, since mappings may change under them.
+ * One block: decode until control flow, page end or 64 instructions; find out which flags live (liveness.c); emit; then
+ * the cold code (slow accesses, edges that are not chained yet). Edges within a page, and between global pages, are
+ * chained by patching their jump; other edges to another page look into the jump cache, since mappings may change under
+ * them.
  *
  * Interrupts get in at backward edges (a poll) and at indirect jumps (kick() makes the jump cache miss).
  * vCPU thread, FPU parked.
@@ -11,21 +12,6 @@
 
 #include <vmm/cpu_bits.h>
 
-/* --- flags --- */
-
-/* Offset in its page, and is it the same page? */
-static unsigned page_offset(const struct tx *t, uint64_t pc)
-{
-    return (unsigned)((pc + t->cs_base) & 0xfff);
-}
-
-static bool same_page(const struct tx *t, uint64_t a, uint64_t b)
-{
-    uint64_t diff = (a + t->cs_base) ^ (b + t->cs_base);
-
-    return ((t->code32 ? diff & UINT32_MAX : diff) >> 12) == 0;
-}
-
 uint64_t tx_target(const struct tx *t, const struct soft_x *x)
 {
     uint64_t target = x->next + x->op[0].imm.value.u;
@@ -33,75 +19,12 @@ uint64_t tx_target(const struct tx *t, const struct soft_x *x)
     return x->in.operand_width == 16 ? target & 0xffff : t->code32 ? target & UINT32_MAX : target;
 }
 
-/* Which arithmetic flags somebody may read at pc: up to 6 instructions of the same page. */
-static uint32_t flags_at(struct tx *t, uint64_t pc, const uint8_t *page)
-{
-    uint32_t pending = SOFT_ARITH, live = 0;
-    struct soft_x *x = &t->c->x[SOFT_MAX_INSNS - 1]; /* scratch: the decoder leaves it free */
-    bool more;
-
-    for (unsigned i = 0; i < 6 && pending; i++) {
-        unsigned off = page_offset(t, pc);
-
-        if (!same_page(t, pc, t->b->pc) || pc > t->limit || !soft_decode(t->v, x, t->mode, page + off, 4096 - off, pc, &more))
-            return live | pending;
-        t->b->granules |= 1ull << (off / 64) | 1ull << ((off + MAX(x->in.length, 1) - 1) / 64 % 64);
-        live |= x->reads & pending;
-        pending &= ~x->kills & ~live;
-        if (!soft_x_ends(x)) {
-            pc = x->next;
-        } else if (x->kind == SOFT_X_JMP && x->op[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE) {
-            pc = tx_target(t, x);
-        } else {
-            return live | pending;
-        }
-    }
-    return live | pending;
-}
-
-/* Flags that somebody may read behind the block's last instruction. */
-static uint32_t live_out(struct tx *t, struct soft_x *last, const uint8_t *page)
-{
-    switch (last->kind) {
-    case SOFT_X_JMP: case SOFT_X_CALL:
-        return last->op[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE
-                   ? flags_at(t, tx_target(t, last), page)
-                   : SOFT_ARITH;
-    case SOFT_X_RET: case SOFT_X_LOOP: case SOFT_X_HELPER: case SOFT_X_UD: case SOFT_X_GP: case SOFT_X_UNKNOWN:
-        return SOFT_ARITH;
-    default:
-        return flags_at(t, last->next, page);
-    }
-}
-
-/* Backward liveness; page NULL: take all flags for live everywhere. Returns what is live at the end. */
-static uint32_t find_live(struct tx *t, struct soft_x *x, unsigned n, const uint8_t *page)
-{
-    uint32_t out, live;
-
-    if (!page || t->c->strict || (t->mode & SOFT_MODE_SINGLE)) {
-        for (unsigned i = 0; i < n; i++)
-            x[i].live = x[i].live_taken = SOFT_ARITH;
-        return SOFT_ARITH;
-    }
-    live = out = live_out(t, &x[n - 1], page);
-    for (unsigned i = n; i-- > 0;) {
-        if (x[i].kind == SOFT_X_JCC) {
-            x[i].live_taken = flags_at(t, tx_target(t, &x[i]), page);
-            live |= x[i].live_taken;
-        }
-        live = (live & ~x[i].kills) | x[i].reads;
-        x[i].live = live;
-    }
-    return out;
-}
-
 /* --- edges --- */
 
 static bool may_chain(const struct tx *t, uint64_t target)
 {
-    if (t->b->gpa2 == SOFT_NO_GPA && same_page(t, target, t->b->pc))
-        return page_offset(t, target) < 0xff1 ||
+    if (t->b->gpa2 == SOFT_NO_GPA && tx_same_page(t, target, t->b->pc))
+        return tx_page_offset(t, target) < 0xff1 ||
                t->b->global; /* an instruction at the page's end may reach into the next */
     return t->b->global;
 }
@@ -278,7 +201,7 @@ static void leave_by(struct tx *t, uint64_t target, uint32_t mode, uint8_t *site
         cold->kind = TX_COLD_LINK;
         cold->edge = (uint8_t)t->nlinks++;
         *l = (struct soft_link){.site = site + t->e.rx - 4, .pc = target, .mode = mode, .from = t->b,
-                                .cross = !same_page(t, target, t->b->pc) || t->b->gpa2 != SOFT_NO_GPA};
+                                .cross = !tx_same_page(t, target, t->b->pc) || t->b->gpa2 != SOFT_NO_GPA};
     }
 }
 
@@ -626,7 +549,7 @@ static void emit_block(struct tx *t, struct soft_x *x, unsigned n, uint32_t live
 static bool decode_straddling(struct tx *t, struct soft_x *x, const struct soft_itlb *page)
 {
     uint64_t pc = t->b->pc, room = t->limit - pc + 1;
-    unsigned off = page_offset(t, pc), n = 4096 - off;
+    unsigned off = tx_page_offset(t, pc), n = 4096 - off;
     uint8_t bytes[32];
     const struct soft_itlb *p2;
     bool more;
@@ -713,7 +636,7 @@ struct soft_block *soft_translate(struct soft_vcpu *v, uint64_t pc, uint32_t mod
     b->length = (uint32_t)(x[n - 1].next - b->pc);
     for (unsigned g = (unsigned)(b->gpa & 0xfff) / 64; g <= (off - 1) / 64; g++)
         b->granules |= 1ull << g;
-    live = find_live(t, x, n, b->gpa2 == SOFT_NO_GPA ? page->host : NULL);
+    live = tx_find_live(t, x, n, b->gpa2 == SOFT_NO_GPA ? page->host : NULL);
     tx_plan_windows(t, x, n);
     emit_block(t, x, n, live);
     if (v->lockstep)

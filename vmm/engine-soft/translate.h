@@ -105,6 +105,22 @@ static inline void tx_address(const struct tx *t, struct emit *e, int d, uint64_
     e_lea(e, 1, d, d, H_T, 0, 0);
 }
 
+/* A guest address's offset in its page; do two lie in the same page? */
+static inline unsigned tx_page_offset(const struct tx *t, uint64_t pc)
+{
+    return (unsigned)((pc + t->cs_base) & 0xfff);
+}
+static inline bool tx_same_page(const struct tx *t, uint64_t a, uint64_t b)
+{
+    uint64_t diff = (a + t->cs_base) ^ (b + t->cs_base);
+
+    return ((t->code32 ? diff & UINT32_MAX : diff) >> 12) == 0;
+}
+
+/* liveness.c: sets live and live_taken of x[0..n). page NULL: takes all flags for live everywhere. Returns what is live at
+   the end. */
+uint32_t tx_find_live(struct tx *t, struct soft_x *x, unsigned n, const uint8_t *page);
+
 /* translate-mem.c */
 void tx_flags_save(struct emit *e);
 void tx_flags_restore(struct emit *e);

@@ -2,7 +2,8 @@
 /*
  * Inside of the translator half: decoded instructions, blocks, the code cache of one vCPU and its files' calls.
  *
- *   decode.c           guest bytes -> struct soft_x (Zydis) and its kind; flag liveness
+ *   decode.c           guest bytes -> struct soft_x (Zydis) and its kind
+ *   liveness.c         which flags of a block somebody needs
  *   emit.h             host instruction bytes
  *   translate.c        a block: the driver, edges, cold stubs
  *   translate-mem.c    effective addresses and the inline TLB check
