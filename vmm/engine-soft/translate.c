@@ -59,8 +59,7 @@ static void store_imm(struct emit *e, uint64_t off, int64_t value)
     e32(e, (uint32_t)value);
 }
 
-/* Leaves for the target in rip; C is lost. */
-static void leave_for_branch(struct tx *t, struct emit *e)
+void tx_leave_for_branch(struct tx *t, struct emit *e)
 {
     if (t->code32) { /* the target is known to be good */
         e_jmp(e, t->c->tramp[SOFT_TRAMP_LOOKUP]);
@@ -104,8 +103,7 @@ static void go_to_entry(struct tx *t, struct emit *e, int ext)
     e_op_gs_x(e, 0, 0xff, ext, H_T, 3, jump_base(t) + offsetof(struct soft_jump, host));
 }
 
-/* direct: the target is that of a direct branch, or behind the instruction */
-static void jump_to(struct tx *t, struct emit *e, bool direct)
+void tx_jump_to(struct tx *t, struct emit *e, bool direct)
 {
     if (t->c->bmi2 && !(t->mode & SOFT_MODE_SINGLE) && t->c->chain && !(t->mode & SOFT_MODE_LIMIT)) {
         look_up(t, e, direct);
@@ -116,12 +114,12 @@ static void jump_to(struct tx *t, struct emit *e, bool direct)
     if (direct)
         e_jmp(e, t->c->tramp[SOFT_TRAMP_LOOKUP]);
     else
-        leave_for_branch(t, e);
+        tx_leave_for_branch(t, e);
 }
 
 void tx_jmp_indirect(struct tx *t)
 {
-    jump_to(t, &t->e, false);
+    tx_jump_to(t, &t->e, false);
 }
 
 /*
@@ -306,126 +304,6 @@ void tx_cold_exec(struct tx *t, uint8_t *site)
                                              .next = (uint64_t)(uintptr_t)in};
 }
 
-/* --- cold code --- */
-
-static void add_point(struct tx *t, const struct emit *e, uint64_t pc)
-{
-    t->points[t->npoints++] = (struct soft_point){(uint32_t)(e_here(e) - t->c->rx), (uint32_t)(pc - t->b->pc)};
-}
-
-static void cold_access(struct tx *t, const struct tx_cold *k)
-{
-    struct emit *e = &t->cold;
-    ptrdiff_t rx = t->e.rx;
-
-    e_resolve(k->site, e);
-    if (k->restore)
-        tx_flags_restore(e);
-    if ((k->access & SOFT_ACCESS_SEG) && k->linear) { /* back to the offset, which is all that came from site2 */
-        int d = k->ea_in_u ? H_U : H_C;
-
-        e_ld_gs(e, H_T, TX_OFF(seg_base) + 8u * k->seg);
-        e_not(e, H_T);
-        e_lea(e, 0, d, d, H_T, 0, 1);
-        if (k->site2)
-            e_resolve(k->site2, e);
-    }
-    if (k->ea_base >= 0)
-        e_lea(e, 1, H_C, k->ea_base, -1, 0, k->ea_disp);
-    else if (k->ea_in_u)
-        e_mov(e, H_C, H_U);
-    e_call(e, t->c->tramp[SOFT_TRAMP_ACCESS]);
-    e64(e, k->pc);
-    e8(e, k->size & 0xff);
-    e8(e, k->size >> 8);
-    e8(e, k->access);
-    e8(e, k->seg);
-    e->p += 4;
-    e_jmp(e, k->op + rx);
-    if (k->kind == TX_COLD_WINDOW) {
-        struct soft_link *l = &t->b->links[k->edge];
-
-        e8(e, 0xe9); /* the chained jump itself is in cold code */
-        l->site = e_here(e);
-        l->stub = l->site + 4;
-        e32(e, 0);
-        e_movi(e, H_C, (uint64_t)(uintptr_t)l);
-        e_jmp(e, t->c->tramp[SOFT_TRAMP_LINK]);
-        return;
-    }
-    if (!(k->access & SOFT_ACCESS_WRITE))
-        return;
-    add_point(t, e, k->pc);
-    memcpy(e->p, k->op, (size_t)(k->op_end - k->op));
-    e->p += k->op_end - k->op;
-    e_call(e, t->c->tramp[SOFT_TRAMP_WRITEBACK]);
-    e64(e, k->next);
-    e_jmp(e, k->op_end + rx);
-}
-
-static void cold_call(struct tx *t, const struct tx_cold *k)
-{
-    struct emit *e = &t->cold;
-
-    e_resolve(k->site, e);
-    e_call(e, t->c->tramp[SOFT_TRAMP_CALL]);
-    e64(e, (uint64_t)(uintptr_t)soft_call_exec);
-    e64(e, k->pc);
-    e64(e, k->next);
-    e_jmp(e, k->op + t->e.rx);
-}
-
-static void emit_cold(struct tx *t)
-{
-    struct emit *e = &t->cold;
-
-    t->b->links = soft_code_alloc(t->c, t->nlinks * sizeof *t->links);
-    t->b->nlinks = t->nlinks;
-    memcpy(t->b->links, t->links, t->nlinks * sizeof *t->links);
-    for (unsigned i = 0; i < t->ncolds; i++) {
-        const struct tx_cold *k = &t->colds[i];
-
-        if (k->kind == TX_COLD_ACCESS || k->kind == TX_COLD_WINDOW) {
-            cold_access(t, k);
-            continue;
-        }
-        if (k->kind == TX_COLD_CALL) {
-            cold_call(t, k);
-            continue;
-        }
-        if (k->kind == TX_COLD_RETURN) {
-            e_resolve(k->site, e);
-            e_ld_gs(e, H_RSP, TX_OFF(ret_base));
-            e_ld_gs(e, H_C, TX_OFF(rip));
-            jump_to(t, e, false);
-            continue;
-        }
-        if (k->kind == TX_COLD_BRANCH) {
-            e_resolve(k->site, e);
-            leave_for_branch(t, e);
-            continue;
-        }
-        e_resolve(k->site, e);
-        if (k->site2)
-            e_resolve(k->site2, e);
-        if (k->kind == TX_COLD_LINK) {
-            struct soft_link *l = &t->b->links[k->edge];
-
-            l->stub = e_here(e);
-            e_movi(e, H_C, (uint64_t)(uintptr_t)l);
-            e_jmp(e, t->c->tramp[SOFT_TRAMP_LINK]);
-        } else {
-            tx_address(t, e, H_C, k->pc);
-            if (k->mode == (t->mode & ~(uint32_t)SOFT_MODE_NOSHARE)) {
-                jump_to(t, e, true);
-            } else {
-                e_st_gs(e, H_C, TX_OFF(rip));
-                e_jmp(e, t->c->tramp[SOFT_TRAMP_LOOKUP]);
-            }
-        }
-    }
-}
-
 /* --- the block --- */
 
 /* The vector to raise because the FPU or SIMD state is not to be used, or 0. */
@@ -531,12 +409,12 @@ static void emit_block(struct tx *t, struct soft_x *x, unsigned n, uint32_t live
         t->x = &x[i];
         if (!keeps_c(t, &x[i]))
             t->c_window = -1;
-        add_point(t, &t->e, x[i].pc);
+        tx_add_point(t, &t->e, x[i].pc);
         ended = emit_insn(t, live);
     }
     if (!ended)
         tx_jmp(t, x[n - 1].next, live != 0);
-    emit_cold(t);
+    tx_emit_cold(t);
     b->host_end = c->hot = (uint32_t)(t->e.p - c->rw);
     b->cold_end = c->cold = (uint32_t)(t->cold.p - c->rw);
     points = soft_code_alloc(c, t->npoints * sizeof *points);

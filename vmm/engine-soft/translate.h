@@ -117,6 +117,12 @@ static inline bool tx_same_page(const struct tx *t, uint64_t a, uint64_t b)
     return ((t->code32 ? diff & UINT32_MAX : diff) >> 12) == 0;
 }
 
+/* Host code from here on (e) is of the instruction at pc. */
+static inline void tx_add_point(struct tx *t, const struct emit *e, uint64_t pc)
+{
+    t->points[t->npoints++] = (struct soft_point){(uint32_t)(e_here(e) - t->c->rx), (uint32_t)(pc - t->b->pc)};
+}
+
 /* liveness.c: sets live and live_taken of x[0..n). page NULL: takes all flags for live everywhere. Returns what is live at
    the end. */
 uint32_t tx_find_live(struct tx *t, struct soft_x *x, unsigned n, const uint8_t *page);
@@ -176,6 +182,15 @@ bool tx_predicts(const struct tx *t);
 void tx_call_direct(struct tx *t, uint64_t target, bool live);
 void tx_call_indirect(struct tx *t);
 void tx_return(struct tx *t);
+
+/* The target is in C, which is lost: by the jump cache, or the dispatcher. direct: it is that of a direct branch, or behind the
+   instruction. */
+void tx_jump_to(struct tx *t, struct emit *e, bool direct);
+/* The same if the jump cache has it not; the target is in rip. */
+void tx_leave_for_branch(struct tx *t, struct emit *e);
+
+/* translate-cold.c: what was recorded in colds. */
+void tx_emit_cold(struct tx *t);
 
 /* translate-insn.c */
 unsigned tx_access_of(const struct soft_x *x, const ZydisDecodedOperand *m);
