@@ -15,7 +15,7 @@
 #include <unistd.h>
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-const char *__asan_default_options(void);
+__attribute__((visibility("default"))) const char *__asan_default_options(void);
 
 /* A vCPU is mapped memory, in which the leak checker finds no pointers. */
 const char *__asan_default_options(void)
