@@ -21,7 +21,7 @@ struct options {
     int cpus, lockstep;
     double timeout;
     gint64 chaos;
-    gboolean no_window, debug_exit, test_device, json, stats, strict;
+    gboolean no_window, debug_exit, test_device, json, stats, strict, perf_map;
 };
 
 static void options_clear(struct options *o)
@@ -70,6 +70,8 @@ static bool parse(struct options *o, int *argc, char ***argv, int *status)
          NULL},
         {"strict", 0, 0, G_OPTION_ARG_NONE, &o->strict,
          "soft engine without short cuts (slow; for tests)", NULL},
+        {"perf-map", 0, 0, G_OPTION_ARG_NONE, &o->perf_map,
+         "soft engine's code by guest address in /tmp/perf-PID.map, for perf report", NULL},
         {"chaos", 0, 0, G_OPTION_ARG_INT64, &o->chaos,
          "soft engine disturbed at random (slow; for tests)", "SEED"},
         {"lockstep", 0, 0, G_OPTION_ARG_INT, &o->lockstep,
@@ -162,14 +164,14 @@ static int boot(struct options *o)
     int64_t vram = o->no_window && !o->screenshot ? 0 : VRAM_BYTES;
     json_t *opts = json_pack(
         "{s:s, s:s?, s:s?, s:o, s:I, s:I, s:i, s:s?, s:s, s:s, s:s, s:b, s:s?, s:f, s:s?, s:b, "
-        "s:b, s:b, s:b, s:I, s:i}",
+        "s:b, s:b, s:b, s:I, s:i, s:b}",
         "kernel", o->kernel, "initrd", o->initrd, "append", o->append, "disks", disks, "memory",
         (json_int_t)memory, "vram", (json_int_t)vram, "cpus", o->cpus, "cpu", o->cpu, "engine",
         o->engine ? o->engine : "auto", "serial", o->serial ? o->serial : "stdio", "on_reset",
         o->on_reset ? o->on_reset : "exit", "debug_exit", o->debug_exit, "exit_on", o->exit_on,
         "timeout", o->timeout, "screenshot", o->screenshot, "json", o->json, "stats", o->stats,
         "strict", o->strict, "test_device", o->test_device, "chaos", (json_int_t)o->chaos,
-        "lockstep", o->lockstep);
+        "lockstep", o->lockstep, "perf_map", o->perf_map);
     if (!opts)
         return hsk_usage("the names and texts of the command line must be UTF-8");
     return hsk_exec_keeper("boot", opts);

@@ -222,6 +222,20 @@ static bool give_disks(struct boot *b, json_t *out, GError **error)
     return true;
 }
 
+/* Where perf looks for the names of code that a process made. */
+static bool give_perf_map(struct boot *b, GError **error)
+{
+    g_autofree char *path = g_strdup_printf("/tmp/perf-%d.map", (int)hsk_child_pid(b->child));
+    HSK_AUTOFD fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_APPEND | O_NOFOLLOW | O_CLOEXEC, 0600);
+
+    if (fd < 0) {
+        g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED, "%s cannot be made: %s.", path, g_strerror(errno));
+        return false;
+    }
+    hsk_child_give(b->child, "perf.map", fd);
+    return true;
+}
+
 static bool start_machine(struct boot *b, GError **error)
 {
     static const struct hsk_child_ops ops = {.message = on_message, .ended = on_ended};
@@ -248,6 +262,10 @@ static bool start_machine(struct boot *b, GError **error)
         hsk_child_give(b->child, "serial.in", hsk_serial_in_fd(b->serial));
     if (hsk_serial_out_fd(b->serial) >= 0)
         hsk_child_give(b->child, "serial.out", hsk_serial_out_fd(b->serial));
+    if (hsk_json_bool(o, "perf_map") && !give_perf_map(b, error)) {
+        json_decref(disks);
+        return false;
+    }
     json_t *cfg =
         json_pack("{s:s, s:s, s:s?, s:I, s:I, s:I, s:b, s:b, s:b, s:I, s:I, s:b, s:s, s:s?, s:s?, s:o}", "cmd",
                   "config", "engine", b->engine->name, "cpu", hsk_json_str(o, "cpu", NULL), "ncpus",

@@ -131,6 +131,9 @@ bool hsk_runner_build(struct hsk_runner *r, const json_t *cfg, GError **error)
     /* The UART borrows these two: they live as long as the process. */
     mc.serial_in = hsk_runner_take_fd(r, "serial.in");
     mc.serial_out = hsk_runner_take_fd(r, "serial.out");
+    mc.perf_map = hsk_runner_take_fd(r, "perf.map"); /* this one, too */
+    if (mc.perf_map < 0)
+        mc.perf_map = 0;
     mc.event = hsk_runner_event;
     mc.event_opaque = r;
     r->machine = hsk_machine_new(&mc, error);

@@ -12,6 +12,10 @@
 
 #include <vmm/cpu_bits.h>
 
+#include <inttypes.h>
+#include <stdio.h>
+#include <unistd.h>
+
 uint64_t tx_target(const struct tx *t, const struct soft_x *x)
 {
     uint64_t target = x->next + x->op[0].imm.value.u;
@@ -468,6 +472,22 @@ static bool decode_here(struct tx *t, struct soft_x *x, const uint8_t *page, uns
     return true;
 }
 
+/* A line of perf's map for each half: "u64_400000" is user code of 64 bits at 400000h, its slow paths end with "_cold". Names
+   stay when the cache is flushed, and its room gets new ones. */
+static void name_for_perf(struct soft_vcpu *v, const struct soft_block *b, uint64_t va)
+{
+    const struct soft_code *c = v->code;
+    const char ring = (b->mode & SOFT_MODE_MMU) == SOFT_MMU_USER ? 'u' : 'k';
+    const unsigned bits = b->mode & SOFT_MODE_CODE16 ? 16 : b->mode & SOFT_MODE_CODE32 ? 32 : 64;
+    char lines[200];
+    int n = snprintf(lines, sizeof lines, "%" PRIxPTR " %x %c%u_%" PRIx64 "\n%" PRIxPTR " %x %c%u_%" PRIx64 "_cold\n",
+                     (uintptr_t)(c->rx + b->host_start), b->host_end - b->host_start, ring, bits, va,
+                     (uintptr_t)(c->rx + b->cold_start), b->cold_end - b->cold_start, ring, bits, va);
+
+    if (write(v->base.engine->cfg.perf_map, lines, (size_t)n) != n)
+        v->base.engine->cfg.perf_map = 0; /* no room: fewer names */
+}
+
 struct soft_block *soft_translate(struct soft_vcpu *v, uint64_t pc, uint32_t mode, const struct soft_itlb *page)
 {
     struct soft_code *c = v->code;
@@ -520,5 +540,7 @@ struct soft_block *soft_translate(struct soft_vcpu *v, uint64_t pc, uint32_t mod
     if (v->lockstep)
         soft_lockstep_note(b, x);
     soft_block_publish(v, b);
+    if (v->base.engine->cfg.perf_map)
+        name_for_perf(v, b, t->va);
     return b;
 }

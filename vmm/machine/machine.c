@@ -177,6 +177,7 @@ static bool create_parts(struct hsk_machine *m, GError **error)
                                     .ncpus = m->cfg.ncpus,
                                     .strict = m->cfg.strict,
                                     .chaos = m->cfg.chaos,
+                                    .perf_map = m->cfg.perf_map,
                                     .lockstep = m->cfg.lockstep,
                                     .stats = m->cfg.stats};
     m->engine = m->cfg.engine->engine_new(&ec, error);

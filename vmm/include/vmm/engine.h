@@ -41,6 +41,7 @@ struct hsk_engine_config {
     unsigned ncpus;
     bool strict;                /* soft: one-instruction blocks, all flags kept, no chaining */
     unsigned lockstep;          /* soft: one in so many blocks is run again in strict mode and compared; 0 = none */
+    int perf_map;               /* soft: descriptor to name translations in, for perf; 0 = none */
     uint64_t chaos;             /* soft: seed of random disturbances between blocks; 0 = none */
     bool stats;
 };

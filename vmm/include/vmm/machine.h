@@ -52,7 +52,8 @@ struct hsk_machine_config {
     bool debug_exit;            /* port 0xf4 */
     bool test_device;           /* devices/test-device.c */
     bool strict, stats;
-    uint64_t chaos;             /* these two as in struct hsk_engine_config */
+    int perf_map;               /* a descriptor (borrowed) or 0; this and the next two as in struct hsk_engine_config */
+    uint64_t chaos;
     unsigned lockstep;
     struct hsk_disk_config disks[8];
     unsigned ndisks;
