@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The jump cache: where the code of an indirect branch's target is (struct soft_jump). Translated code looks into it
- * (translate.c), the dispatcher fills it. One table per MMU index and code size, of targets of one mode.
+ * (translate-edge.c), the dispatcher fills it. One table per MMU index and code size, of targets of one mode.
  *
  * The low bits of a slot are of the offset in the page, so that the entries of a page lie together. vCPU thread; general
  * registers only.

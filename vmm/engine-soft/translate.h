@@ -163,6 +163,12 @@ void tx_call(struct tx *t, const void *fn, uint64_t arg);
 void tx_call_insn(struct tx *t, const void *fn);
 /* soft_call_exec() from cold code, entered by the jump at site; comes back here. */
 void tx_cold_exec(struct tx *t, uint8_t *site);
+/* Faults unless jump_target lies in the code segment (64-bit code: the dispatcher finds out); leaves it in C. */
+void tx_check_target(struct tx *t);
+/* Raises #GP(0) at the current instruction. */
+void tx_raise_gp(struct tx *t);
+
+/* translate-edge.c */
 /* Where a direct branch goes. */
 uint64_t tx_target(const struct tx *t, const struct soft_x *x);
 /* Edges to a guest address: an unconditional jump, a conditional one (host condition code). live:
@@ -173,16 +179,11 @@ void tx_jmp_mode(struct tx *t, uint64_t target, uint32_t mode);
 void tx_jcc(struct tx *t, unsigned cc, uint64_t target, bool live);
 /* The target is in C, and in the code segment: tx_check_target(). */
 void tx_jmp_indirect(struct tx *t);
-/* Faults unless jump_target lies in the code segment (64-bit code: the dispatcher finds out); leaves it in C. */
-void tx_check_target(struct tx *t);
-/* Raises #GP(0) at the current instruction. */
-void tx_raise_gp(struct tx *t);
 /* Calls whose return address in the guest is ret, and returns to C, with prediction by the host (tx_predicts()). */
 bool tx_predicts(const struct tx *t);
 void tx_call_direct(struct tx *t, uint64_t target, bool live);
 void tx_call_indirect(struct tx *t);
 void tx_return(struct tx *t);
-
 /* The target is in C, which is lost: by the jump cache, or the dispatcher. direct: it is that of a direct branch, or behind the
    instruction. */
 void tx_jump_to(struct tx *t, struct emit *e, bool direct);

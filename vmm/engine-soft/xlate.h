@@ -5,7 +5,8 @@
  *   decode.c           guest bytes -> struct soft_x (Zydis) and its kind
  *   liveness.c         which flags of a block somebody needs
  *   emit.h             host instruction bytes
- *   translate.c        a block: the driver, edges
+ *   translate.c        a block: the driver, calls of C
+ *   translate-edge.c   where it goes on: jumps, calls, returns
  *   translate-cold.c   its cold code
  *   translate-mem.c    effective addresses and the inline TLB check
  *   translate-insn.c   pass-through instructions, re-encoded
