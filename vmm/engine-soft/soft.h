@@ -2,8 +2,8 @@
 /*
  * Inside of the software engine: the vCPU as its two halves see it.
  *
- *   translator half: decode.c translate.c emit.h cache.c tlb.c enter.S run.c signal.c   turns guest code into host code and runs it
- *   system half:     walk.c exception.c system.c segment.c string.c fpu.c pv.c          what one guest instruction or event does, in C
+ *   translator half: turns guest code into host code and runs it (its files: xlate.h)
+ *   system half:     what one guest instruction or event does, in C: walk.c exception.c system.c segment.c string.c fpu.c pv.c
  *
  * Rules of the border
  * - Outside of translated code the state is canonical: gpr[], rip, rflags in struct soft_vcpu; all else in ->s (with the

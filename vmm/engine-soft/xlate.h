@@ -13,7 +13,8 @@
  *   translate-flow.c   stack and control flow
  *   cache.c            blocks, chaining, invalidation, flush
  *   jump.c             targets of indirect branches
- *   tlb.c              TLB fill, slow accesses, guest memory for C
+ *   tlb.c              TLB: fill, lookup, flush; the pages that code is fetched from
+ *   access.c           slow accesses, guest memory for C
  *   run.c signal.c     the dispatcher; faults and host traps
  *   chaos.c            disturbs all of them, for tests
  *   lockstep.c         compares blocks with strict mode, for tests
@@ -343,14 +344,20 @@ void soft_tlb_drop_writes(struct soft_vcpu *v);
 void soft_tlb_drop_write_gpa(struct soft_vcpu *v, uint64_t gpa);
 /* Code page of va: an entry with host bytes, or NULL with v->exc set (#PF, #GP). */
 const struct soft_itlb *soft_fetch_page(struct soft_vcpu *v, uint64_t va, unsigned mmu);
-struct soft_slow soft_slow_access(struct soft_vcpu *v, uint64_t va, const struct soft_access *a);
-int soft_slow_writeback(struct soft_vcpu *v, uint64_t next);
 const struct hsk_ram_region *soft_region(struct soft_vcpu *v, uint64_t gpa, uint64_t *page);
+/* Checks and translates one page; fills the TLB if translated code may use the page directly. Faults. */
+struct soft_page_ref soft_lookup(struct soft_vcpu *v, uint64_t va, unsigned mmu, bool write, bool stack);
+/* Fills the TLB for [va, va+size) if all of it can be accessed directly, without fault and without setting D. */
+bool soft_open_window(struct soft_vcpu *v, uint64_t va, unsigned size, bool write);
 
 static inline bool soft_may_write(const struct soft_code *c, uint64_t gpa)
 {
     return atomic_load(&c->written_filter[(gpa >> 18) % SOFT_WRITTEN]) >> (gpa >> 12 & 63) & 1;
 }
+
+/* access.c */
+struct soft_slow soft_slow_access(struct soft_vcpu *v, uint64_t va, const struct soft_access *a);
+int soft_slow_writeback(struct soft_vcpu *v, uint64_t next);
 
 /* smp.c */
 void soft_smp_enter(struct soft_vcpu *v);
