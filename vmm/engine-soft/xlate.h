@@ -11,7 +11,8 @@
  *   translate-mem.c    effective addresses and the inline TLB check
  *   translate-insn.c   pass-through instructions, re-encoded
  *   translate-flow.c   stack and control flow
- *   cache.c            blocks, chaining, invalidation, flush
+ *   cache.c            code memory, blocks, chaining, flush
+ *   coherence.c        pages that were translated, and their writers
  *   jump.c             targets of indirect branches
  *   tlb.c              TLB: fill, lookup, flush; the pages that code is fetched from
  *   access.c           slow accesses, guest memory for C
@@ -292,6 +293,13 @@ struct soft_block *soft_block_next(const struct soft_block *b); /* another one w
 void soft_block_publish(struct soft_vcpu *v, struct soft_block *b);
 void soft_link_chain(struct soft_code *c, struct soft_link *l, struct soft_block *to);
 void soft_unchain_cross(struct soft_code *c, uint64_t va, bool all);
+/* Makes it unreachable, but for its pages. */
+void soft_block_drop(struct soft_vcpu *v, struct soft_block *b);
+/* The class of a code segment's limit in the mode word; may flush the code cache. FPU parked. */
+uint32_t soft_limit_class(struct soft_vcpu *v, uint32_t limit);
+const struct soft_block *soft_code_find_host(const struct soft_code *c, const uint8_t *host, uint64_t *guest_pc);
+
+/* coherence.c */
 /* Drops what was translated from [gpa, gpa+len) inside one page; whether there was anything. */
 bool soft_code_invalidate(struct soft_vcpu *v, uint64_t gpa, unsigned len);
 bool soft_code_touches(const struct soft_code *c, uint64_t gpa, unsigned len);
@@ -304,9 +312,10 @@ void soft_code_claim(struct soft_vcpu *v, uint64_t gpa);
 void soft_code_post(struct soft_vcpu *v, uint64_t gpa, unsigned len);
 void soft_code_written(void *opaque, struct hsk_memobj *obj, uint64_t page);
 void soft_code_collect_written(struct soft_vcpu *v);
-/* The class of a code segment's limit in the mode word; may flush the code cache. FPU parked. */
-uint32_t soft_limit_class(struct soft_vcpu *v, uint32_t limit);
-const struct soft_block *soft_code_find_host(const struct soft_code *c, const uint8_t *host, uint64_t *guest_pc);
+/* The block is of these granules of a claimed page. */
+void soft_page_enter(struct soft_vcpu *v, struct soft_block *b, uint64_t gpa, uint64_t granules);
+/* No page has translations any more. */
+void soft_pages_disclaim(struct soft_vcpu *v);
 
 /* jump.c */
 void soft_jump_init(struct soft_vcpu *v);
