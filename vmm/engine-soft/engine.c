@@ -88,7 +88,8 @@ static struct hsk_vcpu *vcpu_new(struct hsk_engine *engine, const struct hsk_vcp
     e->vcpu[cfg->index] = v;
     v->ret_base = (uint64_t)(uintptr_t)(v->code->ret_stack + SOFT_RET_SIZE - 16);
     hsk_put64((void *)(uintptr_t)v->ret_base, (uint64_t)(uintptr_t)soft_exit_sentinel);
-    hsk_put64((void *)(uintptr_t)(v->ret_base + 8), 0xa15f0e63c8d4b297); /* not canonical, and chosen by nobody: not to be returned to */
+    /* not canonical, and chosen by nobody: not to be returned to */
+    hsk_put64((void *)(uintptr_t)(v->ret_base + 8), 0xa15f0e63c8d4b297);
     soft_tlb_init(v);
     soft_jump_init(v);
     soft_chaos_start(v);
@@ -216,7 +217,8 @@ static char *stats(struct hsk_engine *engine)
         ROW("blocks", blocks), ROW("insns", insns), ROW("slow-accesses", exits), ROW("tlb-misses", tlb_misses),
         ROW("code-flushes", flushes), ROW("interrupts", interrupts), ROW("exceptions", exceptions),
         ROW("invalidations", invalidations), ROW("helper-calls", helper_calls), ROW("dispatches", dispatches),
-        ROW("chaos", chaos), ROW("compared", compared), ROW("left-edge", left[0]), ROW("left-jump", left[1]), ROW("left-helper", left[2]),
+        ROW("chaos", chaos), ROW("compared", compared), ROW("left-edge", left[0]), ROW("left-jump", left[1]),
+        ROW("left-helper", left[2]),
     };
 #undef ROW
     const struct soft_engine *e = (const struct soft_engine *)engine;

@@ -3,7 +3,8 @@
  * The door between C and translated code, and the thunks that translated code calls.
  *
  * In translated code: rax rdx rbx rbp rsi rdi r12-r15 are the guest's, r11 = guest rcx, r8 = guest rsp, rcx r9 r10 are
- * scratch, guest r8-r11 live in struct soft_vcpu, rsp = the return predictions, gs = struct soft_vcpu, arithmetic flags = the guest's.
+ * scratch, guest r8-r11 live in struct soft_vcpu, rsp = the return predictions, gs = struct soft_vcpu, arithmetic flags =
+ * the guest's.
  * Runs on the vCPU thread. Compiled C that is called from here uses no vector registers (they are the guest's).
  */
 #include "offsets.h"

@@ -66,7 +66,8 @@ void soft_jump_drop(struct soft_vcpu *v, const struct soft_block *b)
 
     if (b->jump_slot == 0)
         return;
-    for (unsigned s = several ? slot_of(b->pc & 0xfff) : b->jump_slot; s < SOFT_JUMP_SIZE; s += several ? PAGE_SLOTS : SOFT_JUMP_SIZE)
+    for (unsigned s = several ? slot_of(b->pc & 0xfff) : b->jump_slot; s < SOFT_JUMP_SIZE;
+         s += several ? PAGE_SLOTS : SOFT_JUMP_SIZE)
         if (table[s].host == (uint64_t)(uintptr_t)b->host)
             table[s].not_pc = 0;
 }

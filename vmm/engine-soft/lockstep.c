@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Lockstep, for tests: every so many blocks, what the block did is undone and its instructions run once more one by one in
- * strict mode (all flags kept, every access checked for itself, nothing shared). Registers, flags that somebody may read, vector and x87 state
- * and every byte of memory that the block wrote must agree; else the machine stops with a sentence. Both runs begin from the
- * same state and nothing comes between them, so interrupts, clocks and devices need no recording.
+ * strict mode (all flags kept, every access checked for itself, nothing shared). Registers, flags that somebody may read,
+ * vector and x87 state and every byte of memory that the block wrote must agree; else the machine stops with a sentence.
+ * Both runs begin from the same state and nothing comes between them, so interrupts, clocks and devices need no recording.
  *
  * Not compared: blocks that cannot run twice (ports, MMIO, time, random numbers, MSRs, control registers, HLT) and blocks that
  * raise an exception. Blocks are not chained, so that each of them ends in the dispatcher. Memory is undone by pages, which

@@ -25,7 +25,8 @@ static void scale_of(uint64_t tsc_hz, uint32_t *mul, int8_t *shift)
         hz <<= 1;
         s++;
     }
-    *mul = (uint32_t)((unsigned __int128)1000000000ull * (1ull << 32) * (s >= 0 ? 1 : 1ull << -s) / (s >= 0 ? tsc_hz << s : tsc_hz));
+    *mul = (uint32_t)((unsigned __int128)1000000000ull * (1ull << 32) * (s >= 0 ? 1 : 1ull << -s) /
+                      (s >= 0 ? tsc_hz << s : tsc_hz));
     *shift = s;
 }
 

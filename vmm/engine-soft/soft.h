@@ -46,7 +46,9 @@ struct soft_tlb_entry {
 
 /* ---- one decoded instruction, as the translator keeps it beside a block for its helper ---- */
 
-enum soft_opk { SOFT_OP_NONE, SOFT_OP_REG, SOFT_OP_MEM, SOFT_OP_IMM, SOFT_OP_FAR, SOFT_OP_SEG, SOFT_OP_CR, SOFT_OP_DR, SOFT_OP_VEC };
+enum soft_opk {
+    SOFT_OP_NONE, SOFT_OP_REG, SOFT_OP_MEM, SOFT_OP_IMM, SOFT_OP_FAR, SOFT_OP_SEG, SOFT_OP_CR, SOFT_OP_DR, SOFT_OP_VEC,
+};
 
 struct soft_operand {
     uint8_t kind;        /* enum soft_opk */
@@ -97,7 +99,8 @@ enum soft_next {
 /* What --stats adds up over all vCPUs; only the vCPU's own thread counts. */
 struct soft_counters {
     uint64_t left[3];          /* why translated code was left: an edge not chained, a jump cache miss, a helper */
-    uint64_t blocks, insns, exits, tlb_misses, flushes, interrupts, exceptions, invalidations, helper_calls, dispatches, chaos, compared;
+    uint64_t blocks, insns, exits, tlb_misses, flushes, interrupts, exceptions, invalidations, helper_calls;
+    uint64_t dispatches, chaos, compared;
 };
 
 struct soft_code;        /* code cache and blocks of one vCPU: xlate.h */
@@ -227,13 +230,15 @@ void soft_smp_pause(struct soft_vcpu *v);
 
 /* Executes one instruction that is not translated, on canonical state; v->rip at it. Advances or sets rip. May soft_fault. */
 enum soft_next soft_exec(struct soft_vcpu *v, const struct soft_insn *in);
-/* Is this mnemonic handled by soft_exec? What neither half handles raises soft_unimplemented when executed (#UD only where the SDM says so). */
+/* Is this mnemonic handled by soft_exec? What neither half handles raises soft_unimplemented when executed (#UD only where
+   the SDM says so). */
 bool soft_exec_knows(uint16_t mnemonic);
 /* String instructions (MOVS STOS LODS CMPS SCAS, any rep), restartable per page chunk; called like soft_exec. */
 enum soft_next soft_exec_string(struct soft_vcpu *v, const struct soft_insn *in);
 /* Delivers v->exc through the IDT (nesting, double and triple fault) and leaves rip at the handler; false = triple fault. */
 bool soft_deliver(struct soft_vcpu *v);
-/* At a block head with v->interrupt & SOFT_INT_APIC: takes NMI or an interrupt if the state allows. Returns true if rip changed. */
+/* At a block head with v->interrupt & SOFT_INT_APIC: takes NMI or an interrupt if the state allows. Returns true if rip
+   changed. */
 bool soft_deliver_interrupt(struct soft_vcpu *v);
 /* Once, for a new engine: what its processor model offers. */
 void soft_features(struct soft_engine *e);

@@ -158,7 +158,8 @@ static bool legacy_prefix(uint8_t b)
     }
 }
 
-/* In 16-bit code: does the instruction work on 16 bits because of the code's size or a prefix? Vector and x87 instructions do not care. */
+/* In 16-bit code: does the instruction work on 16 bits because of the code's size or a prefix? Vector and x87 instructions
+   do not care. */
 static bool is_16bit(const struct soft_x *x)
 {
     if (x->fpu != SOFT_FPU_NONE || x->in.operand_width != 16 || x->in.encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY)

@@ -57,7 +57,8 @@ void tx_string(struct tx *t)
     uint8_t *slow[MAX_SLOW], *done;
     unsigned n;
 
-    if (t->code32 || (t->mode & (SOFT_MODE_SINGLE | SOFT_MODE_CHECKED)) || in->address_width != 64 || bytes == 2 || !(moves || stores) ||
+    if (t->code32 || (t->mode & (SOFT_MODE_SINGLE | SOFT_MODE_CHECKED)) || in->address_width != 64 ||
+        bytes == 2 || !(moves || stores) ||
         !(in->attributes & ZYDIS_ATTRIB_HAS_REP) ||
         (in->attributes & (ZYDIS_ATTRIB_HAS_SEGMENT_FS | ZYDIS_ATTRIB_HAS_SEGMENT_GS))) {
         tx_call_insn(t, (const void *)(uintptr_t)soft_call_string);

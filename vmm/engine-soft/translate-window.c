@@ -175,7 +175,8 @@ void tx_plan_windows(struct tx *t, const struct soft_x *x, unsigned n)
     memset(t->window_of, -1, sizeof t->window_of);
     t->nwindows = 0;
     t->c_window = -1;
-    if (t->code32 || t->c->strict || (t->mode & (SOFT_MODE_SINGLE | SOFT_MODE_NOSHARE | SOFT_MODE_CHECKED)) || t->b->gpa2 != SOFT_NO_GPA)
+    if (t->code32 || t->c->strict || (t->mode & (SOFT_MODE_SINGLE | SOFT_MODE_NOSHARE | SOFT_MODE_CHECKED)) ||
+        t->b->gpa2 != SOFT_NO_GPA)
         return;
     for (unsigned i = 0; i < n; i++)
         plan_insn(&p, i, &x[i]);

@@ -168,7 +168,10 @@ struct soft_itlb {
 #define SOFT_RET_GUARD (64u << 10)
 #define SOFT_RET_SIZE (320u << 10) /* with the guard */
 #define SOFT_ALT_SIZE (64u << 10)
-enum { SOFT_TRAMP_LINK, SOFT_TRAMP_LOOKUP, SOFT_TRAMP_BRANCH, SOFT_TRAMP_ACCESS, SOFT_TRAMP_WRITEBACK, SOFT_TRAMP_CALL, SOFT_NTRAMP };
+enum {
+    SOFT_TRAMP_LINK, SOFT_TRAMP_LOOKUP, SOFT_TRAMP_BRANCH, SOFT_TRAMP_ACCESS, SOFT_TRAMP_WRITEBACK, SOFT_TRAMP_CALL,
+    SOFT_NTRAMP,
+};
 
 static inline void soft_filter_set(uint64_t *filter, uint64_t n)
 {
@@ -277,7 +280,8 @@ bool soft_x_ends(const struct soft_x *x);
 void soft_x_insn(const struct soft_x *x, uint32_t mode, struct soft_insn *out);
 int soft_gpr(ZydisRegister r); /* 0-15; 16+n for AH CH DH BH; -1 */
 
-/* translate.c: NULL with v->exc set if the first instruction cannot be fetched. page: that of pc's linear address. FPU parked. */
+/* translate.c: NULL with v->exc set if the first instruction cannot be fetched. page: that of pc's linear address. FPU
+   parked. */
 struct soft_block *soft_translate(struct soft_vcpu *v, uint64_t pc, uint32_t mode, const struct soft_itlb *page);
 
 /* cache.c */
