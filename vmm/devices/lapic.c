@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The local APIC (Intel SDM vol. 3, chapter 11): xAPIC page and x2APIC MSRs, IPIs, LVT, and the timer in one-shot, periodic
- * and TSC-deadline mode. One struct per vCPU; all of them share the one MMIO mapping, which belongs to APIC 0: an access
- * reaches the APIC that the accessing thread bound (hsk_lapic_bind_thread).
+ * The local APIC (Intel SDM vol. 3, chapter 11): xAPIC page and x2APIC MSRs, LVT, what is deliverable; IPIs are in
+ * lapic-ipi.c, the timer is in lapic-timer.c. One struct per vCPU; all of them share the one MMIO mapping, which belongs
+ * to APIC 0: an access reaches the APIC that the accessing thread bound (hsk_lapic_bind_thread).
  *
  * Threads: any. Every entry takes the APIC's leaf lock, never two at once: a sender lets go of its own before it looks at
  * the targets, and EOI lets go before it tells the I/O APIC (whose lock is taken before ours). kick runs with no APIC lock.
@@ -12,9 +12,7 @@
  * is the engine's: IA32_TSC_DEADLINE here counts the clock's TSC.
  */
 #include "devices.h"
-
-#include <vmm/lapic.h>
-#include <vmm/machine.h>
+#include "lapic-internal.h"
 
 enum {
     REG_ID = 0x20,
@@ -39,64 +37,15 @@ enum {
     REG_SELF_IPI = 0x3f0, /* x2APIC only */
 };
 
-enum { LVT_TIMER, LVT_THERMAL, LVT_PERF, LVT_LINT0, LVT_LINT1, LVT_ERROR, NLVT };
-enum { MODE_FIXED, MODE_LOWEST, MODE_SMI, MODE_RESERVED, MODE_NMI, MODE_INIT, MODE_SIPI, MODE_EXTINT };
-enum { TIMER_ONESHOT, TIMER_PERIODIC, TIMER_TSC_DEADLINE };
-
 #define BASE_BSP       (1u << 8)
-#define BASE_X2APIC    (1u << 10)
-#define BASE_ENABLE    HSK_APIC_BASE_ENABLE
 #define BASE_ADDR(b)   ((b) & ~0xfffull)
-#define SVR_ENABLE     (1u << 8)
-#define LVT_MASKED     (1u << 16)
 #define LVT_READ_ONLY  (1u << 12 | 1u << 14)
-#define ESR_ILLEGAL_TX (1u << 5)
-#define ESR_ILLEGAL_RX (1u << 6)
 #define ESR_BAD_REG    (1u << 7)
 #define ICR_WRITABLE   0x000ccfffu
-#define ICR_LOGICAL    (1u << 11)
 #define ICR_STATUS     (1u << 12)
-#define ICR_ASSERT     (1u << 14)
-#define ICR_LEVEL      (1u << 15)
 #define VERSION        (0x14u | (NLVT - 1) << 16)
-/* A periodic timer is not let fire more often than this: a guest's count of 1 must not occupy the host. */
-#define MIN_PERIOD_NS 20000u
-#define MAX_NMIS 2u
 
 static const uint32_t lvt_writable[NLVT] = {0x700ff, 0x107ff, 0x107ff, 0x1a7ff, 0x1a7ff, 0x100ff};
-
-struct lapic_state {
-    uint64_t base;         /* IA32_APIC_BASE */
-    uint64_t deadline_ns;  /* one-shot and periodic: guest time of the next expiry; 0 = not counting */
-    uint64_t tsc_deadline; /* IA32_TSC_DEADLINE; 0 = not armed */
-    uint64_t extint;       /* level of the PIC's output (64 bits: no padding) */
-    uint32_t isr[8], irr[8], tmr[8];
-    uint32_t lvt[NLVT];
-    uint32_t tpr, ldr, dfr, svr;
-    uint32_t esr, esr_pending; /* what a read gives; what the next write latches */
-    uint32_t icr_low, icr_high;
-    uint32_t timer_initial, timer_divide;
-    uint32_t nmi;                          /* waiting for the vCPU: 0 to MAX_NMIS */
-    uint32_t init, sipi, sipi_vector;
-};
-
-struct hsk_lapic {
-    struct hsk_dev dev;
-    /* immutable after new */
-    unsigned index;
-    uint64_t base_reserved;
-    struct hsk_clock *clock;
-    struct hsk_timer *timer;
-    /* changed only while the vCPUs are stopped */
-    void (*kick)(void *opaque);
-    void *kick_opaque;
-    uint64_t mapped; /* where the page is on the bus; ~0: nowhere */
-    /* leaf lock */
-    pthread_mutex_t leaf;
-    struct lapic_state s;
-    /* atomic, written under the leaf lock */
-    _Atomic unsigned pending;
-};
 
 #define F(m, ...)  HSK_F(struct lapic_state, m, __VA_ARGS__)
 #define FA(m, ...) HSK_FA(struct lapic_state, m, __VA_ARGS__)
@@ -134,31 +83,9 @@ void hsk_lapic_bind_thread(struct hsk_lapic *l)
     bound = l;
 }
 
-/* ---- 256-bit registers ---- */
-
-static bool bit_test(const uint32_t *r, unsigned n)
-{
-    return r[n / 32] >> (n % 32) & 1;
-}
-static void bit_set(uint32_t *r, unsigned n)
-{
-    r[n / 32] |= 1u << (n % 32);
-}
-static void bit_clear(uint32_t *r, unsigned n)
-{
-    r[n / 32] &= ~(1u << (n % 32));
-}
-static int bit_highest(const uint32_t *r)
-{
-    for (int i = 7; i >= 0; i--)
-        if (r[i])
-            return i * 32 + 31 - __builtin_clz(r[i]);
-    return -1;
-}
-
 /* ---- what is deliverable ---- */
 
-static uint32_t ppr_locked(const struct hsk_lapic *l)
+uint32_t hsk_lapic_ppr_locked(const struct hsk_lapic *l)
 {
     int isr = bit_highest(l->s.isr);
     uint32_t isrv = isr < 0 ? 0 : (uint32_t)isr & 0xf0;
@@ -170,7 +97,7 @@ static int deliverable_locked(const struct hsk_lapic *l)
 {
     int irr = bit_highest(l->s.irr);
 
-    if (irr < 0 || !(l->s.base & BASE_ENABLE) || (uint32_t)(irr & 0xf0) <= (ppr_locked(l) & 0xf0))
+    if (irr < 0 || !(l->s.base & BASE_ENABLE) || (uint32_t)(irr & 0xf0) <= (hsk_lapic_ppr_locked(l) & 0xf0))
         return -1;
     return irr;
 }
@@ -185,13 +112,12 @@ static bool extint_locked(const struct hsk_lapic *l)
     return !(l->s.base & BASE_ENABLE) || (!(lint0 & LVT_MASKED) && (lint0 >> 8 & 7) == MODE_EXTINT);
 }
 
-static void lapic_enter(struct hsk_lapic *l)
+void hsk_lapic_enter(struct hsk_lapic *l)
 {
     pthread_mutex_lock(&l->leaf);
 }
 
-/* Lets go of the leaf lock after publishing what waits; wakes the vCPU if something new does. */
-static void lapic_leave(struct hsk_lapic *l)
+void hsk_lapic_leave(struct hsk_lapic *l)
 {
     unsigned now = 0, old;
 
@@ -214,301 +140,21 @@ unsigned hsk_lapic_pending(const struct hsk_lapic *l)
     return atomic_load_explicit(&l->pending, memory_order_relaxed);
 }
 
-/* ---- accepting interrupts ---- */
-
-static void error_locked(struct hsk_lapic *l, uint32_t bit);
-
-static void accept_locked(struct hsk_lapic *l, unsigned vector, bool level)
-{
-    if (!(l->s.base & BASE_ENABLE) || !(l->s.svr & SVR_ENABLE))
-        return;
-    if (vector < 16) {
-        error_locked(l, ESR_ILLEGAL_RX);
-        return;
-    }
-    bit_set(l->s.irr, vector);
-    if (level)
-        bit_set(l->s.tmr, vector);
-    else
-        bit_clear(l->s.tmr, vector);
-}
-
-static void error_locked(struct hsk_lapic *l, uint32_t bit)
-{
-    uint32_t lvt = l->s.lvt[LVT_ERROR];
-    bool news = !(l->s.esr_pending & bit);
-
-    l->s.esr_pending |= bit;
-    /* An illegal vector in the error LVT itself must not come back here for ever. */
-    if (news && !(lvt & LVT_MASKED) && (lvt & 0xff) >= 16)
-        accept_locked(l, lvt & 0xff, false);
-}
-
-/* A processor that takes NMIs has taken the first before the second comes, and remembers that; the vCPU may be late for the first. */
-static void nmi_locked(struct hsk_lapic *l)
-{
-    l->s.nmi = MIN(l->s.nmi + 1, MAX_NMIS);
-}
-
-static void deliver_locked(struct hsk_lapic *l, unsigned mode, unsigned vector, bool level)
-{
-    switch (mode) {
-    case MODE_FIXED:
-    case MODE_LOWEST:
-        accept_locked(l, vector, level);
-        break;
-    case MODE_NMI:
-        nmi_locked(l);
-        break;
-    case MODE_INIT:
-        l->s.init = 1;
-        l->s.sipi = 0;
-        break;
-    case MODE_SIPI:
-        l->s.sipi = 1;
-        l->s.sipi_vector = vector;
-        break;
-    default: /* SMI, reserved, ExtINT: see the top */
-        break;
-    }
-}
-
-/* An event of our own: timer, LINT0, LINT1. */
-static void local_locked(struct hsk_lapic *l, unsigned entry)
-{
-    uint32_t lvt = l->s.lvt[entry];
-    unsigned mode = entry == LVT_TIMER ? MODE_FIXED : lvt >> 8 & 7;
-
-    if ((lvt & LVT_MASKED) || (mode != MODE_FIXED && mode != MODE_NMI))
-        return;
-    deliver_locked(l, mode, lvt & 0xff, false);
-}
-
-struct message {
-    uint32_t dest;
-    bool logical, wide; /* wide: a 32-bit x2APIC destination */
-    bool level;
-    uint8_t mode, vector;
-};
-
-static bool matches_locked(const struct hsk_lapic *l, const struct message *msg)
-{
-    uint32_t dest = msg->dest, ldr = l->s.ldr;
-
-    if (!(l->s.base & BASE_ENABLE))
-        return false;
-    if (dest == (msg->wide ? 0xffffffffu : 0xffu) && (!msg->logical || msg->wide))
-        return true;
-    if (!msg->logical)
-        return dest == l->index;
-    if (l->s.base & BASE_X2APIC) {
-        ldr = (l->index >> 4) << 16 | 1u << (l->index & 15);
-        return dest >> 16 == ldr >> 16 && (dest & ldr & 0xffff);
-    }
-    if (dest > 0xff)
-        return false;
-    if (l->s.dfr >> 28 == 0xf)
-        return dest & ldr >> 24;
-    return (dest >> 4 == 0xf || dest >> 4 == ldr >> 28) && (dest & ldr >> 24 & 0xf);
-}
-
-/* No APIC lock held. */
-static void send(struct hsk_machine *m, const struct message *msg)
-{
-    struct hsk_lapic *best = NULL;
-    uint32_t best_ppr = 0;
-    unsigned n = hsk_machine_ncpus(m);
-
-    for (unsigned i = 0; i < n; i++) {
-        struct hsk_lapic *l = hsk_machine_lapic(m, i);
-
-        lapic_enter(l);
-        if (matches_locked(l, msg)) {
-            if (msg->mode != MODE_LOWEST) {
-                deliver_locked(l, msg->mode, msg->vector, msg->level);
-            } else if ((l->s.svr & SVR_ENABLE) && (!best || ppr_locked(l) < best_ppr)) {
-                best = l;
-                best_ppr = ppr_locked(l);
-            }
-        }
-        lapic_leave(l);
-    }
-    if (best) {
-        lapic_enter(best);
-        deliver_locked(best, MODE_FIXED, msg->vector, msg->level);
-        lapic_leave(best);
-    }
-}
-
-void hsk_msi_send(struct hsk_machine *m, uint64_t addr, uint32_t data)
-{
-    struct message msg = {
-        .dest = addr >> 12 & 0xff,
-        .logical = addr >> 2 & 1,
-        .level = data >> 15 & 1,
-        .mode = data >> 8 & 7,
-        .vector = (uint8_t)data,
-    };
-
-    /* Anything outside of the interrupt window is an ordinary write of the device's into nowhere. */
-    if (addr >> 20 == HSK_LAPIC_BASE >> 20)
-        send(m, &msg);
-}
-
-/* l's ICR, read under its lock by the caller; no lock held now. */
-static void send_icr(struct hsk_lapic *l, uint32_t low, uint32_t high, bool x2apic)
-{
-    struct message msg = {
-        .dest = x2apic ? high : high >> 24,
-        .logical = low & ICR_LOGICAL,
-        .wide = x2apic,
-        .mode = low >> 8 & 7,
-        .vector = (uint8_t)low,
-    };
-    unsigned shorthand = low >> 18 & 3, n = hsk_machine_ncpus(l->dev.machine);
-
-    /* INIT level de-assert only ever meant something to the arbitration bus of old. */
-    if (msg.mode == MODE_INIT && (low & ICR_LEVEL) && !(low & ICR_ASSERT))
-        return;
-    if (msg.mode <= MODE_LOWEST && msg.vector < 16) {
-        lapic_enter(l);
-        error_locked(l, ESR_ILLEGAL_TX);
-        lapic_leave(l);
-        return;
-    }
-    if (shorthand == 0) {
-        send(l->dev.machine, &msg);
-        return;
-    }
-    for (unsigned i = 0; i < n; i++) {
-        struct hsk_lapic *t = hsk_machine_lapic(l->dev.machine, i);
-
-        if (shorthand == 1 ? t != l : shorthand == 3 && t == l)
-            continue;
-        lapic_enter(t);
-        if (t->s.base & BASE_ENABLE)
-            deliver_locked(t, msg.mode, msg.vector, false);
-        lapic_leave(t);
-    }
-}
-
-/* ---- the timer ---- */
-
-static unsigned timer_mode(const struct hsk_lapic *l)
-{
-    return l->s.lvt[LVT_TIMER] >> 17 & 3;
-}
-
-static uint64_t timer_divide(const struct hsk_lapic *l)
-{
-    unsigned code = (l->s.timer_divide & 3) | (l->s.timer_divide >> 1 & 4);
-
-    return 1u << ((code + 1) & 7);
-}
-
-static uint64_t ticks_to_ns(uint64_t ticks, uint64_t divide)
-{
-    return ticks * divide * (1000000000u / HSK_LAPIC_TIMER_HZ);
-}
-
-static uint32_t timer_count_locked(const struct hsk_lapic *l)
-{
-    uint64_t now = hsk_clock_ns(l->clock), left, period = ticks_to_ns(l->s.timer_initial, timer_divide(l));
-
-    if (l->s.deadline_ns == 0 || timer_mode(l) == TIMER_TSC_DEADLINE)
-        return 0;
-    if (now < l->s.deadline_ns)
-        left = l->s.deadline_ns - now;
-    else if (timer_mode(l) == TIMER_PERIODIC)
-        left = period - (now - l->s.deadline_ns) % period;
-    else
-        left = 0;
-    return (uint32_t)MIN(left / ticks_to_ns(1, timer_divide(l)), l->s.timer_initial);
-}
-
-static void timer_arm_locked(struct hsk_lapic *l)
-{
-    if (timer_mode(l) == TIMER_TSC_DEADLINE && l->s.tsc_deadline)
-        hsk_timer_arm(l->timer, hsk_clock_tsc_to_ns(l->clock, l->s.tsc_deadline));
-    else if (timer_mode(l) != TIMER_TSC_DEADLINE && l->s.deadline_ns)
-        hsk_timer_arm(l->timer, l->s.deadline_ns);
-    else
-        hsk_timer_disarm(l->timer);
-}
-
-static void timer_start_locked(struct hsk_lapic *l, uint32_t count)
-{
-    l->s.deadline_ns = 0;
-    if (count && timer_mode(l) != TIMER_TSC_DEADLINE)
-        l->s.deadline_ns = hsk_clock_ns(l->clock) + ticks_to_ns(count, timer_divide(l));
-    timer_arm_locked(l);
-}
-
-/*
- * Does what is due by the clock, true if something was. The loop's timer may be late: who touches the timer must not see that.
- */
-static bool timer_due_locked(struct hsk_lapic *l)
-{
-    uint64_t now = hsk_clock_ns(l->clock), period;
-
-    if (timer_mode(l) == TIMER_TSC_DEADLINE) {
-        if (!l->s.tsc_deadline || hsk_clock_tsc(l->clock) < l->s.tsc_deadline)
-            return false;
-        l->s.tsc_deadline = 0;
-    } else if (!l->s.deadline_ns || now < l->s.deadline_ns) {
-        return false;
-    } else if (timer_mode(l) == TIMER_PERIODIC) {
-        period = ticks_to_ns(l->s.timer_initial, timer_divide(l));
-        l->s.deadline_ns += ((now - l->s.deadline_ns) / period + 1) * period;
-        hsk_timer_arm(l->timer, MAX(l->s.deadline_ns, now + MIN_PERIOD_NS));
-    } else {
-        l->s.deadline_ns = 0;
-    }
-    local_locked(l, LVT_TIMER);
-    return true;
-}
-
-static void timer_expired(void *opaque)
-{
-    struct hsk_lapic *l = opaque;
-
-    lapic_enter(l);
-    if (!timer_due_locked(l)) {
-        /* Nanoseconds are coarser than ticks: a little too early. */
-        if (timer_mode(l) == TIMER_TSC_DEADLINE && l->s.tsc_deadline)
-            hsk_timer_arm(l->timer, MAX(hsk_clock_ns(l->clock) + 1, hsk_clock_tsc_to_ns(l->clock, l->s.tsc_deadline)));
-        else
-            timer_arm_locked(l);
-    }
-    lapic_leave(l);
-}
-
 static void lvt_write_locked(struct hsk_lapic *l, unsigned entry, uint32_t value)
 {
-    unsigned old_mode = timer_mode(l);
+    unsigned old_mode = hsk_lapic_timer_mode(l);
 
     if (entry == LVT_TIMER)
-        timer_due_locked(l);
+        hsk_lapic_timer_due_locked(l);
     value &= lvt_writable[entry];
     if (!(l->s.svr & SVR_ENABLE))
         value |= LVT_MASKED;
     l->s.lvt[entry] = value;
-    if (entry == LVT_TIMER && (old_mode == TIMER_TSC_DEADLINE) != (timer_mode(l) == TIMER_TSC_DEADLINE)) {
+    if (entry == LVT_TIMER && (old_mode == TIMER_TSC_DEADLINE) != (hsk_lapic_timer_mode(l) == TIMER_TSC_DEADLINE)) {
         l->s.deadline_ns = 0;
         l->s.tsc_deadline = 0;
-        timer_arm_locked(l);
+        hsk_lapic_timer_arm_locked(l);
     }
-}
-
-static void divide_write_locked(struct hsk_lapic *l, uint32_t value)
-{
-    uint32_t left;
-
-    timer_due_locked(l);
-    left = timer_count_locked(l);
-    l->s.timer_divide = value & 0xb;
-    if (l->s.deadline_ns)
-        timer_start_locked(l, MAX(left, 1u));
 }
 
 /* ---- registers ---- */
@@ -548,7 +194,7 @@ static bool reg_read_locked(struct hsk_lapic *l, unsigned reg, bool x2apic, uint
         *value = s->tpr;
         return true;
     case REG_PPR:
-        *value = ppr_locked(l);
+        *value = hsk_lapic_ppr_locked(l);
         return true;
     case REG_LDR:
         *value = x2apic ? (l->index >> 4) << 16 | 1u << (l->index & 15) : s->ldr;
@@ -572,8 +218,8 @@ static bool reg_read_locked(struct hsk_lapic *l, unsigned reg, bool x2apic, uint
         *value = s->timer_initial;
         return true;
     case REG_TIMER_CURRENT:
-        timer_due_locked(l);
-        *value = timer_count_locked(l);
+        hsk_lapic_timer_due_locked(l);
+        *value = hsk_lapic_timer_count_locked(l);
         return true;
     case REG_TIMER_DIVIDE:
         *value = s->timer_divide;
@@ -599,10 +245,10 @@ static bool reg_write(struct hsk_lapic *l, unsigned reg, bool x2apic, uint64_t v
     int eoi = -1;
     bool ok = true, ipi = false;
 
-    lapic_enter(l);
+    hsk_lapic_enter(l);
     if (reg >= REG_LVT && reg <= REG_LVT_END) {
         lvt_write_locked(l, (reg - REG_LVT) >> 4, value);
-        lapic_leave(l);
+        hsk_lapic_leave(l);
         return true;
     }
     switch (reg) {
@@ -643,19 +289,19 @@ static bool reg_write(struct hsk_lapic *l, unsigned reg, bool x2apic, uint64_t v
         ok = !x2apic;
         break;
     case REG_TIMER_INITIAL:
-        timer_due_locked(l);
-        if (timer_mode(l) != TIMER_TSC_DEADLINE) {
+        hsk_lapic_timer_due_locked(l);
+        if (hsk_lapic_timer_mode(l) != TIMER_TSC_DEADLINE) {
             s->timer_initial = value;
-            timer_start_locked(l, value);
+            hsk_lapic_timer_start_locked(l, value);
         }
         break;
     case REG_TIMER_DIVIDE:
-        divide_write_locked(l, value);
+        hsk_lapic_timer_set_divide_locked(l, value);
         break;
     case REG_SELF_IPI:
         ok = x2apic;
         if (x2apic)
-            accept_locked(l, value & 0xff, false);
+            hsk_lapic_accept_locked(l, value & 0xff, false);
         break;
     default:
         ok = false;
@@ -663,11 +309,11 @@ static bool reg_write(struct hsk_lapic *l, unsigned reg, bool x2apic, uint64_t v
     }
     value = s->icr_low;
     uint32_t high = s->icr_high;
-    lapic_leave(l);
+    hsk_lapic_leave(l);
     if (eoi >= 0)
         hsk_ioapic_eoi(l->dev.machine, (uint8_t)eoi);
     if (ipi)
-        send_icr(l, value, high, x2apic);
+        hsk_lapic_send_icr(l, value, high, x2apic);
     return ok;
 }
 
@@ -683,12 +329,12 @@ static uint64_t lapic_mmio_read(struct hsk_dev *dev, unsigned region, uint64_t o
     struct hsk_lapic *l = accessor(dev);
     uint32_t value = 0;
 
-    lapic_enter(l);
+    hsk_lapic_enter(l);
     if ((l->s.base & (BASE_ENABLE | BASE_X2APIC)) != BASE_ENABLE)
         value = 0xffffffffu;
     else if ((offset & 15) < 4 && !reg_read_locked(l, offset & 0xff0, false, &value))
-        error_locked(l, ESR_BAD_REG);
-    lapic_leave(l);
+        hsk_lapic_error_locked(l, ESR_BAD_REG);
+    hsk_lapic_leave(l);
     return value >> (offset & 3) * 8;
 }
 
@@ -702,10 +348,10 @@ static void lapic_mmio_write(struct hsk_dev *dev, unsigned region, uint64_t offs
         uint32_t ignored;
 
         /* A write to a read-only register is ignored, one to no register is an error. */
-        lapic_enter(l);
+        hsk_lapic_enter(l);
         if (!reg_read_locked(l, offset & 0xff0, false, &ignored))
-            error_locked(l, ESR_BAD_REG);
-        lapic_leave(l);
+            hsk_lapic_error_locked(l, ESR_BAD_REG);
+        hsk_lapic_leave(l);
     }
 }
 
@@ -727,14 +373,14 @@ int hsk_lapic_ack(struct hsk_lapic *l)
     int vector;
     bool extint;
 
-    lapic_enter(l);
+    hsk_lapic_enter(l);
     extint = extint_locked(l);
     vector = extint ? -1 : deliverable_locked(l);
     if (vector >= 0) {
         bit_clear(l->s.irr, (unsigned)vector);
         bit_set(l->s.isr, (unsigned)vector);
     }
-    lapic_leave(l);
+    hsk_lapic_leave(l);
     return extint ? hsk_pic_ack(l->dev.machine) : vector;
 }
 
@@ -756,7 +402,7 @@ bool hsk_lapic_take(struct hsk_lapic *l, unsigned which, uint8_t *vector)
 {
     bool there = false;
 
-    lapic_enter(l);
+    hsk_lapic_enter(l);
     if (which == HSK_LAPIC_NMI) {
         there = l->s.nmi > 0;
         l->s.nmi -= there;
@@ -774,10 +420,10 @@ bool hsk_lapic_take(struct hsk_lapic *l, unsigned which, uint8_t *vector)
             registers_reset_locked(l);
             l->s.sipi = sipi;
             l->s.sipi_vector = sipi_vector;
-            timer_arm_locked(l);
+            hsk_lapic_timer_arm_locked(l);
         }
     }
-    lapic_leave(l);
+    hsk_lapic_leave(l);
     return there;
 }
 
@@ -785,43 +431,43 @@ uint64_t hsk_lapic_get_cr8(struct hsk_lapic *l)
 {
     uint64_t v;
 
-    lapic_enter(l);
+    hsk_lapic_enter(l);
     v = l->s.tpr >> 4;
-    lapic_leave(l);
+    hsk_lapic_leave(l);
     return v;
 }
 
 void hsk_lapic_set_cr8(struct hsk_lapic *l, uint64_t v)
 {
-    lapic_enter(l);
+    hsk_lapic_enter(l);
     l->s.tpr = (uint32_t)(v & 15) << 4;
-    lapic_leave(l);
+    hsk_lapic_leave(l);
 }
 
 void hsk_lapic_set_extint(struct hsk_lapic *l, bool level)
 {
-    lapic_enter(l);
+    hsk_lapic_enter(l);
     if (level && !l->s.extint)
-        local_locked(l, LVT_LINT0); /* programmed as a fixed vector or NMI, LINT0 is edge triggered */
+        hsk_lapic_local_locked(l, LVT_LINT0); /* programmed as a fixed vector or NMI, LINT0 is edge triggered */
     l->s.extint = level;
-    lapic_leave(l);
+    hsk_lapic_leave(l);
 }
 
 void hsk_lapic_nmi(struct hsk_lapic *l)
 {
-    lapic_enter(l);
+    hsk_lapic_enter(l);
     if (l->s.base & BASE_ENABLE)
-        local_locked(l, LVT_LINT1);
+        hsk_lapic_local_locked(l, LVT_LINT1);
     else
-        nmi_locked(l);
-    lapic_leave(l);
+        hsk_lapic_nmi_locked(l);
+    hsk_lapic_leave(l);
 }
 
 void hsk_lapic_nmi_unmasked(struct hsk_lapic *l)
 {
-    lapic_enter(l);
+    hsk_lapic_enter(l);
     l->s.nmi = MIN(l->s.nmi, 1u);
-    lapic_leave(l);
+    hsk_lapic_leave(l);
 }
 
 /* Only APIC 0 has the page on the bus. */
@@ -845,9 +491,9 @@ uint64_t hsk_lapic_get_base(struct hsk_lapic *l)
 {
     uint64_t v;
 
-    lapic_enter(l);
+    hsk_lapic_enter(l);
     v = l->s.base;
-    lapic_leave(l);
+    hsk_lapic_leave(l);
     return v;
 }
 
@@ -861,7 +507,7 @@ bool hsk_lapic_set_base(struct hsk_lapic *l, uint64_t v)
 {
     bool ok;
 
-    lapic_enter(l);
+    hsk_lapic_enter(l);
     uint64_t old = l->s.base;
     bool was_x2apic = old & BASE_X2APIC, was_enabled = old & BASE_ENABLE;
     /* Transitions of figure 11-29: x2APIC is entered from xAPIC and left by disabling. */
@@ -871,12 +517,12 @@ bool hsk_lapic_set_base(struct hsk_lapic *l, uint64_t v)
         l->s.base = v;
         if (was_enabled && !(v & BASE_ENABLE)) {
             registers_reset_locked(l);
-            timer_arm_locked(l);
+            hsk_lapic_timer_arm_locked(l);
         }
         if (!was_x2apic && (v & BASE_X2APIC))
             l->s.icr_high = 0;
     }
-    lapic_leave(l);
+    hsk_lapic_leave(l);
     if (ok)
         page_publish(l);
     return ok;
@@ -887,9 +533,9 @@ bool hsk_lapic_rdmsr(struct hsk_lapic *l, uint32_t msr, uint64_t *v)
     uint32_t low = 0;
     bool ok = false;
 
-    lapic_enter(l);
+    hsk_lapic_enter(l);
     if (msr == 0x6e0) {
-        timer_due_locked(l);
+        hsk_lapic_timer_due_locked(l);
         *v = l->s.tsc_deadline;
         ok = true;
     } else if (msr >= 0x800 && msr <= 0x8ff && (l->s.base & BASE_X2APIC)) {
@@ -900,7 +546,7 @@ bool hsk_lapic_rdmsr(struct hsk_lapic *l, uint32_t msr, uint64_t *v)
         if (reg == REG_ICR_LOW)
             *v |= (uint64_t)l->s.icr_high << 32;
     }
-    lapic_leave(l);
+    hsk_lapic_leave(l);
     return ok;
 }
 
@@ -924,14 +570,14 @@ bool hsk_lapic_wrmsr(struct hsk_lapic *l, uint32_t msr, uint64_t v)
     unsigned reg = (msr - 0x800) << 4;
 
     if (msr == 0x6e0) {
-        lapic_enter(l);
-        if (timer_mode(l) == TIMER_TSC_DEADLINE) { /* ignored in the other modes (11.5.4.1) */
-            timer_due_locked(l);
+        hsk_lapic_enter(l);
+        if (hsk_lapic_timer_mode(l) == TIMER_TSC_DEADLINE) { /* ignored in the other modes (11.5.4.1) */
+            hsk_lapic_timer_due_locked(l);
             l->s.tsc_deadline = v;
-            timer_due_locked(l);
-            timer_arm_locked(l);
+            hsk_lapic_timer_due_locked(l);
+            hsk_lapic_timer_arm_locked(l);
         }
-        lapic_leave(l);
+        hsk_lapic_leave(l);
         return true;
     }
     if (msr < 0x800 || reg >= 0x400 || !(hsk_lapic_get_base(l) & BASE_X2APIC))
@@ -975,9 +621,9 @@ static void lapic_resume(struct hsk_dev *dev)
     struct hsk_lapic *l = (struct hsk_lapic *)dev;
 
     page_publish(l);
-    lapic_enter(l);
-    timer_arm_locked(l);
-    lapic_leave(l);
+    hsk_lapic_enter(l);
+    hsk_lapic_timer_arm_locked(l);
+    hsk_lapic_leave(l);
 }
 
 static void lapic_free(struct hsk_dev *dev)
@@ -1017,7 +663,7 @@ struct hsk_lapic *hsk_lapic_new(struct hsk_machine *m, unsigned index)
     pthread_mutex_init(&l->leaf, NULL);
     l->index = index;
     l->clock = hsk_machine_clock(m);
-    l->timer = hsk_timer_new(hsk_machine_loop(m), timer_expired, l);
+    l->timer = hsk_timer_new(hsk_machine_loop(m), hsk_lapic_timer_expired, l);
     l->mapped = UINT64_MAX;
     hsk_cpuid_query(hsk_machine_cpuid(m), index, 0, 0, 0x80000008u, 0, out);
     l->base_reserved = ~(((1ull << CLAMP(out[0] & 0xff, 36, 52)) - 1) & ~0xfffull) & ~(uint64_t)(BASE_BSP | BASE_X2APIC | BASE_ENABLE);
