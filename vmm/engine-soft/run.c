@@ -238,6 +238,22 @@ static uint32_t mode_of(struct soft_vcpu *v)
     return mode;
 }
 
+/* IRETQ in 64-bit code. 0: in the same mode as before, and with nothing for the dispatcher to look at, so that translated
+   code goes on at rip as behind an indirect jump. Linux serializes with it, at each place that it patches. */
+int soft_call_iret(struct soft_vcpu *v, const struct soft_insn *in)
+{
+    const uint64_t dropped = v->count.invalidations;
+    const uint32_t mode = mode_of(v);
+    const bool nmi = v->s.nmi_masked;
+    enum soft_next next;
+
+    v->count.helper_calls++;
+    next = soft_exec(v, in);
+    if (!nmi && !(v->debug & SOFT_DEBUG_CODE) && !(v->rflags & HSK_FLAG_RF) && mode_of(v) == mode)
+        next = SOFT_NEXT_INSN;
+    return after_helper(v, next, dropped);
+}
+
 /* The block at rip; makes it if need be. Faults. */
 static struct soft_block *find_block(struct soft_vcpu *v, uint32_t mode)
 {

@@ -2,6 +2,7 @@
 /*
  * The few system instructions that kernels run all the time, inline: interrupt flag, SMAP's AC flag, swapgs, rdtsc,
  * pushf, reading a selector. Each only in the modes in which it cannot fault; else, and for all others, the system half does it.
+ * The way back from IRETQ is here, too.
  * vCPU thread.
  */
 #include "translate.h"
@@ -125,6 +126,14 @@ void tx_pause(struct tx *t)
     tx_cold_exec(t, e_jmp_unless_rcxz(e));
 }
 
+/* Most returns stay in the mode: an indirect jump. */
+static void iretq(struct tx *t)
+{
+    tx_call_insn(t, (const void *)(uintptr_t)soft_call_iret);
+    e_ld_gs(&t->e, H_C, TX_OFF(rip));
+    tx_jmp_indirect(t);
+}
+
 bool tx_system(struct tx *t)
 {
     bool cpl0 = t->mode & SOFT_MODE_CPL0, paging = (t->mode & SOFT_MODE_MMU) != SOFT_MMU_PHYS;
@@ -154,6 +163,9 @@ bool tx_system(struct tx *t)
         if (cpl0)
             swapgs(&t->e);
         return cpl0;
+    case ZYDIS_MNEMONIC_IRETQ:
+        iretq(t);
+        return true;
     case ZYDIS_MNEMONIC_STAC: case ZYDIS_MNEMONIC_CLAC:
         if (cpl0 && paging)
             stac_clac(t);

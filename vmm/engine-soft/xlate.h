@@ -398,6 +398,8 @@ G_NORETURN void soft_stop(struct soft_vcpu *v, const char *fmt, ...) G_GNUC_PRIN
 void soft_fpu_unpark(struct soft_vcpu *v);
 int soft_call_exec(struct soft_vcpu *v, const struct soft_insn *in);
 int soft_call_string(struct soft_vcpu *v, const struct soft_insn *in);
+/* 0: go on at v->rip. */
+int soft_call_iret(struct soft_vcpu *v, const struct soft_insn *in);
 #define SOFT_RAISE_ERROR_0 0x100u /* with an error code, which is 0 */
 int soft_call_raise(struct soft_vcpu *v, uint64_t vector);
 /* The current instruction is to be run again, alone. */
