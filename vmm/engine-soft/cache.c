@@ -3,7 +3,7 @@
  * The code cache of one vCPU: its memory, and the blocks in it, found by guest-physical address and chained by patching
  * jumps. What they were made from, and when they are dropped: coherence.c.
  *
- * The code lies in a memfd that is mapped twice, writable and executable, never both. Hot code fills its first half,
+ * The code lies in shared memory that is mapped twice, writable and executable, never both. Hot code fills its first half,
  * cold stubs the second. Nothing is freed singly: a full cache is flushed whole. A dropped block is only unreachable,
  * so the code that is running stays intact until the dispatcher is back.
  * vCPU thread. General registers only (xlate.h), except new, free and flush.
@@ -48,22 +48,20 @@ static void emit_trampolines(struct soft_code *c)
 struct soft_code *soft_code_new(bool strict, GError **error)
 {
     struct soft_code *c = g_new0(struct soft_code, 1);
-    HSK_AUTOFD fd = hsk_memfd_new("haversack-code", SOFT_CODE_SIZE, error);
 
     c->rx = c->rw = c->arena = c->ret_stack = c->alt_stack = MAP_FAILED;
     pthread_mutex_init(&c->written_lock, NULL);
-    if (fd < 0) {
-        soft_code_free(c);
-        return NULL;
-    }
-    c->rw = mmap(NULL, SOFT_CODE_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-    c->rx = mmap(NULL, SOFT_CODE_SIZE, PROT_READ | PROT_EXEC, MAP_SHARED, fd, 0);
+    /* shared and anonymous: perf takes names for code there from its map, but not for code in a memfd */
+    c->rw = mmap(NULL, SOFT_CODE_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (c->rw != MAP_FAILED)
+        c->rx = mremap(c->rw, 0, SOFT_CODE_SIZE, MREMAP_MAYMOVE); /* a second mapping of the same pages */
     c->arena = mmap(NULL, SOFT_ARENA_SIZE, PROT_READ | PROT_WRITE,
                     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     c->ret_stack = mmap(NULL, SOFT_RET_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     c->alt_stack = mmap(NULL, SOFT_ALT_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (c->rw == MAP_FAILED || c->rx == MAP_FAILED || c->arena == MAP_FAILED || c->ret_stack == MAP_FAILED ||
-        c->alt_stack == MAP_FAILED || mprotect(c->ret_stack, SOFT_RET_GUARD, PROT_NONE) < 0) {
+        c->alt_stack == MAP_FAILED || mprotect(c->rx, SOFT_CODE_SIZE, PROT_READ | PROT_EXEC) < 0 ||
+        mprotect(c->ret_stack, SOFT_RET_GUARD, PROT_NONE) < 0) {
         g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED,
                     "The memory for translated code cannot be mapped: %s.", g_strerror(errno));
         soft_code_free(c);

@@ -201,7 +201,7 @@ struct soft_page_ref {
 };
 
 struct soft_code {
-    uint8_t *rx, *rw;          /* the two mappings of one memfd */
+    uint8_t *rx, *rw;          /* the two mappings of the same pages */
     uint32_t hot, cold;        /* first free byte of each half */
     uint64_t ready_hot, ready_cold, ready_arena; /* how much has its pages already */
     uint8_t *tramp[SOFT_NTRAMP];
