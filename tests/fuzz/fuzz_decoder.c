@@ -30,6 +30,8 @@ static void decode(struct soft_vcpu *v, uint32_t mode, const uint8_t *bytes, uns
     hsk_assert(x.kind != SOFT_X_UNKNOWN);
     if (!x.in.length)
         return;
+    if (x.kind != SOFT_X_UD) /* by the maps, too; other makers' extensions go by other rules */
+        hsk_assert(soft_length(bytes, n, mode & SOFT_MODE_CODE16 ? 16 : mode & SOFT_MODE_CODE32 ? 32 : 64) == x.in.length);
     soft_x_insn(&x, mode, &in);
     hsk_assert(in.length == x.in.length && in.nops <= 4);
     for (unsigned i = 0; i < in.nops; i++)

@@ -337,8 +337,9 @@ static void correct(struct soft_x *x)
     /* it checks a byte, although it flushes a line */
     if (x->in.mnemonic == ZYDIS_MNEMONIC_CLFLUSH && m)
         x->op[x->mem].size = 8;
-    /* NOTRACK is a segment prefix as well */
-    if (m && (x->in.attributes & ZYDIS_ATTRIB_HAS_NOTRACK) && m->segment == ZYDIS_REGISTER_SS)
+    /* NOTRACK is a segment prefix as well, where there are segments */
+    if (m && (x->in.attributes & ZYDIS_ATTRIB_HAS_NOTRACK) && m->segment == ZYDIS_REGISTER_SS &&
+        x->in.machine_mode != ZYDIS_MACHINE_MODE_LONG_64)
         m->segment = ZYDIS_REGISTER_DS;
     /* with an address-size prefix, REX.B makes a base register of what stands for none */
     if (m && (x->in.attributes & ZYDIS_ATTRIB_HAS_SIB) && x->in.raw.modrm.mod == 0 && x->in.raw.sib.base == 5 &&
@@ -368,6 +369,7 @@ bool soft_decode(struct soft_vcpu *v, struct soft_x *x, uint32_t mode, const uin
                  unsigned n, uint64_t pc, bool *more)
 {
     const ZydisDecoder *decoder = &v->code->decoder[mode & SOFT_MODE_CODE16 ? 2 : !!(mode & SOFT_MODE_CODE32)];
+    unsigned needs;
     ZyanStatus st;
 
     n = MIN(n, 15u);
@@ -375,14 +377,13 @@ bool soft_decode(struct soft_vcpu *v, struct soft_x *x, uint32_t mode, const uin
     if (!ZYAN_SUCCESS(st) && st != ZYDIS_STATUS_NO_MORE_DATA)
         st = decode_hint(decoder, bytes, n, st, x);
 
-    *more = st == ZYDIS_STATUS_NO_MORE_DATA && n < 15;
+    needs = ZYAN_SUCCESS(st) ? n : soft_length(bytes, n, mode & SOFT_MODE_CODE16 ? 16 : mode & SOFT_MODE_CODE32 ? 32 : 64);
+    *more = needs > n && n < 15;
     x->pc = pc;
     x->fpu = SOFT_FPU_NONE;
     x->mem = -1;
     if (!ZYAN_SUCCESS(st)) {
-        x->kind = n >= 15 && (st == ZYDIS_STATUS_NO_MORE_DATA || st == ZYDIS_STATUS_INSTRUCTION_TOO_LONG)
-                      ? SOFT_X_GP /* longer than 15 bytes */
-                      : SOFT_X_UD;
+        x->kind = needs > 15 ? SOFT_X_GP : SOFT_X_UD;
         x->in.length = 0;
         x->next = pc;
         x->reads = SOFT_ARITH;

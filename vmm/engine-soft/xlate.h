@@ -272,6 +272,10 @@ struct soft_slow {
     uint64_t skip;             /* 5: on the bounce buffer, to be written back; the window cannot be used */
 };
 
+/* length.c */
+/* Of the encoding that begins there; above n: those n bytes are not all of it. code_bits: 16, 32, 64. */
+unsigned soft_length(const uint8_t *bytes, unsigned n, unsigned code_bits);
+
 /* decode.c */
 void soft_decoder_model(struct soft_code *c, const struct hsk_cpuid *model);
 bool soft_decode(struct soft_vcpu *v, struct soft_x *x, uint32_t mode, const uint8_t *bytes,
