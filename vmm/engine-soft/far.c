@@ -235,14 +235,14 @@ enum soft_next soft_x_far_ret(struct soft_vcpu *v, const struct soft_insn *in)
         return soft_real_ret(v, in, (unsigned)extra);
     soft_stack_init(v, &st);
     rip = soft_pop(v, &st, size);
-    sel = (uint16_t)soft_pop(v, &st, size);
+    sel = soft_pop_selector(v, &st, size);
     cpl = sel & 3;
     soft_return_code(v, sel, &cs);
     to_64 = soft_lma(v) && (cs.attr & HSK_SEG_L);
     st.sp += extra;
     if (cpl > v->cpl) {
         rsp = soft_pop(v, &st, size);
-        soft_return_stack(v, (uint16_t)soft_pop(v, &st, size), &cs, cpl, &ss);
+        soft_return_stack(v, soft_pop_selector(v, &st, size), &cs, cpl, &ss);
     }
     soft_check_target(v, &cs, rip, 0);
     soft_desc_accessed(v, sel, &cs);

@@ -36,7 +36,7 @@ static enum soft_next to_v86(struct soft_vcpu *v, struct soft_stack *st, uint64_
     const uint64_t sp = soft_pop(v, st, 4);
 
     for (unsigned i = 0; i < sizeof(order); i++)
-        sel[i] = (uint16_t)soft_pop(v, st, 4);
+        sel[i] = soft_pop_selector(v, st, 4);
     if (ip > 0xffff)
         soft_fault(v, VEC_GP, 0);
     soft_set_rflags(v, flags & HSK_FLAG_VALID);
@@ -74,7 +74,7 @@ enum soft_next soft_x_iret(struct soft_vcpu *v, const struct soft_insn *in)
     }
     soft_stack_init(v, &st);
     rip = soft_pop(v, &st, size);
-    cs_sel = (uint16_t)soft_pop(v, &st, size);
+    cs_sel = soft_pop_selector(v, &st, size);
     flags = soft_pop(v, &st, size);
     if ((flags & HSK_FLAG_VM) && v->cpl == 0 && !soft_lma(v) && size == 4)
         return to_v86(v, &st, rip, cs_sel, flags);
@@ -84,7 +84,7 @@ enum soft_next soft_x_iret(struct soft_vcpu *v, const struct soft_insn *in)
     load_stack = v->code_size == 8 || cpl > v->cpl;
     if (load_stack) {
         rsp = soft_pop(v, &st, size);
-        soft_return_stack(v, (uint16_t)soft_pop(v, &st, size), &cs, cpl, &ss);
+        soft_return_stack(v, soft_pop_selector(v, &st, size), &cs, cpl, &ss);
     }
     soft_check_target(v, &cs, rip, 0);
     soft_desc_accessed(v, cs_sel, &cs);

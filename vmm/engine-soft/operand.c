@@ -192,6 +192,14 @@ uint64_t soft_pop(struct soft_vcpu *v, struct soft_stack *st, unsigned size)
     return value;
 }
 
+uint16_t soft_pop_selector(struct soft_vcpu *v, struct soft_stack *st, unsigned size)
+{
+    const uint16_t sel = (uint16_t)soft_pop(v, st, 2);
+
+    st->sp += size - 2u;
+    return sel;
+}
+
 void soft_stack_probe(struct soft_vcpu *v, const struct soft_stack *st, unsigned size)
 {
     const uint64_t va = stack_va(v, st, st->sp, size);

@@ -53,7 +53,7 @@ enum soft_next soft_real_ret(struct soft_vcpu *v, const struct soft_insn *in, un
 
     soft_stack_init(v, &st);
     ip = soft_pop(v, &st, in->opsize);
-    sel = (uint16_t)soft_pop(v, &st, in->opsize);
+    sel = soft_pop_selector(v, &st, in->opsize);
     soft_check_target(v, &v->s.seg[HSK_CS], ip, 0);
     st.sp += extra;
     soft_stack_commit(v, &st);
@@ -127,7 +127,7 @@ enum soft_next soft_real_iret(struct soft_vcpu *v, const struct soft_insn *in)
 
     soft_stack_init(v, &st);
     ip = soft_pop(v, &st, in->opsize);
-    sel = (uint16_t)soft_pop(v, &st, in->opsize);
+    sel = soft_pop_selector(v, &st, in->opsize);
     flags = soft_pop(v, &st, in->opsize);
     soft_check_target(v, &v->s.seg[HSK_CS], ip, 0);
     flags = vme ? soft_vme_popped(v, flags) : pop_flags(v, flags, in->opsize);

@@ -182,8 +182,7 @@ enum soft_next soft_x_pop_seg(struct soft_vcpu *v, const struct soft_insn *in)
     uint16_t sel;
 
     soft_stack_init(v, &st);
-    sel = (uint16_t)soft_pop(v, &st, 2); /* whatever the operand size, no more is read */
-    st.sp += in->opsize - 2u;
+    sel = soft_pop_selector(v, &st, in->opsize);
     load_segment(v, in->op[0].reg, sel);
     soft_stack_commit(v, &st);
     if (in->op[0].reg == HSK_SS)

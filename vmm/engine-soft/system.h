@@ -104,6 +104,8 @@ struct soft_stack {
 void soft_stack_init(const struct soft_vcpu *v, struct soft_stack *st);
 void soft_push(struct soft_vcpu *v, struct soft_stack *st, unsigned size, uint64_t value);
 uint64_t soft_pop(struct soft_vcpu *v, struct soft_stack *st, unsigned size);
+/* Processors read no more than the 16 bits of its slot: it may end at the last byte of a page. */
+uint16_t soft_pop_selector(struct soft_vcpu *v, struct soft_stack *st, unsigned size);
 /* Raises #SS unless count pushes of size lie within the limit (or are canonical); does not touch memory. */
 void soft_stack_room(struct soft_vcpu *v, const struct soft_stack *st, unsigned size, unsigned count);
 /* Faults unless the top of the stack can be written. */
