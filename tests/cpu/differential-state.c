@@ -172,6 +172,13 @@ static bool is_locked(const struct soft_x *x)
     return (x->in.attributes & ZYDIS_ATTRIB_HAS_LOCK) || x->in.mnemonic == ZYDIS_MNEMONIC_XCHG;
 }
 
+/* BT, BTS, BTR, BTC mem, reg */
+static bool is_bit_string(const struct soft_x *x)
+{
+    return x->mem >= 0 && x->op[1].type == ZYDIS_OPERAND_TYPE_REGISTER && x->in.mnemonic >= ZYDIS_MNEMONIC_BT &&
+           x->in.mnemonic <= ZYDIS_MNEMONIC_BTS;
+}
+
 struct solver {
     const struct soft_x *x;
     struct diff_state *s;
@@ -463,7 +470,7 @@ static bool meanings(struct solver *sv)
 
     switch (x->in.mnemonic) {
     case ZYDIS_MNEMONIC_BT: case ZYDIS_MNEMONIC_BTS: case ZYDIS_MNEMONIC_BTR: case ZYDIS_MNEMONIC_BTC:
-        return x->mem < 0 || x->op[1].type != ZYDIS_OPERAND_TYPE_REGISTER || bit_number(sv);
+        return !is_bit_string(x) || bit_number(sv);
     case ZYDIS_MNEMONIC_DIV: case ZYDIS_MNEMONIC_IDIV:
         divide(sv);
         break;
@@ -543,6 +550,12 @@ static void small_indices(struct solver *sv, ZydisRegister r)
     }
 }
 
+/* Or outside of the guest's memory altogether: that faults. */
+static bool is_compared(uint64_t va)
+{
+    return va + 0x10000 < GUEST_VA || va >= GUEST_VA + GUEST_SIZE || (va >= DIFF_BASE && va <= DIFF_RO_END + 64);
+}
+
 /* No operand in memory of the guest that is neither set up nor compared. */
 static bool reachable(struct solver *sv)
 {
@@ -553,29 +566,39 @@ static bool reachable(struct solver *sv)
         if (o->type != ZYDIS_OPERAND_TYPE_MEMORY)
             continue;
         va = where_is(sv, o);
-        if (va + 0x10000 >= GUEST_VA && va < GUEST_VA + GUEST_SIZE && (va < DIFF_BASE || va > DIFF_RO_END + 64))
+        if (!is_compared(va))
             return false;
     }
     return true;
+}
+
+/* The memory operand; of a bit string, where the bit is. */
+static uint64_t accessed_address(const struct solver *sv)
+{
+    const struct soft_x *x = sv->x;
+    const unsigned size = x->op[x->mem].size / 8, shift = 64 - 8 * size;
+    int64_t bit;
+
+    if (!is_bit_string(x))
+        return sv->ea;
+    bit = (int64_t)(sv->s->gpr[soft_gpr(x->op[1].reg.value) & 15] << shift) >> shift;
+    return sv->ea + ((uint64_t)(bit >> 3) & ~(uint64_t)(size - 1));
 }
 
 /* Linux puts a process to sleep for 10 ms when a locked access crosses a cache line: that must stay rare. */
 static bool splits_line(const struct solver *sv)
 {
     static unsigned n;
-    const struct soft_x *x = sv->x;
-    uint64_t va = sv->ea;
-    unsigned size;
 
-    if (!is_locked(x) || x->mem < 0)
+    if (!is_locked(sv->x) || sv->x->mem < 0)
         return false;
-    size = x->op[x->mem].size / 8;
-    if (x->op[1].type == ZYDIS_OPERAND_TYPE_REGISTER && x->kind != SOFT_X_PASS) { /* a bit's number */
-        const int64_t bit = (int64_t)(sv->s->gpr[soft_gpr(x->op[1].reg.value) & 15] << (64 - 8 * size)) >> (64 - 8 * size);
+    return accessed_address(sv) % 64 + sv->x->op[sv->x->mem].size / 8 > 64 && ++n % 1024;
+}
 
-        va += (uint64_t)(bit >> 3) & ~(uint64_t)(size - 1);
-    }
-    return va % 64 + size > 64 && ++n % 1024;
+/* A bit string may begin in the compared memory and have the bit beside it. */
+static bool bit_reachable(const struct solver *sv)
+{
+    return !is_bit_string(sv->x) || is_compared(sv->code32 ? accessed_address(sv) & UINT32_MAX : accessed_address(sv));
 }
 
 bool diff_registers(const struct soft_x *x, struct diff_state *s, uint8_t *memory)
@@ -605,7 +628,9 @@ bool diff_registers(const struct soft_x *x, struct diff_state *s, uint8_t *memor
         if (o->mem.type == ZYDIS_MEMOP_TYPE_VSIB)
             small_indices(&sv, o->mem.index);
     }
-    if (x->in.mnemonic == ZYDIS_MNEMONIC_ENTER) { /* whose frames must not overlap */
+    if (x->in.mnemonic == ZYDIS_MNEMONIC_ENTER) {
+        /* Whose frames must not overlap: the host may have to bring in the page of the new stack pointer, and then it begins
+         * again with what it wrote before. */
         s->gpr[HSK_RBP] = DIFF_RW + 0x1000 + diff_random() % 512;
         if (s->gpr[HSK_RSP] + 1024 > s->gpr[HSK_RBP] && s->gpr[HSK_RSP] < s->gpr[HSK_RBP] + 1024)
             return false;
@@ -616,7 +641,7 @@ bool diff_registers(const struct soft_x *x, struct diff_state *s, uint8_t *memor
     if (sv.code32)
         for (unsigned i = 0; i < 8; i++)
             s->gpr[i] &= UINT32_MAX;
-    return reachable(&sv) && meanings(&sv) && !splits_line(&sv);
+    return reachable(&sv) && meanings(&sv) && bit_reachable(&sv) && !splits_line(&sv);
 }
 
 /* --- what is fixed by the bytes --- */

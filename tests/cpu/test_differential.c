@@ -325,7 +325,7 @@ static void compare(const struct soft_x *x, const struct diff_state *in, struct 
 /* Does not decode, but may be a hypercall with a prefix. */
 static bool group_of_calls(const uint8_t *bytes)
 {
-    for (unsigned i = 0; i < 8; i++)
+    for (unsigned i = 0; i < 12; i++)
         if (bytes[i] == 0x0f && bytes[i + 1] == 0x01 && bytes[i + 2] >= 0xc0)
             return true;
     return false;
