@@ -324,6 +324,69 @@ static void iret(void **state)
     run_rows(rig_begin(state), long_mode, rows, G_N_ELEMENTS(rows));
 }
 
+/* A hundred to the ring that they come from, so that all but the first find their way known. The last one pops RDX. */
+CODE64(iretq_again, "mov $100, %ecx\n"
+                    "1: mov $2, %esi\ncmp $1, %ecx\ncmove %edx, %esi\n"
+                    "mov %rsp, %rax\nmov %ss, %ebx\npush %rbx\npush %rax\npush %rsi\n"
+                    "mov %cs, %ebx\npush %rbx\nlea 2f(%rip), %rbx\npush %rbx\niretq\n"
+                    "2: loop 1b\nud2");
+enum { AGAIN_BYTES = 39, AGAIN_END = AT_CODE + AGAIN_BYTES, AGAIN_LOOP = AGAIN_END - 2 };
+
+static void again(struct rig *r)
+{
+    r->s.gpr[HSK_RDX] = 0x8d7;
+}
+static void again_step(struct rig *r)
+{
+    r->s.gpr[HSK_RDX] = 0x102;
+}
+static void again_open(struct rig *r)
+{
+    r->s.gpr[HSK_RDX] = 0x202;
+    r->s.interrupt_pending = 1;
+    r->s.interrupt_vector = 0x40;
+}
+static void again_nt(struct rig *r)
+{
+    r->s.gpr[HSK_RDX] = 2 | HSK_FLAG_NT;
+}
+/* The handler's frame: where, and what RCX and the flags are. */
+static void expect_again(struct rig *r, const char *name, uint64_t rip, uint64_t rcx, uint64_t flags)
+{
+    EXPECT(r, name, stacked(r, 0, 8), rip);
+    EXPECT(r, name, stacked(r, 2, 8) & ~(uint64_t)HSK_FLAG_RF, flags);
+    EXPECT(r, name, r->s.gpr[HSK_RCX], rcx);
+}
+static void after_again(struct rig *r, const char *name)
+{
+    expect_again(r, name, AGAIN_END, 0, 0x8d7);
+}
+static void after_again_step(struct rig *r, const char *name)
+{
+    expect_again(r, name, AGAIN_END, 0, 0x102);
+}
+static void after_again_open(struct rig *r, const char *name)
+{
+    expect_again(r, name, AGAIN_LOOP, 1, 0x202);
+}
+static void after_again_nt(struct rig *r, const char *name)
+{
+    expect_again(r, name, AGAIN_END, 0, 2 | HSK_FLAG_NT);
+}
+
+static void iret_again(void **state)
+{
+    static const struct row rows[] = {
+        ROW(iretq_again, again, 6, after_again),
+        ROW(iretq_again, again_step, 1, after_again_step),
+        ROW(iretq_again, again_open, 0x40, after_again_open),
+        ROW(iretq_again, again_nt, 6, after_again_nt),
+    };
+
+    assert_int_equal(iretq_again_end - iretq_again, AGAIN_BYTES + 2);
+    run_rows(rig_begin(state), long_mode, rows, G_N_ELEMENTS(rows));
+}
+
 /* --- canonical addresses, SYSCALL and its kin --- */
 
 CODE64(push_far, "push %rax");
@@ -486,7 +549,8 @@ static void addresses_and_calls(void **state)
 int main(void)
 {
     static const struct CMUnitTest tests[] = {
-        cmocka_unit_test(frames), cmocka_unit_test(far_branches), cmocka_unit_test(iret), cmocka_unit_test(addresses_and_calls),
+        cmocka_unit_test(frames), cmocka_unit_test(far_branches), cmocka_unit_test(iret), cmocka_unit_test(iret_again),
+        cmocka_unit_test(addresses_and_calls),
     };
 
     return run_lanes(tests, G_N_ELEMENTS(tests), true);
