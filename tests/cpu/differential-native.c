@@ -29,7 +29,7 @@ _Static_assert(offsetof(struct diff_state, rip) == 128 && offsetof(struct diff_s
 void diff_native_go(uint64_t far_jump);
 extern const char diff_native_trapped[], diff_native_out0[], diff_native_out1[], diff_native_out2[];
 
-__asm__(".text\n"
+__asm__(".pushsection .text\n"
         ".globl diff_native_go\n"
         "diff_native_go:\n"
         "push %rbx; push %rbp; push %r12; push %r13; push %r14; push %r15\n"
@@ -98,7 +98,7 @@ __asm__(".text\n"
         "mov diff_native+32(%rip), %rcx; wrgsbase %rcx\n"
         "push $2; popfq\n"
         "pop %r15; pop %r14; pop %r13; pop %r12; pop %rbp; pop %rbx\n"
-        "ret\n");
+        "ret\n.popsection");
 
 static struct sigaction engine_trap[NSIG];
 

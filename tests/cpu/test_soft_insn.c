@@ -47,7 +47,7 @@ static uint64_t rng(void)
 /* Loads all registers from native_ctx.in, jumps to NATIVE, which comes back to native_back. */
 void native_go(void);
 extern const char native_back[];
-__asm__(".text\n.globl native_go\nnative_go:\n"
+__asm__(".pushsection .text\n.globl native_go\nnative_go:\n"
         "push %rbx; push %rbp; push %r12; push %r13; push %r14; push %r15\n"
         "lea native_ctx(%rip), %rax\n"
         "mov %rsp, 1280(%rax)\n" /* host_rsp: checked below */
@@ -72,7 +72,7 @@ __asm__(".text\n.globl native_go\nnative_go:\n"
         "fninit; cld; vzeroupper\n"
         "pop %r15; pop %r14; pop %r13; pop %r12; pop %rbp; pop %rbx\n"
         "ret\n"
-        ".data\nnative_at: .quad 0x20000000\n.text\n");
+        ".data\nnative_at: .quad 0x20000000\n.text\n.popsection");
 _Static_assert(offsetof(struct regs, xsave) == 192, "native_go");
 static const uint32_t default_mxcsr = 0x1f80;
 

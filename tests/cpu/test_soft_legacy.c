@@ -65,7 +65,7 @@ static uint64_t rng(void)
 /* Loads the low eight registers and DS, ES, SS and jumps into the other code segment, which comes back by a far jump. */
 void native_go(void);
 extern const char native_back[];
-__asm__(".text\n.globl native_go\nnative_go:\n"
+__asm__(".pushsection .text\n.globl native_go\nnative_go:\n"
         "push %rbx; push %rbp; push %r12; push %r13; push %r14; push %r15\n"
         "lea native_ctx(%rip), %rax\n"
         "mov %rsp, 1280(%rax)\n" /* host_rsp: checked below */
@@ -88,7 +88,7 @@ __asm__(".text\n.globl native_go\nnative_go:\n"
         "mov %rax, %rcx; mov $7, %eax; xor %edx, %edx; xsave64 192(%rcx)\n"
         "fninit; cld; vzeroupper; xor %eax, %eax; mov %eax, %ds; mov %eax, %es\n"
         "pop %r15; pop %r14; pop %r13; pop %r12; pop %rbp; pop %rbx\n"
-        "ret\n");
+        "ret\n.popsection");
 _Static_assert(offsetof(struct regs, xsave) == 192, "native_go");
 _Static_assert(offsetof(typeof(native_ctx), host_rsp) == 1280, "native_go");
 _Static_assert(offsetof(typeof(native_ctx), target_offset) == 1296, "native_go");
