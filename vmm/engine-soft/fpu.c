@@ -166,12 +166,14 @@ static void xsave(struct soft_vcpu *v, const struct soft_insn *in, bool compact,
 {
     const uint64_t rfbm = requested(v);
     const unsigned len = rfbm & HSK_XCR0_AVX ? HSK_XSAVE_END : HSK_XSAVE_YMM;
+    const uint64_t with_mxcsr = compact ? HSK_XCR0_SSE : HSK_XCR0_SSE | HSK_XCR0_AVX;
+    const unsigned first = rfbm & HSK_XCR0_X87 ? 0 : rfbm & with_mxcsr ? HSK_XSAVE_MXCSR : HSK_XSAVE_HEADER;
     uint64_t va, in_use, old, bv;
     uint8_t header[16];
 
     need_xsave(v);
     va = area(v, in, len, 64, true);
-    soft_probe(v, va, len, true, v->mmu);
+    soft_probe(v, va + first, len - first, true, v->mmu); /* what is asked for, in use or not */
     in_use = soft_fpu_image(v);
     if (compact) {
         if (hsk_get32(v->s.xsave + HSK_XSAVE_MXCSR) != 0x1f80)
