@@ -407,11 +407,30 @@ static void fast_calls(void **state)
 
 int main(void)
 {
+    static const struct difference differences[] = {
+        {"ud ud_absent", QEMU_DOES, "it never sets EXT"},
+        {"halt pending_absent", QEMU_DOES, "it never sets EXT"},
+        {"halt pending_outside", QEMU_DOES, "it never sets EXT"},
+        {"halt nmi_absent", QEMU_DOES, "it never sets EXT"},
+        {"ud ud_null", QEMU_DOES, "it never sets EXT"},
+        {"ud ud_outside", QEMU_DOES, "it never sets EXT"},
+        {"ud ud_data", QEMU_DOES, "it never sets EXT"},
+        {"ud ud_outer", QEMU_DOES, "it never sets EXT"},
+        {"ud ud_code_absent", QEMU_DOES, "it never sets EXT"},
+        {"ud ud_beyond", QEMU_DOES, QEMU_NO_LIMITS},
+        {"int_40 i40_beyond", QEMU_DOES, QEMU_NO_LIMITS},
+        {"int1_ user_int", QEMU_DOES, "it does not know INT1"},
+        {"ud ss_too_small", QEMU_DOES, QEMU_NO_LIMITS},
+        {"int_40 all_flags", QEMU_DOES, "it stacks the RF that INT was entered with"},
+        {"read_dr general_detect", QEMU_DOES, "it does not report that to KVM"},
+        {"sysenter_ entry_null", QEMU_DOES, "it takes 3 for no null selector"},
+        {NULL, 0, NULL},
+    };
     static const struct CMUnitTest tests[] = {
         cmocka_unit_test(classes), cmocka_unit_test(frames), cmocka_unit_test(fast_calls),
     };
     /* KVM delivers an acknowledged interrupt whatever IF and the shadow say. */
     static const struct CMUnitTest soft_tests[] = {cmocka_unit_test(shadows)};
 
-    return run_lanes(soft_tests, G_N_ELEMENTS(soft_tests), false) + run_lanes(tests, G_N_ELEMENTS(tests), true);
+    return run_lanes(soft_tests, G_N_ELEMENTS(soft_tests), false, NULL) + run_lanes(tests, G_N_ELEMENTS(tests), true, differences);
 }

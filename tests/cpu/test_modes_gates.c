@@ -41,29 +41,36 @@ static bool has_error(int vector)
     return vector == 8 || (vector >= 10 && vector <= 14);
 }
 
+static void run_one(struct rig *r, const void *row)
+{
+    const struct far *f = row;
+
+    protected_mode(r);
+    if (f->ring)
+        user_ring(r);
+    put_code(r, f->code, f->end);
+    hsk_put16(r->mem + LANDING, 0x0b0f);
+    for (unsigned k = 0; k < 6; k++)
+        hsk_put32(r->mem + AT_DATA + 4 * k, f->w[k]);
+    for (unsigned k = 0; k < 4; k++)
+        put_desc(r, F0 + 8 * k, f->d[k]);
+    if (f->change)
+        f->change(r);
+    run_to(r, f->name, HSK_EXIT_HALT);
+    EXPECT(r, f->name, vector_of(r), f->vector);
+    if (has_error(f->vector))
+        EXPECT(r, f->name, stacked(r, 0, 4), f->error);
+    else
+        EXPECT(r, f->name, stacked(r, 1, 4), f->error);
+    if (f->after)
+        f->after(r, f->name);
+}
+
 static void run_far(struct rig *r, const struct far *f, size_t n)
 {
-    for (size_t i = 0; i < n; i++, f++) {
-        protected_mode(r);
-        if (f->ring)
-            user_ring(r);
-        put_code(r, f->code, f->end);
-        hsk_put16(r->mem + LANDING, 0x0b0f);
-        for (unsigned k = 0; k < 6; k++)
-            hsk_put32(r->mem + AT_DATA + 4 * k, f->w[k]);
-        for (unsigned k = 0; k < 4; k++)
-            put_desc(r, F0 + 8 * k, f->d[k]);
-        if (f->change)
-            f->change(r);
-        run_to(r, f->name, HSK_EXIT_HALT);
-        EXPECT(r, f->name, vector_of(r), f->vector);
-        if (has_error(f->vector))
-            EXPECT(r, f->name, stacked(r, 0, 4), f->error);
-        else
-            EXPECT(r, f->name, stacked(r, 1, 4), f->error);
-        if (f->after)
-            f->after(r, f->name);
-    }
+    for (size_t i = 0; i < n; i++, f++)
+        try_row(r, f->name, run_one, f);
+    end_of_rows(r);
 }
 
 /* the access byte and flags of code and data segments with base 0 */
@@ -229,21 +236,28 @@ static void call_gates(void **state)
 }
 
 /* A fault on the way to ring 0's own broken stack cannot be delivered there: double fault, then shutdown. */
+static void run_broken(struct rig *r, const void *row)
+{
+    void (*const *breaks)(struct rig *r) = row;
+
+    protected_mode(r);
+    user_ring(r);
+    put_code(r, C(call));
+    hsk_put32(r->mem + AT_DATA + 4, F0);
+    put_desc(r, F0, GATE32(SEL_CODE, 3, 0));
+    put_desc(r, F2, READ_ONLY(0));
+    (*breaks)(r);
+    run_to(r, "inner stack", HSK_EXIT_SHUTDOWN);
+}
+
 static void broken_inner_stack(void **state)
 {
     static void (*const breaks[])(struct rig *r) = {tss_ss_null, tss_ss_rpl, tss_ss_f2, tss_ss_outside};
     struct rig *r = rig_begin(state);
 
-    for (unsigned i = 0; i < G_N_ELEMENTS(breaks); i++) {
-        protected_mode(r);
-        user_ring(r);
-        put_code(r, C(call));
-        hsk_put32(r->mem + AT_DATA + 4, F0);
-        put_desc(r, F0, GATE32(SEL_CODE, 3, 0));
-        put_desc(r, F2, READ_ONLY(0));
-        breaks[i](r);
-        run_to(r, "inner stack", HSK_EXIT_SHUTDOWN);
-    }
+    for (unsigned i = 0; i < G_N_ELEMENTS(breaks); i++)
+        try_row(r, "inner stack", run_broken, &breaks[i]);
+    end_of_rows(r);
 }
 
 /* --- loading segment registers --- */
@@ -407,14 +421,38 @@ static void returns(void **state)
 CODE32(query, "mov 0x30004, %ecx\nmov $-1, %eax\nmov $-1, %ebx\nlar %ecx, %eax\nsetz %dl\nlsl %ecx, %ebx\nsetz %dh\n"
               "verr %cx\nsetz 0x30010\nverw %cx\nsetz 0x30011\nud2");
 
+struct query {
+    unsigned ring, sel;
+    uint64_t d;
+    bool lar, lsl, verr, verw;
+    uint32_t rights, limit;
+};
+
+static void run_query(struct rig *r, const void *row)
+{
+    const struct query *c = row;
+    char name[64];
+
+    snprintf(name, sizeof(name), "query of %x (%llx)", c->sel, (unsigned long long)c->d);
+    protected_mode(r);
+    if (c->ring)
+        user_ring(r);
+    put_code(r, C(query));
+    put_desc(r, F0, c->d);
+    hsk_put32(r->mem + AT_DATA + 4, c->sel);
+    run_to(r, name, HSK_EXIT_HALT);
+    EXPECT(r, name, vector_of(r), 6);
+    EXPECT(r, name, r->s.gpr[HSK_RDX] & 0xff, c->lar);
+    EXPECT(r, name, r->s.gpr[HSK_RDX] >> 8 & 0xff, c->lsl);
+    EXPECT(r, name, r->mem[AT_DATA + 0x10], c->verr);
+    EXPECT(r, name, r->mem[AT_DATA + 0x11], c->verw);
+    EXPECT(r, name, c->lar ? r->s.gpr[HSK_RAX] & 0xf0ff00 : r->s.gpr[HSK_RAX], c->lar ? c->rights : 0xffffffff);
+    EXPECT(r, name, r->s.gpr[HSK_RBX], c->lsl ? c->limit : 0xffffffff);
+}
+
 static void queries(void **state)
 {
-    static const struct {
-        unsigned ring, sel;
-        uint64_t d;
-        bool lar, lsl, verr, verw;
-        uint32_t rights, limit;
-    } cases[] = {
+    static const struct query cases[] = {
         {0, 0, 0, false, false, false, false, 0, 0},
         {0, 0x200, 0, false, false, false, false, 0, 0},
         {0, SEL_DATA, 0, true, true, true, true, 0xc09300, 0xffffffff},
@@ -441,30 +479,34 @@ static void queries(void **state)
     for (unsigned i = 0; i < G_N_ELEMENTS(cases); i++) {
         char name[32];
 
-        protected_mode(r);
-        if (cases[i].ring)
-            user_ring(r);
-        put_code(r, C(query));
-        put_desc(r, F0, cases[i].d);
-        hsk_put32(r->mem + AT_DATA + 4, cases[i].sel);
         snprintf(name, sizeof(name), "query %u", i);
-        run_to(r, name, HSK_EXIT_HALT);
-        EXPECT(r, name, vector_of(r), 6);
-        EXPECT(r, name, r->s.gpr[HSK_RDX] & 0xff, cases[i].lar);
-        EXPECT(r, name, r->s.gpr[HSK_RDX] >> 8 & 0xff, cases[i].lsl);
-        EXPECT(r, name, r->mem[AT_DATA + 0x10], cases[i].verr);
-        EXPECT(r, name, r->mem[AT_DATA + 0x11], cases[i].verw);
-        EXPECT(r, name, cases[i].lar ? r->s.gpr[HSK_RAX] & 0xf0ff00 : r->s.gpr[HSK_RAX], cases[i].lar ? cases[i].rights : 0xffffffff);
-        EXPECT(r, name, r->s.gpr[HSK_RBX], cases[i].lsl ? cases[i].limit : 0xffffffff);
+        try_row(r, name, run_query, &cases[i]);
     }
+    end_of_rows(r);
 }
 
 int main(void)
 {
+    static const struct difference differences[] = {
+        {"call conforming", QEMU_DOES, "it marks no code segment accessed"},
+        {"call beyond the limit", QEMU_DOES, "its error code is the selector"},
+        {"beyond the limit", QEMU_DOES, QEMU_NO_LIMITS},
+        {"stack too small", QEMU_DOES, QEMU_NO_LIMITS},
+        {"stack absent", QEMU_DOES, "#TS"},
+        {"LTR null", QEMU_DOES, "it allows that"},
+        {"LLDT null", QEMU_DOES, "the old descriptor stays"},
+        {"RET beyond the limit", QEMU_DOES, QEMU_NO_LIMITS},
+        {"RET outer, SS absent", QEMU_DOES, "#NP"},
+        {"IRET beyond the limit", QEMU_DOES, QEMU_NO_LIMITS},
+        {"IRET outer", QEMU_DOES, "it has no VIF"},
+        {"IRET outer, SS absent", QEMU_DOES, "#NP"},
+        {"IRET in ring 3", QEMU_DOES, "it enters virtual-8086 mode from ring 3"},
+        {NULL, 0, NULL},
+    };
     static const struct CMUnitTest tests[] = {
         cmocka_unit_test(far_to_code), cmocka_unit_test(call_gates), cmocka_unit_test(broken_inner_stack),
         cmocka_unit_test(segment_loads), cmocka_unit_test(returns), cmocka_unit_test(queries),
     };
 
-    return run_lanes(tests, G_N_ELEMENTS(tests), true);
+    return run_lanes(tests, G_N_ELEMENTS(tests), true, differences);
 }

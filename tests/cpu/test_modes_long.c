@@ -548,10 +548,33 @@ static void addresses_and_calls(void **state)
 
 int main(void)
 {
+    static const struct difference differences[] = {
+        {"ud to_32_bit", QEMU_DOES, "it never sets EXT"},
+        {"ud far_handler", QEMU_DOES, "it never sets EXT"},
+        {"ud bad_rsp0", QEMU_DOES, "it never sets EXT"},
+        {"ud short_tss", QEMU_DOES, "it never sets EXT"},
+        {"int_40 gate_16", QEMU_DOES, "its error code is 16 times the vector"},
+        {"int_40 task_gate", QEMU_DOES, "its error code is 16 times the vector"},
+        {"int_40 half_a_gate", QEMU_DOES, "its error code is 16 times the vector"},
+        {"int_40 user", QEMU_DOES, "its error code is 16 times the vector"},
+        {"jump code_l_and_d", QEMU_DOES, "it allows L and D"},
+        {"iretq_ iret_same", QEMU_DOES, "it has no VIF and VIP"},
+        {"iretq_again again_open", KVM_DOES, "it delivers an acknowledged interrupt whatever IF says"},
+        {"iretq_ iret_compat_null", QEMU_DOES, "it allows that"},
+        {"push_far far_rsp", QEMU_DOES, "it looks for no canonical addresses"},
+        {"push_far edge_rsp", QEMU_DOES, "it looks for no canonical addresses"},
+        {"load_stack_far far_rsp", QEMU_DOES, "it looks for no canonical addresses"},
+        {"jump_far far_rbx", QEMU_DOES, "it jumps there first"},
+        {"syscall_ calls", QEMU_DOES, "it clears the arithmetic flags"},
+        {"sysret_ back", QEMU_DOES, "it has no VIF and VIP"},
+        {"ltr_ tss_far", QEMU_DOES, "it looks for no canonical addresses"},
+        {"sysenter_32 enter", AMD_DOES, "SYSENTER_ESP has 32 bits"},
+        {NULL, 0, NULL},
+    };
     static const struct CMUnitTest tests[] = {
         cmocka_unit_test(frames), cmocka_unit_test(far_branches), cmocka_unit_test(iret), cmocka_unit_test(iret_again),
         cmocka_unit_test(addresses_and_calls),
     };
 
-    return run_lanes(tests, G_N_ELEMENTS(tests), true);
+    return run_lanes(tests, G_N_ELEMENTS(tests), true, differences);
 }

@@ -430,10 +430,20 @@ static void switching(void **state)
 
 int main(void)
 {
+    static const struct difference differences[] = {
+        {"int_n sp_1", QEMU_DOES, QEMU_NO_LIMITS},
+        {"int_one NULL", QEMU_DOES, "it does not know INT1"},
+        {"iret_32_far NULL", QEMU_DOES, QEMU_NO_LIMITS},
+        {"far_jump_out NULL", QEMU_DOES, QEMU_NO_LIMITS},
+        {"above_64k NULL", QEMU_DOES, QEMU_NO_LIMITS},
+        {"above_64k_ss NULL", QEMU_DOES, QEMU_NO_LIMITS},
+        {"last_byte NULL", QEMU_DOES, QEMU_NO_LIMITS},
+        {NULL, 0, NULL},
+    };
     static const struct CMUnitTest tests[] = {
         cmocka_unit_test(interrupts), cmocka_unit_test(flags_and_iret), cmocka_unit_test(far_branches),
         cmocka_unit_test(segments),   cmocka_unit_test(switching),
     };
 
-    return run_lanes(tests, G_N_ELEMENTS(tests), true);
+    return run_lanes(tests, G_N_ELEMENTS(tests), true, differences);
 }

@@ -650,5 +650,5 @@ int main(void)
         cmocka_unit_test(faults_after),  cmocka_unit_test(traps_and_8086),
     };
 
-    return run_lanes(tests, G_N_ELEMENTS(tests), false); /* KVM switches tasks in software of its own */
+    return run_lanes(tests, G_N_ELEMENTS(tests), false, NULL); /* KVM switches tasks in software of its own */
 }

@@ -433,10 +433,19 @@ static void protected_extensions(void **state)
 
 int main(void)
 {
+    static const struct difference differences[] = {
+        {"v_segments put_there", QEMU_DOES, QEMU_NO_LIMITS},
+        {"v_ud handler_ring_1", QEMU_DOES, "#TS where ring 0 is missing in the TSS"},
+        {"v_ud handler_conforming", QEMU_DOES, "it never sets EXT"},
+        {NULL, 0, NULL},
+    };
     static const struct CMUnitTest tests[] = {
-        cmocka_unit_test(guarded), cmocka_unit_test(out_of_it),  cmocka_unit_test(into_it),
-        cmocka_unit_test(ports),   cmocka_unit_test(extensions), cmocka_unit_test(protected_extensions),
+        cmocka_unit_test(guarded), cmocka_unit_test(out_of_it),
+    };
+    /* Not every KVM has a processor with VME; one on QEMU's does not come back from some of these. */
+    static const struct CMUnitTest soft_tests[] = {
+        cmocka_unit_test(into_it), cmocka_unit_test(ports), cmocka_unit_test(extensions), cmocka_unit_test(protected_extensions),
     };
 
-    return run_lanes(tests, G_N_ELEMENTS(tests), true);
+    return run_lanes(soft_tests, G_N_ELEMENTS(soft_tests), false, NULL) + run_lanes(tests, G_N_ELEMENTS(tests), true, differences);
 }

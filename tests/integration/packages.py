@@ -66,13 +66,23 @@ def fetch(name, arch='amd64', meta=None):
     return deb
 
 
+def unpack_all(deb, wanted):
+    """Writes the package's first file that matches each pattern: wanted is {pattern: path}."""
+    wanted = dict(wanted)
+    with subprocess.Popen(['dpkg-deb', '--fsys-tarfile', deb], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as p:
+        with tarfile.open(fileobj=p.stdout, mode='r|') as tar:
+            for member in tar:
+                pattern = next((w for w in wanted if re.search(w, member.name)), None) if member.isfile() else None
+                if pattern:
+                    with open(wanted.pop(pattern), 'wb') as out:
+                        shutil.copyfileobj(tar.extractfile(member), out)
+                if not wanted:
+                    p.kill()  # the rest of a kernel's package is large
+                    return
+    raise FileNotFoundError(f'{list(wanted)} in {deb}')
+
+
 def unpack(deb, pattern, path):
     """Writes the package's first file whose name matches the pattern."""
-    with subprocess.Popen(['dpkg-deb', '--fsys-tarfile', deb], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as p:
-        with tarfile.open(fileobj=p.stdout, mode='r|') as tar, open(path, 'wb') as out:
-            for member in tar:
-                if member.isfile() and re.search(pattern, member.name):
-                    shutil.copyfileobj(tar.extractfile(member), out)
-                    p.kill()  # the rest of a kernel's package is large
-                    return path
-    raise FileNotFoundError(f'{pattern} in {deb}')
+    unpack_all(deb, {pattern: path})
+    return path
