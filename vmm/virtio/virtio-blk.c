@@ -23,6 +23,9 @@
    us allocate. */
 #define BUSY_BYTES     (16u << 20)
 #define RANGE_SECTORS  (4u << 20) /* largest discard or write-zeroes */
+/* Buffers are kept for the next request: fresh memory costs a page fault for every 4 KiB. */
+#define SPARES         8u
+#define SPARE_BYTES    (1u << 20)
 
 enum { T_IN = 0, T_OUT = 1, T_FLUSH = 4, T_GET_ID = 8, T_DISCARD = 11, T_WRITE_ZEROES = 13 };
 enum { S_OK = 0, S_IOERR = 1, S_UNSUPP = 2 };
@@ -47,6 +50,8 @@ struct virtio_blk {
     uint64_t inflight_bytes;
     unsigned generation;  /* of resets of the whole machine: a request of an older one is nobody's any more */
     bool paused;
+    void *spare[SPARES];  /* of SPARE_BYTES each */
+    unsigned nspares;
 };
 
 struct blk_request {
@@ -94,9 +99,24 @@ static void set_taken(struct virtio_blk *b, uint16_t head, bool taken)
     *byte = taken ? *byte | bit : *byte & (uint8_t)~bit;
 }
 
+static void *take_buffer(struct virtio_blk *b, uint64_t bytes)
+{
+    if (bytes > SPARE_BYTES)
+        return g_try_malloc(bytes);
+    return b->nspares ? b->spare[--b->nspares] : g_try_malloc(SPARE_BYTES);
+}
+
+static void give_buffer(struct virtio_blk *b, void *buf, uint64_t bytes)
+{
+    if (buf && bytes <= SPARE_BYTES && b->nspares < SPARES)
+        b->spare[b->nspares++] = buf;
+    else
+        g_free(buf);
+}
+
 static void free_request(struct blk_request *r)
 {
-    g_free(r->req.buf);
+    give_buffer(r->b, r->req.buf, r->bytes);
     g_free(r);
 }
 
@@ -162,14 +182,16 @@ static bool in_disk(const struct virtio_blk *b, uint64_t sector, uint64_t bytes)
 static uint8_t transfer(struct virtio_blk *b, const struct hsk_virtq_elem *e, bool write, uint64_t sector)
 {
     uint64_t bytes = write ? e->read_bytes - HEADER_BYTES : e->write_bytes - 1;
-    g_autofree uint8_t *buf = NULL;
+    void *buf;
 
     if (bytes == 0 || bytes % SECTOR || bytes > DATA_MAX_BYTES || !in_disk(b, sector, bytes) || (write && b->block->readonly))
         return S_IOERR;
-    buf = g_try_malloc(bytes);
-    if (!buf || (write && !hsk_virtq_read(&b->v, e, HEADER_BYTES, buf, bytes)))
+    buf = take_buffer(b, bytes);
+    if (!buf || (write && !hsk_virtq_read(&b->v, e, HEADER_BYTES, buf, bytes))) {
+        give_buffer(b, buf, bytes);
         return S_IOERR;
-    submit(b, e, write ? HSK_BLOCK_WRITE : HSK_BLOCK_READ, sector * SECTOR, bytes, g_steal_pointer(&buf));
+    }
+    submit(b, e, write ? HSK_BLOCK_WRITE : HSK_BLOCK_READ, sector * SECTOR, bytes, buf);
     return S_OK;
 }
 
@@ -344,6 +366,8 @@ static void blk_free(struct hsk_dev *dev)
 
     blk_pause(dev);
     b->block->ops->free(b->block);
+    while (b->nspares)
+        g_free(b->spare[--b->nspares]);
     hsk_pci_finish(&b->v.pci);
     g_free(b);
 }
