@@ -58,6 +58,13 @@ static uint64_t area(struct soft_vcpu *v, const struct soft_insn *in, unsigned l
     return va;
 }
 
+/* Of an area's bytes the processor touches the last one and then the first one before it moves any. */
+static void probe_ends(struct soft_vcpu *v, uint64_t va, unsigned first, unsigned len, bool write)
+{
+    soft_probe(v, va + len - 1, 1, write, v->mmu);
+    soft_probe(v, va + first, 1, write, v->mmu);
+}
+
 /* The initial values of component bits (FCW 37F, everything else zero) into a standard-format image, of vector registers
    so many bytes. MXCSR is left alone. */
 static void init_components(uint8_t *x, uint64_t components, unsigned bytes)
@@ -100,7 +107,7 @@ static void fxsave(struct soft_vcpu *v, const struct soft_insn *in)
 
     need_fpu(v, true);
     va = area(v, in, FXSAVE_BYTES, 16, true);
-    soft_probe(v, va, FXSAVE_BYTES, true, v->mmu);
+    probe_ends(v, va, 0, FXSAVE_BYTES, true);
     soft_fpu_image(v);
     hsk_put32(x + HSK_XSAVE_MXCSR_MASK, HSK_MXCSR_VALID);
     copy_guest(v, va, x, HSK_XSAVE_XMM0, true);
@@ -116,6 +123,7 @@ static void fxrstor(struct soft_vcpu *v, const struct soft_insn *in)
 
     need_fpu(v, true);
     va = area(v, in, FXSAVE_BYTES, 16, false);
+    probe_ends(v, va, 0, FXSAVE_BYTES, false); /* what is behind the registers, too */
     soft_fpu_park(v);
     copy_guest(v, va, buf, sizeof(buf), false);
     if (sse && (hsk_get32(buf + HSK_XSAVE_MXCSR) & ~HSK_MXCSR_VALID))
@@ -134,6 +142,14 @@ static void fxrstor(struct soft_vcpu *v, const struct soft_insn *in)
 static uint64_t requested(const struct soft_vcpu *v)
 {
     return ((v->gpr[HSK_RAX] & 0xffffffff) | v->gpr[HSK_RDX] << 32) & v->s.xcr0;
+}
+
+/* Where an area with these components begins, in use or not. */
+static unsigned first_byte(uint64_t rfbm, bool compact)
+{
+    const uint64_t with_mxcsr = compact ? HSK_XCR0_SSE : HSK_XCR0_SSE | HSK_XCR0_AVX;
+
+    return rfbm & HSK_XCR0_X87 ? 0 : rfbm & with_mxcsr ? HSK_XSAVE_MXCSR : HSK_XSAVE_HEADER;
 }
 
 static void need_xsave(struct soft_vcpu *v)
@@ -166,14 +182,12 @@ static void xsave(struct soft_vcpu *v, const struct soft_insn *in, bool compact,
 {
     const uint64_t rfbm = requested(v);
     const unsigned len = rfbm & HSK_XCR0_AVX ? HSK_XSAVE_END : HSK_XSAVE_YMM;
-    const uint64_t with_mxcsr = compact ? HSK_XCR0_SSE : HSK_XCR0_SSE | HSK_XCR0_AVX;
-    const unsigned first = rfbm & HSK_XCR0_X87 ? 0 : rfbm & with_mxcsr ? HSK_XSAVE_MXCSR : HSK_XSAVE_HEADER;
     uint64_t va, in_use, old, bv;
     uint8_t header[16];
 
     need_xsave(v);
     va = area(v, in, len, 64, true);
-    soft_probe(v, va + first, len - first, true, v->mmu); /* what is asked for, in use or not */
+    probe_ends(v, va, first_byte(rfbm, compact), len, true);
     in_use = soft_fpu_image(v);
     if (compact) {
         if (hsk_get32(v->s.xsave + HSK_XSAVE_MXCSR) != 0x1f80)
@@ -220,12 +234,18 @@ static void xrstor(struct soft_vcpu *v, const struct soft_insn *in)
     uint8_t *x = v->s.xsave;
     uint64_t va, bv, load, in_use;
     bool compact, mxcsr;
+    unsigned first;
 
     need_xsave(v);
     va = area(v, in, len, 64, false);
     soft_fpu_park(v);
-    copy_guest(v, va, buf, len, false);
+    copy_guest(v, va + HSK_XSAVE_HEADER, buf + HSK_XSAVE_HEADER, HSK_XSAVE_YMM - HSK_XSAVE_HEADER, false);
     bv = check_header(v, buf + HSK_XSAVE_HEADER, &compact);
+    first = first_byte(rfbm, compact);
+    probe_ends(v, va, first, len, false);
+    if (first < HSK_XSAVE_HEADER)
+        copy_guest(v, va + first, buf + first, HSK_XSAVE_HEADER - first, false);
+    copy_guest(v, va + HSK_XSAVE_YMM, buf + HSK_XSAVE_YMM, len - HSK_XSAVE_YMM, false);
     load = bv & rfbm;
     mxcsr = compact ? load & HSK_XCR0_SSE : rfbm & (HSK_XCR0_SSE | HSK_XCR0_AVX);
     if (mxcsr && (hsk_get32(buf + HSK_XSAVE_MXCSR) & ~HSK_MXCSR_VALID))
