@@ -6,6 +6,7 @@
  */
 #include <device-ops.h>
 #include <fake-machine.h>
+#include <skip-kvm.h>
 #include <sys/mman.h>
 #include <vmm/cpu_bits.h>
 
@@ -193,16 +194,6 @@ static void saves_stirred_devices(const struct hsk_engine_ops *engine)
         hsk_machine_free(a);
         hsk_machine_free(b);
     }
-}
-
-static void skip_without_kvm(void)
-{
-    g_autofree char *why = NULL;
-
-    if (hsk_engine_kvm_ops.probe(&why))
-        return;
-    print_message("skipped: %s\n", why);
-    skip();
 }
 
 static void software_saves_what_it_loaded(void **state)

@@ -5,6 +5,7 @@
  * engine. Integer instructions only: a /dev/kvm without VMX or SVM behind it emulates, and knows no SSE.
  */
 #include <fake-machine.h>
+#include <skip-kvm.h>
 #include <vmm/cpu_bits.h>
 
 #include <unistd.h>
@@ -244,16 +245,6 @@ static void starts_again_after_a_reset(const struct hsk_engine_ops *engine)
         assert_int_equal(word(m, ENTERED), NCPUS - 1);
     }
     hsk_machine_free(m);
-}
-
-static void skip_without_kvm(void)
-{
-    g_autofree char *why = NULL;
-
-    if (hsk_engine_kvm_ops.probe(&why))
-        return;
-    print_message("skipped: %s\n", why);
-    skip();
 }
 
 static void on_the_software_engine(void **state)

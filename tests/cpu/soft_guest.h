@@ -115,6 +115,32 @@ static inline void guest_free(struct guest *g)
     hsk_memobj_free(g->obj);
 }
 
+/* cmocka fixtures: *state is a guest. */
+static inline int guest_setup_as(void **state, bool strict)
+{
+    static struct guest g;
+
+    guest_new(&g, strict);
+    *state = &g;
+    return 0;
+}
+
+static inline int guest_setup(void **state)
+{
+    return guest_setup_as(state, false);
+}
+
+static inline int guest_setup_strict(void **state)
+{
+    return guest_setup_as(state, true);
+}
+
+static inline int guest_teardown(void **state)
+{
+    guest_free(*state);
+    return 0;
+}
+
 /* 64-bit mode, CPL 0, all of SSE and AVX on, at GUEST_CODE. */
 static inline void guest_state(struct guest *g, struct hsk_cpu_state *s)
 {

@@ -34,30 +34,6 @@ struct scene {
     bool user;                 /* ends in user mode, which HLT is not for */
 };
 
-static int setup(void **state)
-{
-    static struct guest g;
-
-    guest_new(&g, false);
-    *state = &g;
-    return 0;
-}
-
-static int setup_strict(void **state)
-{
-    static struct guest g;
-
-    guest_new(&g, true);
-    *state = &g;
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    guest_free(*state);
-    return 0;
-}
-
 /* offsets: 0 4 7 9 b 10 14 */
 BLOB(stores, "movl $1, (%rdi)\n.byte 0x0f,0x1f,0xc0\nmov %eax, %ebx\n1: mov %al, 3(%rdi)\nmov (%rdi), %ecx\nmov %rax, -4(%rdi)\nhlt\n");
 BLOB(stack_stores, "push %rax\npop %rbx\ncall 1f\nnop\n1: pop %rbx\nhlt\n");
@@ -169,8 +145,8 @@ static void debug_exceptions_are_exact(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(debug_exceptions_are_exact, setup, teardown),
-        cmocka_unit_test_setup_teardown(debug_exceptions_are_exact, setup_strict, teardown),
+        cmocka_unit_test_setup_teardown(debug_exceptions_are_exact, guest_setup, guest_teardown),
+        cmocka_unit_test_setup_teardown(debug_exceptions_are_exact, guest_setup_strict, guest_teardown),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -12,6 +12,7 @@
 
 #include <cmocka.h>
 
+#include "native_insn.h"
 #include "soft_guest.h"
 
 #include "engine-soft/xlate.h"
@@ -192,45 +193,18 @@ static bool random_insn(struct soft_vcpu *v, uint8_t *code, struct soft_x *x)
            x->kind == SOFT_X_LEAVE || (x->kind == SOFT_X_BT && x->in.operand_width == 16);
 }
 
-static uint32_t undefined_flags(const struct soft_x *x)
-{
-    uint32_t u = x->in.cpu_flags ? x->in.cpu_flags->undefined : 0;
-
-    switch (x->in.mnemonic) { /* depends on the count */
-    case ZYDIS_MNEMONIC_SHL: case ZYDIS_MNEMONIC_SHR: case ZYDIS_MNEMONIC_SAR: case ZYDIS_MNEMONIC_SHLD:
-    case ZYDIS_MNEMONIC_SHRD: case ZYDIS_MNEMONIC_ROL: case ZYDIS_MNEMONIC_ROR: case ZYDIS_MNEMONIC_RCL:
-    case ZYDIS_MNEMONIC_RCR:
-        return u | HSK_FLAG_OF | HSK_FLAG_AF;
-    default:
-        return u;
-    }
-}
-
-static void show(const struct soft_x *x, uint64_t seed, const char *what, uint64_t want, uint64_t got)
-{
-    char text[128] = "?";
-    ZydisFormatter f;
-
-    ZydisFormatterInit(&f, ZYDIS_FORMATTER_STYLE_INTEL);
-    ZydisFormatterFormatInstruction(&f, &x->in, x->op, x->in.operand_count_visible, text, sizeof text, x->pc, NULL);
-    print_error("seed %lu: %s [", seed, text);
-    for (unsigned i = 0; i < x->in.length; i++)
-        print_error("%02x ", x->raw[i]);
-    print_error("]: %s: native %lx, translated %lx\n", what, want, got);
-}
-
 /* Returns the number of differences. */
 static int compare(const struct soft_x *x, uint64_t seed, const struct regs *n,
                    const struct hsk_cpu_state *s, int vector, const uint8_t *before,
                    const uint8_t *native_mem, const uint8_t *guest_mem)
 {
     if (vector != n->vector) {
-        show(x, seed, "exception", (uint64_t)n->vector, (uint64_t)vector);
+        insn_show(x, seed, "exception", (uint64_t)n->vector, (uint64_t)vector);
         return 1;
     }
     for (unsigned i = 0; i < 16; i++)
         if (s->gpr[i] != n->gpr[i] && !(vector >= 0 && i == HSK_RSP)) {
-            show(x, seed, "register", n->gpr[i], s->gpr[i]);
+            insn_show(x, seed, "register", n->gpr[i], s->gpr[i]);
             return 1;
         }
     if (vector >= 0)
@@ -240,18 +214,18 @@ static int compare(const struct soft_x *x, uint64_t seed, const struct regs *n,
 
         while (native_mem[i] == guest_mem[i])
             i++;
-        show(x, seed, "memory", native_mem[i], guest_mem[i]);
-        show(x, seed, "at, was", i, before[i]);
+        insn_show(x, seed, "memory", native_mem[i], guest_mem[i]);
+        insn_show(x, seed, "at, was", i, before[i]);
         return 1;
     }
-    if ((s->rflags ^ n->rflags) & SOFT_ARITH & ~undefined_flags(x)) {
-        show(x, seed, "flags", n->rflags, s->rflags);
+    if ((s->rflags ^ n->rflags) & SOFT_ARITH & ~insn_undefined_flags(x)) {
+        insn_show(x, seed, "flags", n->rflags, s->rflags);
         return 1;
     }
     for (unsigned i = 0; i < 832; i++)
         if ((i < 6 || (i >= 24 && i < 28) || (i >= 32 && i < 416) || i >= 576) && s->xsave[i] != n->xsave[i]) {
-            show(x, seed, "vector state", n->xsave[i], s->xsave[i]);
-            show(x, seed, "offset", i, i);
+            insn_show(x, seed, "vector state", n->xsave[i], s->xsave[i]);
+            insn_show(x, seed, "offset", i, i);
             return 1;
         }
     return 0;
@@ -289,7 +263,7 @@ static int one_case(struct guest *g, uint64_t seed, bool flags_after)
     s.rflags = (r.rflags & SOFT_ARITH) | 2;
     memcpy(s.xsave, r.xsave, 832);
     if (guest_run(g, &s) != HSK_EXIT_HALT) {
-        show(&x, seed, "exit", 0, 1);
+        insn_show(&x, seed, "exit", 0, 1);
         return 1;
     }
     if (s.rip >= GUEST_TRAPS && s.rip < GUEST_TRAPS + 512)
@@ -383,7 +357,7 @@ static int one_sequence(struct guest *g, uint64_t seed)
     memcpy(s.xsave, r.xsave, 832);
     exit = guest_run(g, &s);
     if (exit != HSK_EXIT_HALT) {
-        show(&x, seed, "exception or exit, rip", (uint64_t)native_ctx.out.vector, s.rip);
+        insn_show(&x, seed, "exception or exit, rip", (uint64_t)native_ctx.out.vector, s.rip);
         for (unsigned i = 0; i < n; i++)
             print_error("%02x%s", code[i], i == n - 1 ? "\n" : " ");
         return 1;

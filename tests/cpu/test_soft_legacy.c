@@ -12,6 +12,7 @@
 
 #include <cmocka.h>
 
+#include "native_insn.h"
 #include "soft_guest.h"
 
 #include "engine-soft/xlate.h"
@@ -310,34 +311,6 @@ static bool random_insn(struct soft_vcpu *v, const struct segments *g, uint8_t *
     }
 }
 
-static uint32_t undefined_flags(const struct soft_x *x)
-{
-    uint32_t u = x->in.cpu_flags ? x->in.cpu_flags->undefined : 0;
-
-    switch (x->in.mnemonic) { /* depends on the count */
-    case ZYDIS_MNEMONIC_SHL: case ZYDIS_MNEMONIC_SHR: case ZYDIS_MNEMONIC_SAR: case ZYDIS_MNEMONIC_SHLD:
-    case ZYDIS_MNEMONIC_SHRD: case ZYDIS_MNEMONIC_ROL: case ZYDIS_MNEMONIC_ROR: case ZYDIS_MNEMONIC_RCL:
-    case ZYDIS_MNEMONIC_RCR:
-        return u | HSK_FLAG_OF | HSK_FLAG_AF;
-    default:
-        return u;
-    }
-}
-
-static int show(const struct soft_x *x, uint64_t seed, const char *what, uint64_t want, uint64_t got)
-{
-    char text[128] = "?";
-    ZydisFormatter f;
-
-    ZydisFormatterInit(&f, ZYDIS_FORMATTER_STYLE_INTEL);
-    ZydisFormatterFormatInstruction(&f, &x->in, x->op, x->in.operand_count_visible, text, sizeof text, x->pc, NULL);
-    print_error("seed %lu: %s [", seed, text);
-    for (unsigned i = 0; i < x->in.length; i++)
-        print_error("%02x ", x->raw[i]);
-    print_error("]: %s: native %lx, translated %lx\n", what, want, got);
-    return 1;
-}
-
 static bool is_popa(const struct soft_x *x)
 {
     return x->in.mnemonic == ZYDIS_MNEMONIC_POPA || x->in.mnemonic == ZYDIS_MNEMONIC_POPAD;
@@ -347,20 +320,20 @@ static int compare(const struct soft_x *x, uint64_t seed, const struct regs *n, 
                    const uint8_t *native_mem, const uint8_t *guest_mem)
 {
     if (vector != n->vector)
-        return show(x, seed, "exception", (uint64_t)n->vector, (uint64_t)vector);
+        return insn_show(x, seed, "exception", (uint64_t)n->vector, (uint64_t)vector);
     for (unsigned i = 0; i < 8 && !(vector >= 0 && is_popa(x)); i++) /* which may have loaded some before it faults */
         if ((uint32_t)s->gpr[i] != (uint32_t)n->gpr[i] && !(vector >= 0 && i == HSK_RSP))
-            return show(x, seed, "register", n->gpr[i], s->gpr[i]) + show(x, seed, "number", i, i);
+            return insn_show(x, seed, "register", n->gpr[i], s->gpr[i]) + insn_show(x, seed, "number", i, i);
     for (unsigned i = 0; i < DATA_SIZE; i++)
         if (native_mem[i] != guest_mem[i])
-            return show(x, seed, "memory", native_mem[i], guest_mem[i]) + show(x, seed, "at", i, i);
+            return insn_show(x, seed, "memory", native_mem[i], guest_mem[i]) + insn_show(x, seed, "at", i, i);
     if (vector >= 0)
         return 0;
-    if ((s->rflags ^ n->rflags) & SOFT_ARITH & ~undefined_flags(x))
-        return show(x, seed, "flags", n->rflags, s->rflags);
+    if ((s->rflags ^ n->rflags) & SOFT_ARITH & ~insn_undefined_flags(x))
+        return insn_show(x, seed, "flags", n->rflags, s->rflags);
     for (unsigned i = 0; i < 704; i++)
         if ((i < 6 || (i >= 24 && i < 28) || (i >= 32 && i < 288) || i >= 576) && s->xsave[i] != n->xsave[i])
-            return show(x, seed, "vector state", n->xsave[i], s->xsave[i]) + show(x, seed, "offset", i, i);
+            return insn_show(x, seed, "vector state", n->xsave[i], s->xsave[i]) + insn_show(x, seed, "offset", i, i);
     return 0;
 }
 
@@ -494,7 +467,7 @@ static int one_branch(struct guest *g, uint64_t seed)
 {
     static uint8_t before[DATA_SIZE], native_mem[DATA_SIZE];
     uint8_t *data = (uint8_t *)(uintptr_t)GUEST_DATA, *at = (uint8_t *)(uintptr_t)GUEST_CODE, code[24] = {0};
-    struct soft_x x = {.in.length = 12}; /* for show() */
+    struct soft_x x = {.in.length = 12}; /* for insn_show() */
     uint32_t target;
     struct hsk_cpu_state s;
     struct segments segs;

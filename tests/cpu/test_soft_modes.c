@@ -24,30 +24,6 @@
 #define STACK_AT 0x40000u
 #define TRAPS_AT 0x50000u /* HLT of vector n at + n */
 
-static int setup(void **state)
-{
-    static struct guest g;
-
-    guest_new(&g, false);
-    *state = &g;
-    return 0;
-}
-
-static int setup_strict(void **state)
-{
-    static struct guest g;
-
-    guest_new(&g, true);
-    *state = &g;
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    guest_free(*state);
-    return 0;
-}
-
 static struct hsk_segment real_segment(uint32_t base, unsigned attr)
 {
     return (struct hsk_segment){.base = base, .limit = 0xffff, .selector = (uint16_t)(base >> 4), .attr = (uint16_t)attr};
@@ -261,8 +237,8 @@ static void code_of_another_mode_is_not_entered(void **state)
 int main(void)
 {
 #define BOTH(test)                                                                                 \
-    cmocka_unit_test_setup_teardown(test, setup, teardown),                                        \
-        cmocka_unit_test_setup_teardown(test, setup_strict, teardown)
+    cmocka_unit_test_setup_teardown(test, guest_setup, guest_teardown),                                        \
+        cmocka_unit_test_setup_teardown(test, guest_setup_strict, guest_teardown)
     const struct CMUnitTest tests[] = {
         BOTH(real_mode_moves_and_calls),
         BOTH(accesses_end_at_the_limit),

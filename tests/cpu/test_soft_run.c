@@ -24,30 +24,6 @@ static void put(struct guest *g, uint64_t va, const uint8_t *code, const uint8_t
     memcpy(g->mem + (va - GUEST_VA), code, (size_t)(end - code));
 }
 
-static int setup(void **state)
-{
-    static struct guest g;
-
-    guest_new(&g, false);
-    *state = &g;
-    return 0;
-}
-
-static int setup_strict(void **state)
-{
-    static struct guest g;
-
-    guest_new(&g, true);
-    *state = &g;
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    guest_free(*state);
-    return 0;
-}
-
 BLOB(smc_next, "movb $42, 1f+1(%rip)\n1: mov $1, %al\nhlt\n");
 
 static void a_store_changes_the_next_instruction(void **state)
@@ -327,8 +303,8 @@ static void user_code_knows_where_it_is(void **state)
 int main(void)
 {
 #define BOTH(test)                                                                                 \
-    cmocka_unit_test_setup_teardown(test, setup, teardown),                                        \
-        cmocka_unit_test_setup_teardown(test, setup_strict, teardown)
+    cmocka_unit_test_setup_teardown(test, guest_setup, guest_teardown),                                        \
+        cmocka_unit_test_setup_teardown(test, guest_setup_strict, guest_teardown)
     const struct CMUnitTest tests[] = {
         BOTH(a_store_changes_the_next_instruction),
         BOTH(a_patched_function_is_translated_again),
