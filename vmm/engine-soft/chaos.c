@@ -42,7 +42,7 @@ static void save_and_load(struct soft_vcpu *v)
     memset(v->window, 0xa5, sizeof v->window);
     v->page_va = v->jump_target = 0xa5a5a5a5a5a5a5a5;
     if (!ops->set_state(&v->base, &s, &error))
-        soft_unimplemented(v, "what the state of a running processor has: %s", error->message);
+        soft_stop(v, "The software engine refused the state that it had saved itself: %s", error->message);
 }
 
 static void drop_page(struct soft_vcpu *v, uint64_t va)
