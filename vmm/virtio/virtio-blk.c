@@ -23,9 +23,11 @@
    us allocate. */
 #define BUSY_BYTES     (16u << 20)
 #define RANGE_SECTORS  (4u << 20) /* largest discard or write-zeroes */
-/* Buffers are kept for the next request: fresh memory costs a page fault for every 4 KiB. */
+/* Large buffers are kept for the next request: fresh memory costs a page fault for every 4 KiB. Small ones come from the
+   heap, which has them ready. */
 #define SPARES         8u
 #define SPARE_BYTES    (1u << 20)
+#define SMALL_BYTES    (64u << 10)
 
 enum { T_IN = 0, T_OUT = 1, T_FLUSH = 4, T_GET_ID = 8, T_DISCARD = 11, T_WRITE_ZEROES = 13 };
 enum { S_OK = 0, S_IOERR = 1, S_UNSUPP = 2 };
@@ -99,16 +101,21 @@ static void set_taken(struct virtio_blk *b, uint16_t head, bool taken)
     *byte = taken ? *byte | bit : *byte & (uint8_t)~bit;
 }
 
+static bool wants_spare(uint64_t bytes)
+{
+    return bytes > SMALL_BYTES && bytes <= SPARE_BYTES;
+}
+
 static void *take_buffer(struct virtio_blk *b, uint64_t bytes)
 {
-    if (bytes > SPARE_BYTES)
+    if (!wants_spare(bytes))
         return g_try_malloc(bytes);
     return b->nspares ? b->spare[--b->nspares] : g_try_malloc(SPARE_BYTES);
 }
 
 static void give_buffer(struct virtio_blk *b, void *buf, uint64_t bytes)
 {
-    if (buf && bytes <= SPARE_BYTES && b->nspares < SPARES)
+    if (buf && wants_spare(bytes) && b->nspares < SPARES)
         b->spare[b->nspares++] = buf;
     else
         g_free(buf);
