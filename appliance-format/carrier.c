@@ -6,6 +6,7 @@
  */
 #include <appliance-format/carrier.h>
 #include <appliance-format/tar.h>
+
 #include <errno.h>
 #include <inttypes.h>
 #include <sodium.h>

@@ -4,6 +4,7 @@
  * Any thread.
  */
 #include <appliance-format/io.h>
+
 #include <errno.h>
 #include <sodium.h>
 #include <stdio.h>

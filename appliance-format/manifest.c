@@ -7,6 +7,7 @@
  */
 #include <appliance-format/io.h>
 #include <appliance-format/manifest.h>
+
 #include <inttypes.h>
 #include <jansson.h>
 

@@ -9,6 +9,7 @@
  */
 #include <appliance-format/io.h>
 #include <appliance-format/pagemap.h>
+
 #include <sodium.h>
 
 struct node {

@@ -6,6 +6,7 @@
  */
 #include <appliance-format/root.h>
 #include <appliance-format/tar.h>
+
 #include <inttypes.h>
 #include <stdio.h>
 

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <appliance-format/segment.h>
+
 #include <zstd.h>
 
 #define TABLE_MAGIC       0x184D2A5Au /* skippable frame 10: our frame table */

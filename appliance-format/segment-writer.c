@@ -3,11 +3,11 @@
  * Writing segments (segment.h; docs/format.md, "Segment"). A member begins with its first frame, so
  * nothing to write is nothing written; it ends at about 64 MiB. One thread.
  */
-#include "segment-layout.h"
-
 #include <inttypes.h>
 #include <sodium.h>
 #include <stdio.h>
+
+#include "segment-layout.h"
 
 struct hsk_segment_writer {
     struct hsk_sink *sink;

@@ -7,11 +7,12 @@
  * frame's stored bytes, then the decoder, which gets exactly one frame and a buffer of exactly the
  * promised size. Any thread.
  */
-#include "segment-layout.h"
-
 #include <appliance-format/segment.h>
+
 #include <errno.h>
 #include <sodium.h>
+
+#include "segment-layout.h"
 
 struct hsk_segment {
     gint refs; /* atomic */

@@ -8,6 +8,7 @@
  */
 #include <appliance-format/carrier.h>
 #include <appliance-format/tar.h>
+
 #include <errno.h>
 #include <sodium.h>
 #include <sys/stat.h>

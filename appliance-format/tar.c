@@ -9,6 +9,7 @@
  */
 #include <appliance-format/io.h>
 #include <appliance-format/tar.h>
+
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>

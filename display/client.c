@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A window's end of the surface protocol (client.h). The mapping is read-only and covers only the picture's pages.
- * A memfd that could shrink is refused: reading behind its new end would kill the window with SIGBUS.
+ * A window's end of the surface protocol (client.h). The mapping is read-only and covers only the
+ * picture's pages. A memfd that could shrink is refused: reading behind its new end would kill the
+ * window with SIGBUS.
  */
 #include <display/client.h>
 
@@ -20,7 +21,7 @@ struct hsk_display_client {
     struct hsk_display_view view;
     bool have_surface;
     uint32_t generation;
-    uint32_t unacked_seq;   /* 0: none */
+    uint32_t unacked_seq; /* 0: none */
     bool owe_ack, owe_release, owe_visible;
     bool visible;
 };
@@ -28,10 +29,12 @@ struct hsk_display_client {
 static bool send_msg(struct hsk_display_client *c, struct hsk_display_msg *msg)
 {
     msg->size_bytes = hsk_display_msg_size(msg->type);
-    return send(c->sock, msg, msg->size_bytes, MSG_DONTWAIT | MSG_NOSIGNAL) == (ssize_t)msg->size_bytes;
+    return send(c->sock, msg, msg->size_bytes, MSG_DONTWAIT | MSG_NOSIGNAL) ==
+           (ssize_t)msg->size_bytes;
 }
 
-struct hsk_display_client *hsk_display_client_new(int sock, const struct hsk_display_client_ops *ops, void *opaque)
+struct hsk_display_client *
+hsk_display_client_new(int sock, const struct hsk_display_client_ops *ops, void *opaque)
 {
     struct hsk_display_client *c = g_new0(struct hsk_display_client, 1);
     struct hsk_display_msg hello = {
@@ -76,15 +79,18 @@ struct hsk_display_view hsk_display_client_view(const struct hsk_display_client 
 
 static bool broken(GError **error, const char *what)
 {
-    g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED, "The machine's screen connection is broken: %s.", what);
+    g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED,
+                "The machine's screen connection is broken: %s.", what);
     return false;
 }
 
-static bool take_surface(struct hsk_display_client *c, const struct hsk_display_msg *msg, int fd, GError **error)
+static bool take_surface(struct hsk_display_client *c, const struct hsk_display_msg *msg, int fd,
+                         GError **error)
 {
     const uint64_t page_mask = (uint64_t)sysconf(_SC_PAGESIZE) - 1;
     uint64_t start = msg->surface.offset & ~page_mask;
-    uint64_t end = msg->surface.offset + (uint64_t)msg->surface.stride_bytes * (msg->surface.height - 1) +
+    uint64_t end = msg->surface.offset +
+                   (uint64_t)msg->surface.stride_bytes * (msg->surface.height - 1) +
                    (uint64_t)msg->surface.width * 4;
     struct stat st;
     void *map;
@@ -96,8 +102,9 @@ static bool take_surface(struct hsk_display_client *c, const struct hsk_display_
     if (seals < 0 || !(seals & F_SEAL_SHRINK))
         return broken(error, "the picture's memory could shrink");
     if (fstat(fd, &st) || st.st_size < 0 ||
-        !hsk_display_surface_ok((uint64_t)st.st_size, msg->surface.offset, msg->surface.width, msg->surface.height,
-                                msg->surface.stride_bytes, msg->surface.format))
+        !hsk_display_surface_ok((uint64_t)st.st_size, msg->surface.offset, msg->surface.width,
+                                msg->surface.height, msg->surface.stride_bytes,
+                                msg->surface.format))
         return broken(error, "a picture outside its memory");
     map = mmap(NULL, end - start, PROT_READ, MAP_SHARED, fd, (off_t)start);
     if (map == MAP_FAILED)
@@ -118,7 +125,8 @@ static bool take_surface(struct hsk_display_client *c, const struct hsk_display_
     return true;
 }
 
-static bool take_dirty(struct hsk_display_client *c, const struct hsk_display_msg *msg, GError **error)
+static bool take_dirty(struct hsk_display_client *c, const struct hsk_display_msg *msg,
+                       GError **error)
 {
     struct hsk_display_rect rects[HSK_DISPLAY_MAX_RECTS];
     unsigned n = 0;
@@ -142,7 +150,8 @@ static bool take_dirty(struct hsk_display_client *c, const struct hsk_display_ms
     return true;
 }
 
-static bool take_msg(struct hsk_display_client *c, const struct hsk_display_msg *msg, size_t len, int fd, GError **error)
+static bool take_msg(struct hsk_display_client *c, const struct hsk_display_msg *msg, size_t len,
+                     int fd, GError **error)
 {
     if (!hsk_display_msg_check(msg, len, true))
         return broken(error, "a message it must not send");
@@ -208,7 +217,8 @@ void hsk_display_client_flush(struct hsk_display_client *c)
     if (c->owe_release)
         c->owe_release = !send_msg(c, &msg);
     if (c->owe_visible) {
-        msg = (struct hsk_display_msg){.type = HSK_DISPLAY_VISIBLE, .visible = {.visible = c->visible}};
+        msg = (struct hsk_display_msg){.type = HSK_DISPLAY_VISIBLE,
+                                       .visible = {.visible = c->visible}};
         c->owe_visible = !send_msg(c, &msg);
     }
     if (c->owe_ack) {
@@ -255,16 +265,20 @@ void hsk_display_client_key(struct hsk_display_client *c, uint16_t code, bool do
         c->owe_release = true;
 }
 
-void hsk_display_client_pointer_abs(struct hsk_display_client *c, uint16_t x, uint16_t y, uint32_t buttons)
+void hsk_display_client_pointer_abs(struct hsk_display_client *c, uint16_t x, uint16_t y,
+                                    uint32_t buttons)
 {
-    struct hsk_display_msg msg = {.type = HSK_DISPLAY_PTR_ABS, .ptr_abs = {.x = x, .y = y, .buttons = buttons}};
+    struct hsk_display_msg msg = {.type = HSK_DISPLAY_PTR_ABS,
+                                  .ptr_abs = {.x = x, .y = y, .buttons = buttons}};
 
     (void)send_input(c, &msg);
 }
 
-void hsk_display_client_pointer_rel(struct hsk_display_client *c, int16_t dx, int16_t dy, uint32_t buttons)
+void hsk_display_client_pointer_rel(struct hsk_display_client *c, int16_t dx, int16_t dy,
+                                    uint32_t buttons)
 {
-    struct hsk_display_msg msg = {.type = HSK_DISPLAY_PTR_REL, .ptr_rel = {.dx = dx, .dy = dy, .buttons = buttons}};
+    struct hsk_display_msg msg = {.type = HSK_DISPLAY_PTR_REL,
+                                  .ptr_rel = {.dx = dx, .dy = dy, .buttons = buttons}};
 
     (void)send_input(c, &msg);
 }
@@ -278,7 +292,8 @@ void hsk_display_client_wheel(struct hsk_display_client *c, int32_t clicks_120)
 
 void hsk_display_client_size_hint(struct hsk_display_client *c, uint32_t width, uint32_t height)
 {
-    struct hsk_display_msg msg = {.type = HSK_DISPLAY_SIZE_HINT, .size_hint = {.width = width, .height = height}};
+    struct hsk_display_msg msg = {.type = HSK_DISPLAY_SIZE_HINT,
+                                  .size_hint = {.width = width, .height = height}};
 
     (void)send_input(c, &msg);
 }

@@ -27,12 +27,13 @@ static void on_warning(png_structp png, png_const_charp text)
 }
 
 /* The part between setjmp and the end: keeps no local that longjmp could spoil. */
-static bool write_rows(png_structp png, png_infop info, const uint8_t *rgb, uint32_t width, uint32_t height)
+static bool write_rows(png_structp png, png_infop info, const uint8_t *rgb, uint32_t width,
+                       uint32_t height)
 {
     if (setjmp(png_jmpbuf(png)))
         return false;
-    png_set_IHDR(png, info, width, height, 8, PNG_COLOR_TYPE_RGB, PNG_INTERLACE_NONE, PNG_COMPRESSION_TYPE_DEFAULT,
-                 PNG_FILTER_TYPE_DEFAULT);
+    png_set_IHDR(png, info, width, height, 8, PNG_COLOR_TYPE_RGB, PNG_INTERLACE_NONE,
+                 PNG_COMPRESSION_TYPE_DEFAULT, PNG_FILTER_TYPE_DEFAULT);
     png_set_compression_level(png, 3);
     png_write_info(png, info);
     for (uint32_t y = 0; y < height; y++)
@@ -54,15 +55,16 @@ static GBytes *encode_rgb(const uint8_t *rgb, uint32_t width, uint32_t height, G
     }
     png_destroy_write_struct(&png, &info);
     if (!ok) {
-        g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED, "The picture of the screen could not be encoded.");
+        g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED,
+                    "The picture of the screen could not be encoded.");
         return NULL;
     }
     return g_byte_array_free_to_bytes(g_steal_pointer(&out));
 }
 
 /* The average of the source pixels that fall into each target pixel. */
-static void shrink(uint8_t *rgb, uint32_t out_width, uint32_t out_height, const uint8_t *pixels, uint32_t width,
-                   uint32_t height, uint32_t stride_bytes)
+static void shrink(uint8_t *rgb, uint32_t out_width, uint32_t out_height, const uint8_t *pixels,
+                   uint32_t width, uint32_t height, uint32_t stride_bytes)
 {
     for (uint32_t y = 0; y < out_height; y++) {
         uint32_t top = (uint32_t)((uint64_t)y * height / out_height);
@@ -88,15 +90,17 @@ static void shrink(uint8_t *rgb, uint32_t out_width, uint32_t out_height, const 
     }
 }
 
-GBytes *hsk_png_encode_thumbnail(const uint8_t *pixels, uint32_t width, uint32_t height, uint32_t stride_bytes,
-                                 uint32_t max_width, uint32_t max_height, GError **error)
+GBytes *hsk_png_encode_thumbnail(const uint8_t *pixels, uint32_t width, uint32_t height,
+                                 uint32_t stride_bytes, uint32_t max_width, uint32_t max_height,
+                                 GError **error)
 {
     uint32_t out_width = width, out_height = height;
     g_autofree uint8_t *rgb = NULL;
 
-    if (!width || !height || width > MAX_DIM || height > MAX_DIM || stride_bytes < width * 4 || !max_width ||
-        !max_height) {
-        g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED, "A picture of %ux%u cannot be saved.", width, height);
+    if (!width || !height || width > MAX_DIM || height > MAX_DIM || stride_bytes < width * 4 ||
+        !max_width || !max_height) {
+        g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED, "A picture of %ux%u cannot be saved.",
+                    width, height);
         return NULL;
     }
     if (out_width > max_width) {
@@ -109,7 +113,8 @@ GBytes *hsk_png_encode_thumbnail(const uint8_t *pixels, uint32_t width, uint32_t
     }
     rgb = g_try_malloc0((size_t)out_width * out_height * 3);
     if (!rgb) {
-        g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED, "Not enough memory for a picture of %ux%u.", width, height);
+        g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED, "Not enough memory for a picture of %ux%u.",
+                    width, height);
         return NULL;
     }
     if (pixels)
@@ -117,13 +122,14 @@ GBytes *hsk_png_encode_thumbnail(const uint8_t *pixels, uint32_t width, uint32_t
     return encode_rgb(rgb, out_width, out_height, error);
 }
 
-GBytes *hsk_png_encode(const uint8_t *pixels, uint32_t width, uint32_t height, uint32_t stride_bytes, GError **error)
+GBytes *hsk_png_encode(const uint8_t *pixels, uint32_t width, uint32_t height,
+                       uint32_t stride_bytes, GError **error)
 {
     return hsk_png_encode_thumbnail(pixels, width, height, stride_bytes, width, height, error);
 }
 
-bool hsk_png_write(const char *path, const uint8_t *pixels, uint32_t width, uint32_t height, uint32_t stride_bytes,
-                   GError **error)
+bool hsk_png_write(const char *path, const uint8_t *pixels, uint32_t width, uint32_t height,
+                   uint32_t stride_bytes, GError **error)
 {
     g_autoptr(GBytes) png = hsk_png_encode(pixels, width, height, stride_bytes, error);
     gsize size;

@@ -2,7 +2,8 @@
 /* Sizes and ranges of the surface protocol's messages (proto.h). Pure functions, any thread. */
 #include <display/proto.h>
 
-#define BODY(member) (offsetof(struct hsk_display_msg, member) + sizeof(((struct hsk_display_msg *)0)->member))
+#define BODY(member)                                                                               \
+    (offsetof(struct hsk_display_msg, member) + sizeof(((struct hsk_display_msg *)0)->member))
 
 uint32_t hsk_display_msg_size(uint32_t type)
 {
@@ -48,9 +49,11 @@ bool hsk_display_surface_ok(uint64_t fd_size, uint64_t offset, uint32_t width, u
     if (!width || width > HSK_DISPLAY_MAX_DIM || !height || height > HSK_DISPLAY_MAX_DIM)
         return false;
     /* A line may be longer than the picture (virtual width), not shorter. */
-    if (stride_bytes % 4 || offset % 4 || stride_bytes < width * 4 || stride_bytes > HSK_DISPLAY_MAX_DIM * 16)
+    if (stride_bytes % 4 || offset % 4 || stride_bytes < width * 4 ||
+        stride_bytes > HSK_DISPLAY_MAX_DIM * 16)
         return false;
-    return hsk_range_ok(offset, (uint64_t)stride_bytes * (height - 1) + (uint64_t)width * 4, fd_size);
+    return hsk_range_ok(offset, (uint64_t)stride_bytes * (height - 1) + (uint64_t)width * 4,
+                        fd_size);
 }
 
 static bool dirty_ok(const struct hsk_display_msg *msg)
@@ -75,8 +78,9 @@ static bool from_machine_ok(const struct hsk_display_msg *msg)
     case HSK_DISPLAY_SURFACE:
         /* The descriptor's size is checked when it is known; here everything else. */
         return msg->surface.blank <= 1 &&
-               hsk_display_surface_ok(HSK_DISPLAY_MAX_BYTES, msg->surface.offset, msg->surface.width,
-                                      msg->surface.height, msg->surface.stride_bytes, msg->surface.format);
+               hsk_display_surface_ok(HSK_DISPLAY_MAX_BYTES, msg->surface.offset,
+                                      msg->surface.width, msg->surface.height,
+                                      msg->surface.stride_bytes, msg->surface.format);
     case HSK_DISPLAY_DIRTY:
         return dirty_ok(msg);
     case HSK_DISPLAY_LED:
@@ -108,8 +112,8 @@ static bool from_window_ok(const struct hsk_display_msg *msg)
     case HSK_DISPLAY_WHEEL:
         return msg->wheel.clicks_120 >= -120 * 100 && msg->wheel.clicks_120 <= 120 * 100;
     case HSK_DISPLAY_SIZE_HINT:
-        return msg->size_hint.width && msg->size_hint.width <= HSK_DISPLAY_MAX_DIM && msg->size_hint.height &&
-               msg->size_hint.height <= HSK_DISPLAY_MAX_DIM;
+        return msg->size_hint.width && msg->size_hint.width <= HSK_DISPLAY_MAX_DIM &&
+               msg->size_hint.height && msg->size_hint.height <= HSK_DISPLAY_MAX_DIM;
     case HSK_DISPLAY_VISIBLE:
         return msg->visible.visible <= 1;
     default:

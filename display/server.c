@@ -2,9 +2,10 @@
 /*
  * The machine's end of the surface protocol (server.h).
  *
- * What a window must be told is a set of "owed" messages; a socket that is full is watched for room, so nothing blocks
- * and nothing is lost. Damage is collected for all windows at once into one tile set per window, and leaves as one
- * DIRTY in flight per window. The frame timer is a timerfd, not a loop timer: the loop's clock is the guest's.
+ * What a window must be told is a set of "owed" messages; a socket that is full is watched for
+ * room, so nothing blocks and nothing is lost. Damage is collected for all windows at once into one
+ * tile set per window, and leaves as one DIRTY in flight per window. The frame timer is a timerfd,
+ * not a loop timer: the loop's clock is the guest's.
  */
 #include <display/server.h>
 
@@ -74,7 +75,8 @@ static uint64_t now_ns(void)
     return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
 }
 
-struct hsk_display_server *hsk_display_server_new(struct hsk_loop *loop, const struct hsk_display_server_ops *ops,
+struct hsk_display_server *hsk_display_server_new(struct hsk_loop *loop,
+                                                  const struct hsk_display_server_ops *ops,
                                                   void *opaque, GError **error)
 {
     struct hsk_display_server *s = g_new0(struct hsk_display_server, 1);
@@ -87,7 +89,8 @@ struct hsk_display_server *hsk_display_server_new(struct hsk_loop *loop, const s
         s->clients[i] = (struct client){.server = s, .sock = -1};
     s->timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
     if (s->timer_fd < 0 || !hsk_loop_watch_fd(loop, s->timer_fd, EPOLLIN, on_timer, s)) {
-        g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED, "Cannot make a timer for the screen: %s.", g_strerror(errno));
+        g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED, "Cannot make a timer for the screen: %s.",
+                    g_strerror(errno));
         if (s->timer_fd >= 0)
             close(s->timer_fd);
         g_free(s);
@@ -232,7 +235,8 @@ static bool pay(struct client *c)
     }
     if (c->watching_out != (c->owed != 0)) {
         c->watching_out = c->owed != 0;
-        hsk_loop_watch_fd(c->server->loop, c->sock, EPOLLIN | (c->watching_out ? EPOLLOUT : 0), on_client, c);
+        hsk_loop_watch_fd(c->server->loop, c->sock, EPOLLIN | (c->watching_out ? EPOLLOUT : 0),
+                          on_client, c);
     }
     return true;
 }
@@ -282,9 +286,10 @@ static void look_for_damage(struct hsk_display_server *s)
     s->ops->collect(s->opaque, s->bitmap, s->bitmap_bytes);
     for (int i = 0; i < MAX_CLIENTS; i++)
         if (s->clients[i].sock >= 0)
-            found |= hsk_tiles_add_pages(&s->clients[i].tiles, s->bitmap, s->bitmap_bytes, s->surface.offset,
-                                         s->surface.stride_bytes);
-    /* A picture moves when two looks in a row find something; a blinking cursor alone does not keep up the pace. */
+            found |= hsk_tiles_add_pages(&s->clients[i].tiles, s->bitmap, s->bitmap_bytes,
+                                         s->surface.offset, s->surface.stride_bytes);
+    /* A picture moves when two looks in a row find something; a blinking cursor alone does not keep
+     * up the pace. */
     if (!found)
         s->quiet++;
     else
@@ -316,13 +321,16 @@ static void on_timer(void *opaque, uint32_t events)
         again |= wants_frame(c);
     }
     if (again && s->ops->collect && !s->surface.blank)
-        arm(s, s->quiet < QUIET_SLOW ? FRAME_FAST_NS : s->quiet < QUIET_IDLE ? FRAME_SLOW_NS : FRAME_IDLE_NS);
+        arm(s, s->quiet < QUIET_SLOW   ? FRAME_FAST_NS
+               : s->quiet < QUIET_IDLE ? FRAME_SLOW_NS
+                                       : FRAME_IDLE_NS);
 }
 
-bool hsk_display_server_set_surface(struct hsk_display_server *s, const struct hsk_display_surface *surface)
+bool hsk_display_server_set_surface(struct hsk_display_server *s,
+                                    const struct hsk_display_surface *surface)
 {
-    if (!hsk_display_surface_ok(surface->fd_size_bytes, surface->offset, surface->width, surface->height,
-                                surface->stride_bytes, HSK_DISPLAY_XRGB8888))
+    if (!hsk_display_surface_ok(surface->fd_size_bytes, surface->offset, surface->width,
+                                surface->height, surface->stride_bytes, HSK_DISPLAY_XRGB8888))
         return false;
     s->surface = *surface;
     s->have_surface = true;
@@ -340,7 +348,8 @@ bool hsk_display_server_set_surface(struct hsk_display_server *s, const struct h
     return true;
 }
 
-void hsk_display_server_damage(struct hsk_display_server *s, uint32_t x, uint32_t y, uint32_t width, uint32_t height)
+void hsk_display_server_damage(struct hsk_display_server *s, uint32_t x, uint32_t y, uint32_t width,
+                               uint32_t height)
 {
     for (int i = 0; i < MAX_CLIENTS; i++)
         if (s->clients[i].sock >= 0)
@@ -412,7 +421,8 @@ static void take_input(struct client *c, const struct hsk_display_msg *msg)
         break;
     case HSK_DISPLAY_PTR_REL:
         if (ops->pointer_rel)
-            ops->pointer_rel(opaque, msg->ptr_rel.dx, msg->ptr_rel.dy, (uint8_t)msg->ptr_rel.buttons);
+            ops->pointer_rel(opaque, msg->ptr_rel.dx, msg->ptr_rel.dy,
+                             (uint8_t)msg->ptr_rel.buttons);
         break;
     case HSK_DISPLAY_WHEEL:
         take_wheel(c, msg->wheel.clicks_120);
@@ -460,7 +470,8 @@ static void on_client(void *opaque, uint32_t events)
 {
     struct client *c = opaque;
 
-    /* Bounded, so that a flooding window does not starve the loop; the rest comes in the next round. */
+    /* Bounded, so that a flooding window does not starve the loop; the rest comes in the next
+     * round. */
     for (int i = 0; i < 64; i++) {
         struct hsk_display_msg msg;
         unsigned nfds = 0;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Damage as 64x64 tiles. A page is mapped to the lines it covers; with more dirty areas than a message has room for,
- * the last rectangle grows over the rest: drawing too much is only slower.
+ * Damage as 64x64 tiles. A page is mapped to the lines it covers; with more dirty areas than a
+ * message has room for, the last rectangle grows over the rest: drawing too much is only slower.
  */
 #include "tiles.h"
 
@@ -48,7 +48,8 @@ static void add_page(struct hsk_tiles *t, uint64_t page, uint64_t offset, uint32
     first = (uint32_t)(start / stride_bytes);
     last = (uint32_t)((end - 1) / stride_bytes);
     if (first == last) {
-        uint32_t left = (uint32_t)(start % stride_bytes) / 4, right = (uint32_t)((end - 1) % stride_bytes) / 4;
+        uint32_t left = (uint32_t)(start % stride_bytes) / 4,
+                 right = (uint32_t)((end - 1) % stride_bytes) / 4;
 
         hsk_tiles_add(t, left, first, right - left + 1, 1);
     } else {
@@ -56,11 +57,12 @@ static void add_page(struct hsk_tiles *t, uint64_t page, uint64_t offset, uint32
     }
 }
 
-bool hsk_tiles_add_pages(struct hsk_tiles *t, const uint8_t *bitmap, size_t bitmap_bytes, uint64_t offset,
-                         uint32_t stride_bytes)
+bool hsk_tiles_add_pages(struct hsk_tiles *t, const uint8_t *bitmap, size_t bitmap_bytes,
+                         uint64_t offset, uint32_t stride_bytes)
 {
     uint64_t first = offset / HSK_PAGE_SIZE;
-    uint64_t end = (offset + (uint64_t)stride_bytes * t->height + HSK_PAGE_SIZE - 1) / HSK_PAGE_SIZE;
+    uint64_t end =
+        (offset + (uint64_t)stride_bytes * t->height + HSK_PAGE_SIZE - 1) / HSK_PAGE_SIZE;
     bool had = t->any, found;
 
     t->any = false;
@@ -72,7 +74,8 @@ bool hsk_tiles_add_pages(struct hsk_tiles *t, const uint8_t *bitmap, size_t bitm
     return found;
 }
 
-/* Rectangles are collected in tile units; a run that continues the one above it makes that one longer. */
+/* Rectangles are collected in tile units; a run that continues the one above it makes that one
+ * longer. */
 struct run_rects {
     struct {
         uint32_t left, right, top, bottom; /* bottom exclusive */

@@ -3,10 +3,10 @@
  * The commit of an instance: a new ROOT in place of the old one, which is kept as ROOT.prev; and
  * which members a ROOT still needs (docs/format.md, "Directory"). One thread.
  */
-#include "doc.h"
-
 #include <errno.h>
 #include <stdio.h>
+
+#include "doc.h"
 
 bool hsk_doc_commit_root(struct hsk_doc *doc, struct hsk_root *root, GError **error)
 {

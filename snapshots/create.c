@@ -4,14 +4,14 @@
  * hole frames, so that `cat disks/root/... | zstd -d` gives the raw disk back. The file is the
  * owner's alone: it will hold a computer's memory. One thread.
  */
-#include "doc.h"
-
 #include <errno.h>
 #include <inttypes.h>
 #include <sodium.h>
 #include <stdio.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+
+#include "doc.h"
 
 enum { CHUNK_BYTES = 128 << 10 };
 

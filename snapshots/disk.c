@@ -9,9 +9,9 @@
  * holds it only to swap. Reading a page of the base decodes under it, which only the one disk
  * thread waits for.
  */
-#include "doc.h"
-
 #include <errno.h>
+
+#include "doc.h"
 
 enum { CHUNK_PAGES = 512 };
 

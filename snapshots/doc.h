@@ -8,11 +8,11 @@
  */
 #pragma once
 
+#include <snapshots/store.h>
+
 #include "log.h"
 #include "pack.h"
 #include "record.h"
-
-#include <snapshots/store.h>
 
 struct hsk_doc {
     const struct hsk_io *io;

@@ -8,13 +8,13 @@
  * elsewhere is put aside, never mixed in. A copy of a document gets an instance of its own. One
  * thread.
  */
-#include "doc.h"
-
 #include <errno.h>
 #include <inttypes.h>
 #include <sodium.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+
+#include "doc.h"
 
 struct origin {
     char *path, *document, *root, *next;

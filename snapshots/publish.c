@@ -7,10 +7,10 @@
  * The instance notes the hash of the ROOT to come before the commit block is written, so that after
  * a crash between the two it still knows the document. One thread.
  */
-#include "doc.h"
-
 #include <errno.h>
 #include <sys/stat.h>
+
+#include "doc.h"
 
 /* The timeline stays here: the nearest ancestor that goes along is the current version there. */
 static void find_current(struct hsk_doc *doc, struct hsk_root *root)

@@ -6,9 +6,9 @@
  */
 #pragma once
 
-#include "content.h"
-
 #include <snapshots/store.h>
+
+#include "content.h"
 
 #define HSK_RECORD_MAX_BYTES     (1u << 20)
 #define HSK_RECORD_MAX_ANCESTORS 64u

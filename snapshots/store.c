@@ -4,12 +4,12 @@
  * the instance store. Nothing is scanned but the tar's headers: the cost grows with the number of
  * members, not with their size. One thread.
  */
-#include "doc.h"
-
 #include <errno.h>
 #include <sodium.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+
+#include "doc.h"
 
 #define MIME_TYPE "application/vnd.haversack.appliance"
 

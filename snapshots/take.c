@@ -5,11 +5,11 @@
  * ROOT is files that nobody lists: a crash leaves litter, which the next opening removes. One
  * thread; disk_lock only to look at layers and to swap at the end.
  */
-#include "doc.h"
-
 #include <inttypes.h>
 #include <sodium.h>
 #include <stdio.h>
+
+#include "doc.h"
 
 #define MAX_INDEXED_PAGES                                                                          \
     (1u << 20) /* about 80 MiB of memory for 4 GiB of pages; then it begins anew */

@@ -4,11 +4,11 @@
  * every ROOT that this user wrote, a record trusted/<hash of ROOT> that holds a keyed BLAKE2b of
  * it. Nothing of this is in a document. Any thread.
  */
-#include "doc.h"
-
 #include <errno.h>
 #include <sodium.h>
 #include <sys/stat.h>
+
+#include "doc.h"
 
 enum { KEY_BYTES = 32 };
 

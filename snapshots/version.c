@@ -2,9 +2,9 @@
 /*
  * Reading versions back and going on from one. One thread, but for what goes through disk_lock.
  */
-#include "doc.h"
-
 #include <errno.h>
+
+#include "doc.h"
 
 struct hsk_version {
     struct hsk_doc *doc;

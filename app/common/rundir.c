@@ -34,9 +34,10 @@ static bool make_private(const char *dir, bool make, GError **error)
 char *hsk_rundir_base(bool make, GError **error)
 {
     const char *given = g_getenv("XDG_RUNTIME_DIR");
-    /* Without one GLib names the cache folder, where "haversack" holds other things that are not private. */
-    g_autofree char *dir =
-        g_build_filename(g_get_user_runtime_dir(), given && given[0] ? "haversack" : "haversack-run", NULL);
+    /* Without one GLib names the cache folder, where "haversack" holds other things that are not
+     * private. */
+    g_autofree char *dir = g_build_filename(
+        g_get_user_runtime_dir(), given && given[0] ? "haversack" : "haversack-run", NULL);
 
     if (make)
         g_mkdir_with_parents(g_get_user_runtime_dir(), 0700);

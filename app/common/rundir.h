@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Where running machines are found: $XDG_RUNTIME_DIR/haversack/<instance>/{control,display}
- * (without XDG_RUNTIME_DIR: ~/.cache/haversack-run/<instance>). Folders are 0700 and ours, or they are
- * refused. No state; any thread.
+ * (without XDG_RUNTIME_DIR: ~/.cache/haversack-run/<instance>). Folders are 0700 and ours, or they
+ * are refused. No state; any thread.
  */
 #pragma once
 
 #include <base/util.h>
+
 #include <sys/types.h>
 
 /* The folder of all; made if make. NULL + error. */

@@ -16,6 +16,7 @@ char *hsk_program_path(const char *name);
 /* "hva: sentence" on stderr. */
 void hsk_complain(const char *sentence);
 
-/* The words of errors in the control socket's replies ("busy"): docs/control.md. Unknown ones are "failed". */
+/* The words of errors in the control socket's replies ("busy"): docs/control.md. Unknown ones are
+ * "failed". */
 const char *hsk_error_word(const GError *error);
 int hsk_error_from_word(const char *word);

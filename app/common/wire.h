@@ -16,6 +16,7 @@
 #pragma once
 
 #include <base/util.h>
+
 #include <jansson.h>
 
 #define HSK_WIRE_FD  3

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What a user can do with a machine: the win.* actions (also reachable over D-Bus) and the host key's letters.
- * Snapshot, revert and undo are one click each and never ask; what would lose the running state asks in an info bar.
+ * What a user can do with a machine: the win.* actions (also reachable over D-Bus) and the host
+ * key's letters. Snapshot, revert and undo are one click each and never ask; what would lose the
+ * running state asks in an info bar.
  */
 #include <display/png.h>
+
 #include <linux/input-event-codes.h>
 
 #include "machine-window.h"
@@ -89,7 +91,8 @@ static void act_pause(GSimpleAction *action, GVariant *value, gpointer opaque)
 {
     struct machine_window *w = opaque;
 
-    /* The button shows what the machine says, not what was asked for: the state comes with the event. */
+    /* The button shows what the machine says, not what was asked for: the state comes with the
+     * event. */
     hsk_session_call(w, g_variant_get_boolean(value) ? "pause" : "resume", NULL);
     hsk_acts_update(w);
 }
@@ -105,7 +108,8 @@ static void act_reset(GSimpleAction *action, GVariant *parameter, gpointer opaqu
     struct machine_window *w = opaque;
 
     hsk_notice_show(w->notices, "question", GTK_MESSAGE_QUESTION,
-                    "Reset restarts the machine at once. Unsaved work inside it is lost.", choice, 1);
+                    "Reset restarts the machine at once. Unsaved work inside it is lost.", choice,
+                    1);
 }
 
 static void act_reset_now(GSimpleAction *action, GVariant *parameter, gpointer opaque)
@@ -119,7 +123,8 @@ static void act_power_off(GSimpleAction *action, GVariant *parameter, gpointer o
     struct machine_window *w = opaque;
 
     hsk_notice_show(w->notices, "question", GTK_MESSAGE_QUESTION,
-                    "Power off cuts the machine's power. Its running state is not saved; its snapshots are kept.",
+                    "Power off cuts the machine's power. Its running state is not saved; its "
+                    "snapshots are kept.",
                     choice, 1);
 }
 
@@ -156,21 +161,23 @@ static void act_ctrl_alt_delete(GSimpleAction *action, GVariant *parameter, gpoi
 static void on_screenshot_place(GtkNativeDialog *dialog, gint response, gpointer opaque)
 {
     struct machine_window *w = opaque;
-    g_autofree char *path =
-        response == GTK_RESPONSE_ACCEPT ? gtk_file_chooser_get_filename(GTK_FILE_CHOOSER(dialog)) : NULL;
+    g_autofree char *path = response == GTK_RESPONSE_ACCEPT
+                                ? gtk_file_chooser_get_filename(GTK_FILE_CHOOSER(dialog))
+                                : NULL;
     struct hsk_display_view view = hsk_screen_view(w->screen);
     g_autoptr(GError) error = NULL;
 
     g_object_unref(dialog);
-    if (path && !hsk_png_write(path, view.pixels, view.width, view.height, view.stride_bytes, &error))
+    if (path &&
+        !hsk_png_write(path, view.pixels, view.width, view.height, view.stride_bytes, &error))
         hsk_window_error(w, error->message);
 }
 
 static void act_screenshot(GSimpleAction *action, GVariant *parameter, gpointer opaque)
 {
     struct machine_window *w = opaque;
-    GtkFileChooserNative *dialog = gtk_file_chooser_native_new("Take Screenshot", GTK_WINDOW(w->window),
-                                                               GTK_FILE_CHOOSER_ACTION_SAVE, "_Save", "_Cancel");
+    GtkFileChooserNative *dialog = gtk_file_chooser_native_new(
+        "Take Screenshot", GTK_WINDOW(w->window), GTK_FILE_CHOOSER_ACTION_SAVE, "_Save", "_Cancel");
     g_autoptr(GDateTime) now = g_date_time_new_now_local();
     g_autofree char *stamp = g_date_time_format(now, "%Y-%m-%d %H-%M-%S");
     g_autofree char *name = g_strdup_printf("%s %s.png", w->name, stamp);
@@ -221,8 +228,10 @@ static GSimpleAction *lookup(struct machine_window *w, const char *name)
 
 void hsk_acts_update(struct machine_window *w)
 {
-    static const char *const on_machine[] = {"snapshot", "pause", "power", "reset", "reset-now", "ctrl-alt-delete"};
-    static const char *const on_keeper[] = {"revert", "revert-to", "undo", "power-off", "close-unsaved", "show-screen"};
+    static const char *const on_machine[] = {"snapshot", "pause",     "power",
+                                             "reset",    "reset-now", "ctrl-alt-delete"};
+    static const char *const on_keeper[] = {"revert",    "revert-to",     "undo",
+                                            "power-off", "close-unsaved", "show-screen"};
     bool live = w->phase == PHASE_LIVE, machine = live && !w->died && g_strcmp0(w->state, "off");
 
     for (size_t i = 0; i < G_N_ELEMENTS(on_machine); i++)
@@ -231,7 +240,8 @@ void hsk_acts_update(struct machine_window *w)
         g_simple_action_set_enabled(lookup(w, on_keeper[i]), live);
     g_simple_action_set_enabled(lookup(w, "open-again"), w->phase == PHASE_GONE);
     g_simple_action_set_enabled(lookup(w, "screenshot"), hsk_screen_view(w->screen).width != 0);
-    g_simple_action_set_state(lookup(w, "pause"), g_variant_new_boolean(!g_strcmp0(w->state, "paused")));
+    g_simple_action_set_state(lookup(w, "pause"),
+                              g_variant_new_boolean(!g_strcmp0(w->state, "paused")));
     g_simple_action_set_state(lookup(w, "fullscreen"), g_variant_new_boolean(w->fullscreen));
 }
 
@@ -250,7 +260,10 @@ gboolean hsk_acts_host_key(HskScreen *screen, guint code, struct machine_window 
         guint code;
         const char *action;
     } keys[] = {
-        {KEY_S, "snapshot"}, {KEY_Z, "revert"}, {KEY_Q, "close"}, {KEY_DELETE, "ctrl-alt-delete"},
+        {KEY_S, "snapshot"},
+        {KEY_Z, "revert"},
+        {KEY_Q, "close"},
+        {KEY_DELETE, "ctrl-alt-delete"},
     };
 
     if (code == KEY_F || code == KEY_P) {

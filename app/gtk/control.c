@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* Control socket client (control.h). The keeper is ours, but its lines are checked: they may name what a bundle says. */
+/* Control socket client (control.h). The keeper is ours, but its lines are checked: they may name
+ * what a bundle says. */
 #include "control.h"
 
 #include <errno.h>
@@ -27,14 +28,15 @@ struct hsk_control {
 
 static gboolean on_readable(gint fd, GIOCondition condition, gpointer opaque);
 
-struct hsk_control *hsk_control_new(const char *instance_dir, const struct hsk_control_ops *ops, void *opaque,
-                                    GError **error)
+struct hsk_control *hsk_control_new(const char *instance_dir, const struct hsk_control_ops *ops,
+                                    void *opaque, GError **error)
 {
     HSK_AUTOFD fd = hsk_rundir_connect(instance_dir, "control", SOCK_STREAM);
     struct hsk_control *c;
 
     if (fd < 0) {
-        g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED, "The machine ended before it could be reached.");
+        g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED,
+                    "The machine ended before it could be reached.");
         return NULL;
     }
     c = g_new0(struct hsk_control, 1);
@@ -99,7 +101,8 @@ static gboolean on_writable(gint fd, GIOCondition condition, gpointer opaque)
     return G_SOURCE_REMOVE;
 }
 
-void hsk_control_call(struct hsk_control *c, const char *cmd, json_t *args, hsk_control_reply_fn fn, void *opaque)
+void hsk_control_call(struct hsk_control *c, const char *cmd, json_t *args, hsk_control_reply_fn fn,
+                      void *opaque)
 {
     json_t *request = args ? args : json_object();
     json_int_t id = c->next_id++;

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* The machine window's header bar. There are two of them with the same actions: the window's, and full screen's. */
+/* The machine window's header bar. There are two of them with the same actions: the window's, and
+ * full screen's. */
 #pragma once
 
 #include <gtk/gtk.h>

@@ -160,13 +160,14 @@ static bool start_keeper(struct hsk_launch *l, GError **error)
     /* Not a pipe: the machine may outlive this window and must not die of a closed one. */
     l->keeper_errors = memfd_create("hva-errors", MFD_CLOEXEC);
     if (l->keeper_errors < 0) {
-        g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED, "Cannot start the machine: %s.", g_strerror(errno));
+        g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED, "Cannot start the machine: %s.",
+                    g_strerror(errno));
         return false;
     }
     g_subprocess_launcher_take_stderr_fd(launcher, fcntl(l->keeper_errors, F_DUPFD_CLOEXEC, 3));
     g_subprocess_launcher_set_child_setup(launcher, own_session, NULL, NULL);
-    l->keeper = g_subprocess_launcher_spawn(launcher, error, program, "run", "--no-window", "--serial", "null", l->file,
-                                            NULL);
+    l->keeper = g_subprocess_launcher_spawn(launcher, error, program, "run", "--no-window",
+                                            "--serial", "null", l->file, NULL);
     if (!l->keeper)
         return false;
     g_subprocess_wait_async(l->keeper, l->cancel, on_keeper_ended, l);

@@ -26,9 +26,10 @@ struct machine_window {
     char *name;
 
     enum phase phase;
-    bool close_wanted;    /* closed while opening */
-    bool died;            /* the machine process, not the keeper */
-    char *parting_words;  /* what the keeper said when it closed, or NULL: something that the user must read */
+    bool close_wanted;   /* closed while opening */
+    bool died;           /* the machine process, not the keeper */
+    char *parting_words; /* what the keeper said when it closed, or NULL: something that the user
+                            must read */
     bool fullscreen, roomy;
     bool shaped;          /* the window once took the picture's size */
     char *state;          /* "running", "paused", "off", ... as the keeper says */
@@ -43,14 +44,14 @@ struct machine_window {
 };
 
 /* window.c */
-void hsk_window_update(struct machine_window *w);        /* title, sub-line, which actions can be used */
+void hsk_window_update(struct machine_window *w); /* title, sub-line, which actions can be used */
 void hsk_window_error(struct machine_window *w, const char *text);
 void hsk_window_set_busy(struct machine_window *w, const char *text, bool progress);
 void hsk_window_set_fullscreen(struct machine_window *w, bool on);
 
 /* session.c */
 void hsk_session_start(struct machine_window *w);
-void hsk_session_end(struct machine_window *w);          /* drops everything, calls nobody back */
+void hsk_session_end(struct machine_window *w); /* drops everything, calls nobody back */
 /* Sends stop; the window goes when the machine has said that all is saved. */
 void hsk_session_close(struct machine_window *w, bool force);
 void hsk_session_attach_screen(struct machine_window *w);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * haversack: the desktop program. One process for all windows (GApplication is single instance); `haversack FILE.hva`
- * in a second one only tells the first to open the file. Deliberately missing: the library of machines.
+ * haversack: the desktop program. One process for all windows (GApplication is single instance);
+ * `haversack FILE.hva` in a second one only tells the first to open the file. Deliberately missing:
+ * the library of machines.
  */
 #include <gtk/gtk.h>
 #include <stdlib.h>
@@ -20,7 +21,8 @@ static void open_path(GtkApplication *app, const char *path)
     free(real);
 }
 
-static void on_open(GtkApplication *app, GFile **files, gint count, const char *hint, gpointer opaque)
+static void on_open(GtkApplication *app, GFile **files, gint count, const char *hint,
+                    gpointer opaque)
 {
     for (gint i = 0; i < count; i++) {
         g_autofree char *path = g_file_get_path(files[i]);
@@ -34,8 +36,9 @@ static void on_open(GtkApplication *app, GFile **files, gint count, const char *
 
 static void on_chosen(GtkNativeDialog *dialog, gint response, gpointer opaque)
 {
-    g_autofree char *path =
-        response == GTK_RESPONSE_ACCEPT ? gtk_file_chooser_get_filename(GTK_FILE_CHOOSER(dialog)) : NULL;
+    g_autofree char *path = response == GTK_RESPONSE_ACCEPT
+                                ? gtk_file_chooser_get_filename(GTK_FILE_CHOOSER(dialog))
+                                : NULL;
     GtkWidget *welcome = opaque;
 
     if (path) {
@@ -47,8 +50,8 @@ static void on_chosen(GtkNativeDialog *dialog, gint response, gpointer opaque)
 
 static void on_choose(GtkButton *button, GtkWidget *welcome)
 {
-    GtkFileChooserNative *dialog =
-        gtk_file_chooser_native_new("Open", GTK_WINDOW(welcome), GTK_FILE_CHOOSER_ACTION_OPEN, "_Open", "_Cancel");
+    GtkFileChooserNative *dialog = gtk_file_chooser_native_new(
+        "Open", GTK_WINDOW(welcome), GTK_FILE_CHOOSER_ACTION_OPEN, "_Open", "_Cancel");
     GtkFileFilter *filter = gtk_file_filter_new();
 
     gtk_file_filter_set_name(filter, "Haversack appliances");
@@ -87,9 +90,9 @@ static void on_activate(GtkApplication *app, gpointer opaque)
 
 static void act_about(GSimpleAction *action, GVariant *parameter, gpointer opaque)
 {
-    gtk_show_about_dialog(gtk_application_get_active_window(opaque), "program-name", "Haversack", "version", HSK_VERSION,
-                          "comments", "A whole computer in one file.", "license-type", GTK_LICENSE_MIT_X11,
-                          "logo-icon-name", APP_ID, NULL);
+    gtk_show_about_dialog(gtk_application_get_active_window(opaque), "program-name", "Haversack",
+                          "version", HSK_VERSION, "comments", "A whole computer in one file.",
+                          "license-type", GTK_LICENSE_MIT_X11, "logo-icon-name", APP_ID, NULL);
 }
 
 static void on_startup(GtkApplication *app, gpointer opaque)
@@ -120,7 +123,8 @@ int main(int argc, char **argv)
         return 0;
     }
     if (!gtk_init_check(&argc, &argv)) {
-        g_printerr("haversack: there is no display to open a window on; without one use: hva run --no-window FILE\n");
+        g_printerr("haversack: there is no display to open a window on; without one use: hva run "
+                   "--no-window FILE\n");
         return 1;
     }
     app = gtk_application_new(APP_ID, G_APPLICATION_HANDLES_OPEN);

@@ -1,17 +1,20 @@
 /* SPDX-License-Identifier: MIT */
-/* Info bars (notice.h). The texts may come from a bundle: they are set as plain text, never as markup. */
+/* Info bars (notice.h). The texts may come from a bundle: they are set as plain text, never as
+ * markup. */
 #include "notice.h"
 
 #define ID_KEY "hsk-notice-id"
 
-/* What a command prints after its name ("no space left") stands alone here: a capital letter and a full stop. */
+/* What a command prints after its name ("no space left") stands alone here: a capital letter and a
+ * full stop. */
 static char *sentence(const char *text)
 {
     g_autofree char *valid = g_utf8_make_valid(*text ? text : "?", -1);
     g_autofree char *first = g_utf8_strup(valid, g_utf8_next_char(valid) - valid);
     size_t len = strlen(valid);
 
-    return g_strconcat(first, g_utf8_next_char(valid), strchr(".?!:", valid[len - 1]) ? "" : ".", NULL);
+    return g_strconcat(first, g_utf8_next_char(valid), strchr(".?!:", valid[len - 1]) ? "" : ".",
+                       NULL);
 }
 
 void hsk_notice_clear(GtkBox *box, const char *id)
@@ -57,7 +60,8 @@ void hsk_notice_show(GtkBox *box, const char *id, GtkMessageType type, const cha
     gtk_label_set_xalign(GTK_LABEL(label), 0);
     gtk_label_set_selectable(GTK_LABEL(label), type == GTK_MESSAGE_ERROR);
     gtk_widget_set_can_focus(label, FALSE);
-    gtk_box_pack_start(GTK_BOX(gtk_info_bar_get_content_area(GTK_INFO_BAR(bar))), label, TRUE, TRUE, 0);
+    gtk_box_pack_start(GTK_BOX(gtk_info_bar_get_content_area(GTK_INFO_BAR(bar))), label, TRUE, TRUE,
+                       0);
     for (unsigned i = 0; i < count; i++) {
         GtkWidget *button = gtk_button_new_with_label(buttons[i].label);
 

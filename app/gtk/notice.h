@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: MIT */
-/* Info bars: what happened, in one sentence, and what can be done about it, as buttons. Never modal. GTK thread. */
+/* Info bars: what happened, in one sentence, and what can be done about it, as buttons. Never
+ * modal. GTK thread. */
 #pragma once
 
 #include <gtk/gtk.h>
 
 struct hsk_notice_button {
     const char *label;
-    const char *action;  /* "win.undo" */
-    const char *target;  /* string parameter of the action, or NULL */
+    const char *action; /* "win.undo" */
+    const char *target; /* string parameter of the action, or NULL */
 };
 
 /* Shows a bar in box; one of the same id is replaced. Pressing a button closes it. */

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A window's talk with its machine: opening, events, versions, the screen's socket, closing. GTK thread.
+ * A window's talk with its machine: opening, events, versions, the screen's socket, closing. GTK
+ * thread.
  *
- * The screen's socket ends at every revert (a new machine process takes over), so its end is nothing special: it is
- * connected again, and only when that fails for seconds the user hears of it.
+ * The screen's socket ends at every revert (a new machine process takes over), so its end is
+ * nothing special: it is connected again, and only when that fails for seconds the user hears of
+ * it.
  */
 #include <sys/socket.h>
 
@@ -90,7 +92,9 @@ static void show_reverted(struct machine_window *w, const char *to, const char *
         text = g_strdup("Undone: the machine is where it was before.");
         hsk_notice_show(w->notices, "reverted", GTK_MESSAGE_INFO, text, redo_button, 1);
     } else {
-        text = g_strdup_printf("Went back to “%s”. What you had is kept.", title && *title ? title : to ? to : "?");
+        text = g_strdup_printf("Went back to “%s”. What you had is kept.", title && *title ? title
+                                                                           : to            ? to
+                                                                                           : "?");
         hsk_notice_show(w->notices, "reverted", GTK_MESSAGE_INFO, text, undo_button, 1);
     }
     hsk_session_refresh_versions(w);
@@ -165,7 +169,8 @@ static void on_died(struct machine_window *w, const char *text)
     set_state(w, "off");
     hsk_notice_clear(w->notices, "reverted");
     hsk_notice_show(w->notices, "died", GTK_MESSAGE_ERROR,
-                    text ? text : "The machine stopped unexpectedly. Every snapshot is kept.", open_again, 1);
+                    text ? text : "The machine stopped unexpectedly. Every snapshot is kept.",
+                    open_again, 1);
 }
 
 static void on_event(void *opaque, const char *name, json_t *event)
@@ -209,14 +214,17 @@ static void on_closed(void *opaque, const char *why)
     if (w->died)
         return;
     hsk_notice_show(w->notices, "gone", GTK_MESSAGE_ERROR,
-                    why ? why : "The machine ended unexpectedly. What was saved last is in the file.", open_again, 1);
+                    why ? why
+                        : "The machine ended unexpectedly. What was saved last is in the file.",
+                    open_again, 1);
 }
 
 static const struct hsk_control_ops control_ops = {.event = on_event, .closed = on_closed};
 
 /* ---- opening ---- */
 
-/* What it said at its start, e.g. that it starts cold and why. Its choice of an engine is no news: the tooltip has it. */
+/* What it said at its start, e.g. that it starts cold and why. Its choice of an engine is no news:
+ * the tooltip has it. */
 static void show_first_words(struct machine_window *w, const char *engine_note)
 {
     g_autofree char *words = hsk_launch_words(w->launch);
@@ -311,7 +319,8 @@ void hsk_session_end(struct machine_window *w)
 
 static void on_stopped(void *opaque, json_t *reply, const char *error)
 {
-    static const struct hsk_notice_button choices[] = {{"Close Without Saving", "win.close-unsaved", NULL}};
+    static const struct hsk_notice_button choices[] = {
+        {"Close Without Saving", "win.close-unsaved", NULL}};
     struct machine_window *w = opaque;
     g_autofree char *text = NULL;
 

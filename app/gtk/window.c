@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The machine window: header bar, notices, the guest's screen; in full screen the header slides in over the screen when
- * the pointer rests at the top edge or the host key is pressed. What it shows follows the keeper's word (session.c).
+ * The machine window: header bar, notices, the guest's screen; in full screen the header slides in
+ * over the screen when the pointer rests at the top edge or the host key is pressed. What it shows
+ * follows the keeper's word (session.c).
  */
 #include "window.h"
 
@@ -33,7 +34,8 @@ static char *state_text(struct machine_window *w)
 {
     static const struct {
         const char *state, *text;
-    } texts[] = {{"running", "Running"}, {"paused", "Paused"}, {"saved", "Saved"}, {"off", "Switched off"}};
+    } texts[] = {
+        {"running", "Running"}, {"paused", "Paused"}, {"saved", "Saved"}, {"off", "Switched off"}};
 
     if (w->busy)
         return g_strdup_printf("%s…", w->busy);
@@ -129,7 +131,8 @@ void hsk_window_set_fullscreen(struct machine_window *w, bool on)
 }
 
 /* The window manager may refuse, or do it by itself: what counts is what it says. */
-static gboolean on_window_state(GtkWidget *window, GdkEventWindowState *event, struct machine_window *w)
+static gboolean on_window_state(GtkWidget *window, GdkEventWindowState *event,
+                                struct machine_window *w)
 {
     bool on = event->new_window_state & GDK_WINDOW_STATE_FULLSCREEN;
 
@@ -168,7 +171,8 @@ static gboolean on_screen_motion(GtkWidget *screen, GdkEventMotion *event, struc
     return FALSE;
 }
 
-/* The sub-line stands between the buttons: in a small window the keyboard's whereabouts matter more than the age. */
+/* The sub-line stands between the buttons: in a small window the keyboard's whereabouts matter more
+ * than the age. */
 static gboolean on_configure(GtkWidget *window, GdkEventConfigure *event, struct machine_window *w)
 {
     bool roomy = event->width >= ROOMY_PX;
@@ -204,7 +208,8 @@ static gboolean on_screen_focus(GtkWidget *screen, GdkEvent *event, struct machi
     return FALSE;
 }
 
-/* The first picture gives the window its size; later ones are scaled into what the user made of it. */
+/* The first picture gives the window its size; later ones are scaled into what the user made of it.
+ */
 static void on_screen_shape(HskScreen *screen, struct machine_window *w)
 {
     struct hsk_display_view view = hsk_screen_view(screen);
@@ -216,7 +221,8 @@ static void on_screen_shape(HskScreen *screen, struct machine_window *w)
     if (w->shaped || w->fullscreen || !gdk)
         return;
     w->shaped = true;
-    gdk_monitor_get_workarea(gdk_display_get_monitor_at_window(gtk_widget_get_display(w->window), gdk), &area);
+    gdk_monitor_get_workarea(
+        gdk_display_get_monitor_at_window(gtk_widget_get_display(w->window), gdk), &area);
     gtk_window_get_size(GTK_WINDOW(w->window), &width, &height);
     width += (int)view.width / factor - gtk_widget_get_allocated_width(GTK_WIDGET(screen));
     height += (int)view.height / factor - gtk_widget_get_allocated_height(GTK_WIDGET(screen));

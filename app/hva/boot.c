@@ -4,11 +4,11 @@
  * (keeper/boot.c has the exit statuses). What architecture.md promises and this version cannot do
  * yet is refused in a sentence.
  */
-#include "common/values.h"
-#include "hva.h"
-
 #include <stdio.h>
 #include <stdlib.h>
+
+#include "common/values.h"
+#include "hva.h"
 
 #define DEFAULT_MEMORY "512M"
 #define VRAM_BYTES     (16 << 20)

@@ -2,13 +2,13 @@
 /* Talking to the keepers of running machines: see client.h. */
 #include "client.h"
 
-#include "common/values.h"
-#include "common/rundir.h"
-#include "common/wire.h"
-
 #include <errno.h>
 #include <stdlib.h>
 #include <sys/socket.h>
+
+#include "common/rundir.h"
+#include "common/values.h"
+#include "common/wire.h"
 
 #define ANSWER_MAX_BYTES (128u << 20)
 

@@ -4,14 +4,14 @@
  * terminal, with Ctrl-A x to leave and Ctrl-A c for Ctrl-A itself. End of input does not end it;
  * the machine's end does. Thread: main.
  */
-#include "client.h"
-#include "common/values.h"
-
 #include <errno.h>
 #include <poll.h>
 #include <stdio.h>
 #include <sys/socket.h>
 #include <termios.h>
+
+#include "client.h"
+#include "common/values.h"
 
 #define ESCAPE_KEY 0x01
 

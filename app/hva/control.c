@@ -3,12 +3,12 @@
  * The commands that talk to a running machine: a table of what each one sends and shows. Those that
  * also work on a document that does not run (info, log, drop) are in document.c.
  */
+#include <stdio.h>
+#include <stdlib.h>
+
 #include "client.h"
 #include "common/values.h"
 #include "common/wire.h"
-
-#include <stdio.h>
-#include <stdlib.h>
 
 struct args {
     gboolean json, force, wait;

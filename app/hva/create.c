@@ -3,13 +3,14 @@
  * hva create: a new document from a kernel and disk images. hva template: the same by
  * a recipe of templates/NAME/build.sh, which calls hva create. Thread: main.
  */
-#include "common/values.h"
-#include "hva.h"
+#include <snapshots/store.h>
 
 #include <errno.h>
-#include <snapshots/store.h>
 #include <stdio.h>
 #include <sys/stat.h>
+
+#include "common/values.h"
+#include "hva.h"
 
 #define DEFAULT_MEMORY "512M"
 #define VRAM_BYTES     (16 << 20)
@@ -122,7 +123,8 @@ int hsk_cmd_template(int argc, char **argv)
         return list_templates(last_json);
     if (strcmp(what, "build") == 0 && (argc == 4 || last_force))
         return build(argv[2], argv[3], last_force);
-    return hsk_usage("usage: hva template list [--json], or hva template build NAME OUT.hva [--force]");
+    return hsk_usage(
+        "usage: hva template list [--json], or hva template build NAME OUT.hva [--force]");
 }
 
 struct building {

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /* hva doctor: what this computer can do, and what to fix. Thread: main. */
-#include "hva.h"
+#include <vmm/engine.h>
 
 #include <stdio.h>
 #include <sys/statvfs.h>
-#include <vmm/engine.h>
+
+#include "hva.h"
 
 static json_t *engine(const struct hsk_engine_ops *ops)
 {

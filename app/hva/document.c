@@ -3,12 +3,13 @@
  * Commands about a document, whether it runs or not: info, log, drop, verify. A running one is
  * asked; one that does not run is opened, read-only where nothing changes. Thread: main.
  */
+#include <snapshots/store.h>
+
+#include <stdio.h>
+
 #include "client.h"
 #include "common/values.h"
 #include "common/wire.h"
-
-#include <snapshots/store.h>
-#include <stdio.h>
 
 struct args {
     gboolean json;

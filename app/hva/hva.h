@@ -6,6 +6,7 @@
 #pragma once
 
 #include <base/util.h>
+
 #include <jansson.h>
 
 int hsk_cmd_boot(int argc, char **argv);

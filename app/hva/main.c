@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /* hva: the command line's entry: finds the command. Thread: main. */
-#include "common/values.h"
-#include "hva.h"
-
 #include <errno.h>
 #include <locale.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+
+#include "common/values.h"
+#include "hva.h"
 
 static const struct command {
     const char *name;

@@ -4,12 +4,12 @@
  * which starts a keeper of its own; without one it becomes the keeper itself, in the foreground.
  * Thread: main.
  */
+#include <errno.h>
+#include <stdio.h>
+
 #include "client.h"
 #include "common/values.h"
 #include "common/wire.h"
-
-#include <errno.h>
-#include <stdio.h>
 
 struct options {
     char *engine, *serial, *memory;

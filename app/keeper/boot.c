@@ -7,11 +7,7 @@
  *
  * Thread: main.
  */
-#include "child.h"
-#include "common/values.h"
-#include "keeper.h"
-#include "memory.h"
-#include "serial.h"
+#include <vmm/engine.h>
 
 #include <errno.h>
 #include <glib-unix.h>
@@ -19,7 +15,12 @@
 #include <stdio.h>
 #include <sys/file.h>
 #include <sys/stat.h>
-#include <vmm/engine.h>
+
+#include "child.h"
+#include "common/values.h"
+#include "keeper.h"
+#include "memory.h"
+#include "serial.h"
 
 #define EXIT_TIMEOUT 124
 
@@ -226,10 +227,12 @@ static bool give_disks(struct boot *b, json_t *out, GError **error)
 static bool give_perf_map(struct boot *b, GError **error)
 {
     g_autofree char *path = g_strdup_printf("/tmp/perf-%d.map", (int)hsk_child_pid(b->child));
-    HSK_AUTOFD fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_APPEND | O_NOFOLLOW | O_CLOEXEC, 0600);
+    HSK_AUTOFD fd =
+        open(path, O_WRONLY | O_CREAT | O_EXCL | O_APPEND | O_NOFOLLOW | O_CLOEXEC, 0600);
 
     if (fd < 0) {
-        g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED, "%s cannot be made: %s.", path, g_strerror(errno));
+        g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED, "%s cannot be made: %s.", path,
+                    g_strerror(errno));
         return false;
     }
     hsk_child_give(b->child, "perf.map", fd);
@@ -266,18 +269,17 @@ static bool start_machine(struct boot *b, GError **error)
         json_decref(disks);
         return false;
     }
-    json_t *cfg =
-        json_pack("{s:s, s:s, s:s?, s:I, s:I, s:I, s:b, s:b, s:b, s:I, s:I, s:b, s:s, s:s?, s:s?, s:o}", "cmd",
-                  "config", "engine", b->engine->name, "cpu", hsk_json_str(o, "cpu", NULL), "ncpus",
-                  (json_int_t)hsk_json_int(o, "cpus", 1), "memory", (json_int_t)memory, "vram",
-                  (json_int_t)vram, "debug_exit", hsk_json_bool(o, "debug_exit"), "test_device",
-                  hsk_json_bool(o, "test_device"), "strict", hsk_json_bool(o, "strict"), "chaos",
-                  (json_int_t)hsk_json_int(o, "chaos", 0), "lockstep",
-                  (json_int_t)hsk_json_int(o, "lockstep", 0), "stats",
-                  hsk_json_bool(o, "stats"), "on_reset",
-                  strcmp(hsk_json_str(o, "on_reset", ""), "reset") == 0 ? "reset" : "stop",
-                  "append", hsk_json_str(o, "append", NULL), "kernel_name",
-                  hsk_json_str(o, "kernel", NULL), "disks", disks);
+    json_t *cfg = json_pack(
+        "{s:s, s:s, s:s?, s:I, s:I, s:I, s:b, s:b, s:b, s:I, s:I, s:b, s:s, s:s?, s:s?, s:o}",
+        "cmd", "config", "engine", b->engine->name, "cpu", hsk_json_str(o, "cpu", NULL), "ncpus",
+        (json_int_t)hsk_json_int(o, "cpus", 1), "memory", (json_int_t)memory, "vram",
+        (json_int_t)vram, "debug_exit", hsk_json_bool(o, "debug_exit"), "test_device",
+        hsk_json_bool(o, "test_device"), "strict", hsk_json_bool(o, "strict"), "chaos",
+        (json_int_t)hsk_json_int(o, "chaos", 0), "lockstep",
+        (json_int_t)hsk_json_int(o, "lockstep", 0), "stats", hsk_json_bool(o, "stats"), "on_reset",
+        strcmp(hsk_json_str(o, "on_reset", ""), "reset") == 0 ? "reset" : "stop", "append",
+        hsk_json_str(o, "append", NULL), "kernel_name", hsk_json_str(o, "kernel", NULL), "disks",
+        disks);
     /* false: it died already, and on_ended says so. */
     hsk_child_send(b->child, cfg, -1);
     return true;

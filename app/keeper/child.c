@@ -2,14 +2,14 @@
 /* One hva-machine process: see child.h. */
 #include "child.h"
 
-#include "common/values.h"
-
 #include <errno.h>
 #include <glib-unix.h>
 #include <signal.h>
 #include <spawn.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
+
+#include "common/values.h"
 
 struct hsk_child {
     const struct hsk_child_ops *ops;

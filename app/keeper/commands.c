@@ -3,10 +3,11 @@
  * The commands of the control socket (docs/control.md). What needs the store becomes an operation
  * (ops.c); the rest is answered at once. Thread: main.
  */
-#include "document.h"
-
 #include <display/keymap.h>
+
 #include <unistd.h>
+
+#include "document.h"
 
 #define MAX_TYPED   4096
 #define MAX_STROKES 16384

@@ -6,13 +6,13 @@
  */
 #include "control.h"
 
-#include "common/values.h"
-#include "common/rundir.h"
-
 #include <errno.h>
 #include <glib-unix.h>
 #include <poll.h>
 #include <sys/socket.h>
+
+#include "common/rundir.h"
+#include "common/values.h"
 
 #define LINE_MAX_BYTES   65536
 #define UNSENT_MAX_BYTES (64u << 20)

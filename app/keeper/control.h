@@ -6,6 +6,7 @@
 #pragma once
 
 #include <base/util.h>
+
 #include <jansson.h>
 
 struct hsk_control;

@@ -2,11 +2,11 @@
 /* The document's disks for one machine process: see disks.h. */
 #include "disks.h"
 
-#include "common/diskwire.h"
-
 #include <errno.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+
+#include "common/diskwire.h"
 
 struct hsk_disk_service {
     struct hsk_doc *doc;

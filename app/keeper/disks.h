@@ -6,9 +6,9 @@
  */
 #pragma once
 
-#include "child.h"
-
 #include <snapshots/store.h>
+
+#include "child.h"
 
 struct hsk_disk_service;
 

@@ -8,14 +8,14 @@
  */
 #include "document.h"
 
-#include "common/values.h"
-#include "foreign.h"
-#include "keeper.h"
-
 #include <glib-unix.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+
+#include "common/values.h"
+#include "foreign.h"
+#include "keeper.h"
 
 void hsk_document_end(struct hsk_document *d, int status)
 {
@@ -202,7 +202,8 @@ static gboolean on_signal(gpointer opaque)
     return G_SOURCE_CONTINUE;
 }
 
-/* A guest that writes for days without a snapshot must not fill the computer's disk with its log. */
+/* A guest that writes for days without a snapshot must not fill the computer's disk with its log.
+ */
 static gboolean fold_when_idle(gpointer opaque)
 {
     struct hsk_document *d = opaque;

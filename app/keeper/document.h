@@ -9,21 +9,22 @@
  */
 #pragma once
 
+#include <snapshots/store.h>
+#include <vmm/engine.h>
+
 #include "child.h"
 #include "control.h"
 #include "disks.h"
 #include "memory.h"
 #include "serial.h"
 
-#include <snapshots/store.h>
-#include <vmm/engine.h>
-
 /* One machine process with what belongs to it. */
 struct hsk_running {
     struct hsk_child *child;
     struct hsk_disk_service *disks;
     struct hsk_guest_memory memory;
-    char *cpu; /* its processor model: of the version it resumes, else what the process says once it is ready */
+    char *cpu; /* its processor model: of the version it resumes, else what the process says once it
+                  is ready */
 };
 
 enum hsk_op_kind {
@@ -97,7 +98,7 @@ struct hsk_document {
     GQueue screenshots;  /* of struct hsk_screenshot (commands.c): who waits for one */
     GQueue strokes;      /* of struct hsk_stroke (commands.c): keys still to be pressed */
     guint strokes_source;
-    guint fold_source;   /* looks now and then at how long the log of disk writes is */
+    guint fold_source; /* looks now and then at how long the log of disk writes is */
 };
 
 /* ---- machine.c ---- */

@@ -3,11 +3,11 @@
  * The machine process of a document: start, and what it says. A message of a process that is not
  * the current one belongs to a revert under way (revert.c). Thread: main.
  */
-#include "common/values.h"
-#include "document.h"
-
 #include <errno.h>
 #include <stdio.h>
+
+#include "common/values.h"
+#include "document.h"
 
 /* Contents into a memfd, so that nobody can change them under the machine. */
 static bool give_bytes(struct hsk_child *c, const char *name, GBytes *bytes, GError **error)
@@ -40,8 +40,8 @@ static json_t *config_message(struct hsk_document *d, const struct hsk_running *
                               json_pack("{s:s, s:b, s:I}", "serial", m->disks[i].id, "readonly", 0,
                                         "bytes", (json_int_t)m->disks[i].size_bytes));
     return json_pack("{s:s, s:s, s:s?, s:i, s:I, s:I, s:s, s:s?, s:s, s:o}", "cmd", "config",
-                     "engine", d->engine->name, "cpu", r->cpu ? r->cpu : m->cpu, "ncpus", (int)m->ncpus, "memory",
-                     (json_int_t)r->memory.obj[0]->size_bytes, "vram",
+                     "engine", d->engine->name, "cpu", r->cpu ? r->cpu : m->cpu, "ncpus",
+                     (int)m->ncpus, "memory", (json_int_t)r->memory.obj[0]->size_bytes, "vram",
                      (json_int_t)(r->memory.n > 1 ? r->memory.obj[1]->size_bytes : 0), "on_reset",
                      "reset", "append", m->cmdline, "kernel_name", "the document's kernel", "disks",
                      disks);
@@ -50,7 +50,9 @@ static json_t *config_message(struct hsk_document *d, const struct hsk_running *
 void hsk_running_ready(struct hsk_running *r, const char *model)
 {
     g_free(r->cpu);
-    r->cpu = g_strndup(model ? model : "", 127); /* the process is not trusted: bounded, and only ever given back to one */
+    r->cpu =
+        g_strndup(model ? model : "",
+                  127); /* the process is not trusted: bounded, and only ever given back to one */
 }
 
 bool hsk_running_start(struct hsk_document *d, struct hsk_running *r, GBytes *state, GError **error)

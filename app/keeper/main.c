@@ -6,11 +6,11 @@
  *
  * Thread: main. Missing on purpose: parsing of a command line for people.
  */
-#include "common/values.h"
-#include "keeper.h"
-
 #include <signal.h>
 #include <stdio.h>
+
+#include "common/values.h"
+#include "keeper.h"
 
 int main(int argc, char **argv)
 {

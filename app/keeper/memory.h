@@ -6,9 +6,9 @@
  */
 #pragma once
 
-#include "child.h"
-
 #include <vmm/memory.h>
+
+#include "child.h"
 
 #define HSK_MAX_OBJECTS 2
 

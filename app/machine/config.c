@@ -1,17 +1,18 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * From the keeper's config message to a machine that can run. Keys of the message: engine ("soft",
- * "kvm"), cpu, ncpus, memory, vram, tsc_hz, debug_exit, test_device, strict, chaos, lockstep, stats, on_reset
+ * "kvm"), cpu, ncpus, memory, vram, tsc_hz, debug_exit, test_device, strict, chaos, lockstep,
+ * stats, on_reset
  * ("reset" boots again, "stop" leaves it to the keeper), append, kernel_name, disks: list of
  * {"serial", "readonly", "bytes"}. Disks are files (disk.0 ...) or, with the descriptors disks and
  * disks.slots, the keeper's (common/diskwire.h; "bytes" is their size).
  *
  * Thread: the main thread, which later is the loop thread.
  */
-#include "runner.h"
-
 #include <errno.h>
 #include <sys/stat.h>
+
+#include "runner.h"
 
 int hsk_runner_take_fd(struct hsk_runner *r, const char *name)
 {

@@ -12,14 +12,14 @@
  */
 #include "keeper-disk.h"
 
-#include "common/diskwire.h"
-
 #include <errno.h>
 #include <poll.h>
 #include <pthread.h>
 #include <sys/epoll.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+
+#include "common/diskwire.h"
 
 struct keeper_block {
     struct hsk_block base;

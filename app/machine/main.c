@@ -7,15 +7,15 @@
  * Life: fd* config -> build -> sandbox lock -> power-on or load -> {"event":"ready"} -> commands
  * until quit or end of file. Threads: main is the loop thread; the machine has one per vCPU.
  */
-#include "runner.h"
-#include "sandbox.h"
-
 #include <errno.h>
 #include <signal.h>
 #include <stdio.h>
 #include <sys/epoll.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+
+#include "runner.h"
+#include "sandbox.h"
 
 static void close_slot(void *p)
 {

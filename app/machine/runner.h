@@ -2,11 +2,11 @@
 /* The inside of hva-machine: one machine, the wire to the keeper, and the files it was handed. */
 #pragma once
 
+#include <vmm/boot.h>
+
 #include "common/wire.h"
 #include "keeper-disk.h"
 #include "screen.h"
-
-#include <vmm/boot.h>
 
 struct hsk_runner {
     int wire;
@@ -16,7 +16,7 @@ struct hsk_runner {
     struct hsk_screen *screen;      /* or NULL: no display */
     bool
         reset_in_place; /* a reset of the guest boots again; else it stops and the keeper decides */
-    bool loaded; /* a saved state that has not run yet */
+    bool loaded;        /* a saved state that has not run yet */
     GBytes *kernel, *initrd; /* or NULL */
     char *cmdline, *kernel_name;
 };

@@ -3,9 +3,9 @@
  * commands: see screen.c. */
 #pragma once
 
-#include "common/wire.h"
-
 #include <vmm/machine.h>
+
+#include "common/wire.h"
 
 struct hsk_screen;
 

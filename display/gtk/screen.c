@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * HskScreen (display/screen.h): cairo draws straight from the machine's memory, so a changed rectangle costs one copy
- * to the display server. Damage is acknowledged after it was painted: a window that is not painted asks for nothing.
+ * HskScreen (display/screen.h): cairo draws straight from the machine's memory, so a changed
+ * rectangle costs one copy to the display server. Damage is acknowledged after it was painted: a
+ * window that is not painted asks for nothing.
  *
- * Sizes: "device" pixels are widget pixels times the scale factor; the guest's pixels are mapped to those.
- * Deliberately missing: cursor shapes, pointer lock, seat grabs (they need messages and desktops of their own kind).
+ * Sizes: "device" pixels are widget pixels times the scale factor; the guest's pixels are mapped to
+ * those. Deliberately missing: cursor shapes, pointer lock, seat grabs (they need messages and
+ * desktops of their own kind).
  */
 #include <display/screen.h>
 
@@ -12,21 +14,23 @@
 #include <linux/input-event-codes.h>
 #include <math.h>
 
-#define HOST_KEY        KEY_RIGHTCTRL
-#define HINT_DELAY_MS   250
-#define FLUSH_RETRY_MS  50
+#define HOST_KEY       KEY_RIGHTCTRL
+#define HINT_DELAY_MS  250
+#define FLUSH_RETRY_MS 50
 
 struct _HskScreen {
     GtkDrawingArea parent;
-    struct hsk_display_client *client;   /* NULL before the first attach */
-    struct hsk_display_client *previous; /* its picture is shown until the new machine's first one */
+    struct hsk_display_client *client; /* NULL before the first attach */
+    struct hsk_display_client
+        *previous; /* its picture is shown until the new machine's first one */
     guint watch, flush_timer, hint_timer;
     bool attached, fit, absolute, ack_wanted;
     struct hsk_display_view view;
     GdkFrameClock *clock;
     GtkWidget *toplevel;
-    guint8 pressed[HSK_DISPLAY_KEY_MAX / 8 + 1];  /* what the guest believes to be held */
-    guint8 swallowed[HSK_DISPLAY_KEY_MAX / 8 + 1]; /* host combinations: their releases are ours too */
+    guint8 pressed[HSK_DISPLAY_KEY_MAX / 8 + 1]; /* what the guest believes to be held */
+    guint8
+        swallowed[HSK_DISPLAY_KEY_MAX / 8 + 1]; /* host combinations: their releases are ours too */
     bool host_down, host_used;
     guint32 buttons;
     double last_x, last_y; /* of the pointer, in guest pixels: for relative motion */
@@ -44,14 +48,15 @@ static bool bit_test(const guint8 *set, unsigned code)
 }
 static void bit_put(guint8 *set, unsigned code, bool on)
 {
-    set[code / 8] = (guint8)(on ? set[code / 8] | (1u << (code % 8)) : set[code / 8] & ~(1u << (code % 8)));
+    set[code / 8] =
+        (guint8)(on ? set[code / 8] | (1u << (code % 8)) : set[code / 8] & ~(1u << (code % 8)));
 }
 
 /* ---- geometry ---- */
 
 struct placement {
-    double zoom;   /* device pixels per guest pixel */
-    double x, y;   /* of the picture in device pixels */
+    double zoom; /* device pixels per guest pixel */
+    double x, y; /* of the picture in device pixels */
     int factor;
 };
 
@@ -139,7 +144,8 @@ static void on_state(void *opaque, enum hsk_display_state state)
 {
     AtkObject *atk = gtk_widget_get_accessible(GTK_WIDGET(opaque));
 
-    atk_object_set_description(atk, state == HSK_DISPLAY_PAUSED ? "The machine is paused" : "The machine is running");
+    atk_object_set_description(atk, state == HSK_DISPLAY_PAUSED ? "The machine is paused"
+                                                                : "The machine is running");
 }
 
 static const struct hsk_display_client_ops client_ops = {
@@ -182,7 +188,8 @@ static void send_hint(HskScreen *s)
     guint32 width = (guint32)(gtk_widget_get_allocated_width(GTK_WIDGET(s)) * factor) & ~7u;
     guint32 height = (guint32)(gtk_widget_get_allocated_height(GTK_WIDGET(s)) * factor) & ~1u;
 
-    if (s->attached && width && height && width <= HSK_DISPLAY_MAX_DIM && height <= HSK_DISPLAY_MAX_DIM)
+    if (s->attached && width && height && width <= HSK_DISPLAY_MAX_DIM &&
+        height <= HSK_DISPLAY_MAX_DIM)
         hsk_display_client_size_hint(s->client, width, height);
 }
 
@@ -190,7 +197,8 @@ void hsk_screen_attach(HskScreen *s, int sock)
 {
     g_clear_handle_id(&s->watch, g_source_remove);
     g_clear_handle_id(&s->flush_timer, g_source_remove);
-    /* The mapping of a machine that is gone stays readable: its memory lives as long as somebody maps it. */
+    /* The mapping of a machine that is gone stays readable: its memory lives as long as somebody
+     * maps it. */
     if (s->previous)
         g_clear_pointer(&s->client, hsk_display_client_free);
     else
@@ -228,15 +236,17 @@ static gboolean hsk_screen_draw(GtkWidget *widget, cairo_t *cr)
     cairo_paint(cr);
     if (!s->view.pixels)
         return TRUE;
-    image = cairo_image_surface_create_for_data((guchar *)s->view.pixels, CAIRO_FORMAT_RGB24, (int)s->view.width,
-                                                (int)s->view.height, (int)s->view.stride_bytes);
+    image = cairo_image_surface_create_for_data((guchar *)s->view.pixels, CAIRO_FORMAT_RGB24,
+                                                (int)s->view.width, (int)s->view.height,
+                                                (int)s->view.stride_bytes);
     cairo_save(cr);
     cairo_scale(cr, 1.0 / p.factor, 1.0 / p.factor);
     cairo_translate(cr, p.x, p.y);
     cairo_scale(cr, p.zoom, p.zoom);
     cairo_set_source_surface(cr, image, 0, 0);
-    cairo_pattern_set_filter(cairo_get_source(cr),
-                             fabs(p.zoom - round(p.zoom)) < 1e-6 ? CAIRO_FILTER_NEAREST : CAIRO_FILTER_BILINEAR);
+    cairo_pattern_set_filter(cairo_get_source(cr), fabs(p.zoom - round(p.zoom)) < 1e-6
+                                                       ? CAIRO_FILTER_NEAREST
+                                                       : CAIRO_FILTER_BILINEAR);
     cairo_rectangle(cr, 0, 0, s->view.width, s->view.height);
     cairo_fill(cr);
     cairo_restore(cr);
@@ -382,7 +392,8 @@ static gboolean hsk_screen_enter(GtkWidget *widget, GdkEventCrossing *event)
 
 static gboolean hsk_screen_button(GtkWidget *widget, GdkEventButton *event)
 {
-    static const guint32 bits[] = {0, HSK_DISPLAY_BUTTON_LEFT, HSK_DISPLAY_BUTTON_MIDDLE, HSK_DISPLAY_BUTTON_RIGHT};
+    static const guint32 bits[] = {0, HSK_DISPLAY_BUTTON_LEFT, HSK_DISPLAY_BUTTON_MIDDLE,
+                                   HSK_DISPLAY_BUTTON_RIGHT};
     HskScreen *s = HSK_SCREEN(widget);
 
     if (event->button >= G_N_ELEMENTS(bits) || !event->button)
@@ -513,14 +524,14 @@ static void hsk_screen_class_init(HskScreenClass *class)
     widget->scroll_event = hsk_screen_scroll;
     gtk_widget_class_set_accessible_role(widget, ATK_ROLE_CANVAS);
     signals[SIGNAL_HOST_KEY] =
-        g_signal_new("host-key", HSK_TYPE_SCREEN, G_SIGNAL_RUN_LAST, 0, g_signal_accumulator_true_handled, NULL, NULL,
-                     G_TYPE_BOOLEAN, 1, G_TYPE_UINT);
-    signals[SIGNAL_LEAVE] =
-        g_signal_new("leave", HSK_TYPE_SCREEN, G_SIGNAL_RUN_LAST, 0, NULL, NULL, NULL, G_TYPE_NONE, 0);
-    signals[SIGNAL_LOST] =
-        g_signal_new("lost", HSK_TYPE_SCREEN, G_SIGNAL_RUN_LAST, 0, NULL, NULL, NULL, G_TYPE_NONE, 1, G_TYPE_STRING);
-    signals[SIGNAL_SHAPE] =
-        g_signal_new("shape", HSK_TYPE_SCREEN, G_SIGNAL_RUN_LAST, 0, NULL, NULL, NULL, G_TYPE_NONE, 0);
+        g_signal_new("host-key", HSK_TYPE_SCREEN, G_SIGNAL_RUN_LAST, 0,
+                     g_signal_accumulator_true_handled, NULL, NULL, G_TYPE_BOOLEAN, 1, G_TYPE_UINT);
+    signals[SIGNAL_LEAVE] = g_signal_new("leave", HSK_TYPE_SCREEN, G_SIGNAL_RUN_LAST, 0, NULL, NULL,
+                                         NULL, G_TYPE_NONE, 0);
+    signals[SIGNAL_LOST] = g_signal_new("lost", HSK_TYPE_SCREEN, G_SIGNAL_RUN_LAST, 0, NULL, NULL,
+                                        NULL, G_TYPE_NONE, 1, G_TYPE_STRING);
+    signals[SIGNAL_SHAPE] = g_signal_new("shape", HSK_TYPE_SCREEN, G_SIGNAL_RUN_LAST, 0, NULL, NULL,
+                                         NULL, G_TYPE_NONE, 0);
 }
 
 static void hsk_screen_init(HskScreen *s)
@@ -528,8 +539,9 @@ static void hsk_screen_init(HskScreen *s)
     GtkWidget *widget = GTK_WIDGET(s);
 
     gtk_widget_set_can_focus(widget, TRUE);
-    gtk_widget_add_events(widget, GDK_POINTER_MOTION_MASK | GDK_BUTTON_PRESS_MASK | GDK_BUTTON_RELEASE_MASK |
-                                      GDK_SCROLL_MASK | GDK_SMOOTH_SCROLL_MASK | GDK_ENTER_NOTIFY_MASK |
+    gtk_widget_add_events(widget, GDK_POINTER_MOTION_MASK | GDK_BUTTON_PRESS_MASK |
+                                      GDK_BUTTON_RELEASE_MASK | GDK_SCROLL_MASK |
+                                      GDK_SMOOTH_SCROLL_MASK | GDK_ENTER_NOTIFY_MASK |
                                       GDK_FOCUS_CHANGE_MASK);
     atk_object_set_name(gtk_widget_get_accessible(widget), "Guest screen");
 }

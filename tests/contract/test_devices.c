@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What every device of the board promises, whoever wrote it (house style 3.3 and 3.4; docs/adding-a-device.md):
- * its state table covers its state, saving loses nothing, a changed device saves something else, a damaged state is
- * refused, pausing twice is pausing, reset is like new.
+ * What every device of the board promises, whoever wrote it (house style 3.3 and 3.4;
+ * docs/adding-a-device.md): its state table covers its state, saving loses nothing, a changed
+ * device saves something else, a damaged state is refused, pausing twice is pausing, reset is like
+ * new.
  */
 #include <device-ops.h>
 #include <fake-machine.h>
@@ -53,7 +54,8 @@ static void every_byte_of_state_is_in_the_table(void **state)
         struct hsk_dev *dev = hsk_machine_dev(m, i);
 
         if (hsk_state_uncovered(&dev->ops->state) != 0)
-            fail_msg("%s: %u bytes of its state are in no field or in two", dev->id, hsk_state_uncovered(&dev->ops->state));
+            fail_msg("%s: %u bytes of its state are in no field or in two", dev->id,
+                     hsk_state_uncovered(&dev->ops->state));
     }
     assert_int_equal(hsk_state_uncovered(&hsk_cpu_state_desc), 0);
     hsk_machine_free(m);
@@ -71,7 +73,8 @@ static void saving_and_loading_lose_nothing(void **state)
             g_autoptr(GError) error = NULL;
 
             if (!load_one(to, saved, &error))
-                fail_msg("%s does not load what it saved (seed %u): %s", from->id, seed, error->message);
+                fail_msg("%s does not load what it saved (seed %u): %s", from->id, seed,
+                         error->message);
             again = device_save(to);
             if (!g_bytes_equal(saved, again))
                 fail_msg("%s: save, load, save gives other bytes", from->id);
@@ -97,7 +100,8 @@ static void whole_machine_goes_on_after_loading(void **state)
     hsk_machine_free(b);
 }
 
-/* Any bit of any element: the saved bytes differ. So no field is a copy that load ignores or save makes up. */
+/* Any bit of any element: the saved bytes differ. So no field is a copy that load ignores or save
+ * makes up. */
 static void a_changed_device_saves_other_bytes(void **state)
 {
     struct hsk_machine *m = make();
@@ -109,7 +113,8 @@ static void a_changed_device_saves_other_bytes(void **state)
 
         for (uint32_t k = 0; k < d->nfields; k++) {
             const struct hsk_field *f = &d->fields[k];
-            uint8_t *byte = (uint8_t *)hsk_dev_state(dev) + f->offset + (size_t)(f->count - 1) * f->elem;
+            uint8_t *byte =
+                (uint8_t *)hsk_dev_state(dev) + f->offset + (size_t)(f->count - 1) * f->elem;
 
             *byte ^= 1;
             g_autoptr(GBytes) after = device_save(dev);
@@ -137,7 +142,8 @@ static void values_over_their_limit_are_refused(void **state)
             if (f->max == 0 || (f->elem < 8 && value >> 8 * f->elem))
                 continue;
             hsk_machine_reset(m);
-            memcpy((char *)hsk_dev_state(dev) + f->offset + (size_t)(f->count - 1) * f->elem, &value, f->elem);
+            memcpy((char *)hsk_dev_state(dev) + f->offset + (size_t)(f->count - 1) * f->elem,
+                   &value, f->elem);
             g_autoptr(GBytes) bad = device_save(dev);
             g_autoptr(GError) error = NULL;
             if (load_one(dev, bad, &error))
@@ -175,7 +181,8 @@ static bool all_equal(struct hsk_machine *a, struct hsk_machine *b, bool say)
     bool equal = true;
 
     for (unsigned i = 0; i < hsk_machine_ndevs(a); i++) {
-        g_autoptr(GBytes) x = device_save(hsk_machine_dev(a, i)), y = device_save(hsk_machine_dev(b, i));
+        g_autoptr(GBytes) x = device_save(hsk_machine_dev(a, i)),
+                          y = device_save(hsk_machine_dev(b, i));
 
         if (!g_bytes_equal(x, y)) {
             equal = false;
@@ -195,7 +202,8 @@ static void reset_is_like_new(void **state)
     set_time_ns(a, 0);
     for (int attempt = 0; attempt < 10 && !equal; attempt++) {
         hsk_machine_reset(a);
-        hsk_machine_reset(b); /* the RTC shows the time of day: both within one second, at the tenth attempt at last */
+        hsk_machine_reset(b); /* the RTC shows the time of day: both within one second, at the tenth
+                                 attempt at last */
         equal = all_equal(a, b, attempt == 9);
     }
     assert_true(equal);
@@ -210,7 +218,8 @@ static void saving_changes_nothing(void **state)
     stir(m, 6);
     for (unsigned i = 0; i < hsk_machine_ndevs(m); i++) {
         struct hsk_dev *dev = hsk_machine_dev(m, i);
-        g_autoptr(GBytes) first = device_save(dev), whole = hsk_machine_save(m), second = device_save(dev);
+        g_autoptr(GBytes) first = device_save(dev), whole = hsk_machine_save(m),
+                          second = device_save(dev);
 
         assert_non_null(whole);
         assert_true(g_bytes_equal(first, second));

@@ -1,26 +1,31 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A whole machine on each engine: what was saved loads, saves the same bytes again and goes on, on the same engine and on
- * the other one. A guest of our own runs meanwhile: it counts in registers and memory, and its APIC timer interrupts it.
- * Integer instructions only: a /dev/kvm without VMX or SVM behind it emulates, and knows no SSE.
+ * A whole machine on each engine: what was saved loads, saves the same bytes again and goes on, on
+ * the same engine and on the other one. A guest of our own runs meanwhile: it counts in registers
+ * and memory, and its APIC timer interrupts it. Integer instructions only: a /dev/kvm without VMX
+ * or SVM behind it emulates, and knows no SSE.
  */
+#include <vmm/cpu_bits.h>
+
 #include <device-ops.h>
 #include <fake-machine.h>
 #include <skip-kvm.h>
 #include <sys/mman.h>
-#include <vmm/cpu_bits.h>
 
-#define CODE     0x100000u
-#define LOOPS    0x200000u /* 64 bits each: how often the guest went round, and how often it was interrupted */
-#define TICKS    0x200008u
-#define VECTOR   0x40
+#define CODE 0x100000u
+#define LOOPS                                                                                      \
+    0x200000u /* 64 bits each: how often the guest went round, and how often it was interrupted */
+#define TICKS  0x200008u
+#define VECTOR 0x40
 
 asm(".pushsection .rodata\n"
     "machine_guest:\n"
-    "  mov $0xfee00000, %ebx\n movl $0x1ff, 0xf0(%rbx)\n movl $0xb, 0x3e0(%rbx)\n movl $0x20040, 0x320(%rbx)\n"
+    "  mov $0xfee00000, %ebx\n movl $0x1ff, 0xf0(%rbx)\n movl $0xb, 0x3e0(%rbx)\n movl $0x20040, "
+    "0x320(%rbx)\n"
     "  movl $1000000, 0x380(%rbx)\n" /* periodic */
     "  mov $0x200000, %esi\n mov $0x123456789abcdef0, %r15\n mov $0x80000, %esp\n sti\n"
-    "1: inc %r8\n mov %r8, (%rsi)\n add %r8, %r9\n rol $3, %r9\n xor %r9, %r15\n push %r9\n pop %r10\n jmp 1b\n"
+    "1: inc %r8\n mov %r8, (%rsi)\n add %r8, %r9\n rol $3, %r9\n xor %r9, %r15\n push %r9\n pop "
+    "%r10\n jmp 1b\n"
     ".balign 16\n"
     "machine_guest_tick:\n"
     "  incq 8(%rsi)\n movl $0, 0xb0(%rbx)\n iretq\n"
@@ -78,7 +83,8 @@ static void load_guest(struct hsk_machine *m)
     hsk_put64(ram + 0x4fb8, 0xfee00093);
     hsk_put64(ram + 0x6008, 0x00af9b000000ffff);
     hsk_put64(ram + 0x6010, 0x00cf93000000ffff);
-    hsk_put64(ram + 0x7000 + 16 * VECTOR, (tick & 0xffff) | 8u << 16 | 0x8eull << 40 | (tick >> 16) << 48);
+    hsk_put64(ram + 0x7000 + 16 * VECTOR,
+              (tick & 0xffff) | 8u << 16 | 0x8eull << 40 | (tick >> 16) << 48);
     memcpy(ram + CODE, machine_guest, (size_t)(machine_guest_end - machine_guest));
     get_cpu(m, &s);
     s.cr0 = HSK_CR0_PE | HSK_CR0_ET | HSK_CR0_NE | HSK_CR0_WP | HSK_CR0_PG;
@@ -93,7 +99,8 @@ static void load_guest(struct hsk_machine *m)
     s.seg[HSK_TR] = (struct hsk_segment){.limit = 0x67, .attr = 0x8b};
     s.rip = CODE;
     set_cpu(m, &s);
-    hsk_machine_engine(m)->ops->flush(hsk_machine_engine(m), HSK_FLUSH_TLB | HSK_FLUSH_CODE | HSK_FLUSH_WRITES);
+    hsk_machine_engine(m)->ops->flush(hsk_machine_engine(m),
+                                      HSK_FLUSH_TLB | HSK_FLUSH_CODE | HSK_FLUSH_WRITES);
 }
 
 /* Until the guest went round and was interrupted again: that it lives. */
@@ -107,7 +114,8 @@ static void runs_on(struct hsk_machine *m)
     assert_true(word(m, TICKS) > ticks + 1);
 }
 
-/* The same bytes in all sections, or the name of what differs. Engines code some of a processor's parts differently. */
+/* The same bytes in all sections, or the name of what differs. Engines code some of a processor's
+ * parts differently. */
 static void assert_same(struct hsk_machine *a, struct hsk_machine *b, GBytes *saved)
 {
     const bool one_engine = hsk_machine_engine(a)->ops == hsk_machine_engine(b)->ops;
@@ -118,7 +126,8 @@ static void assert_same(struct hsk_machine *a, struct hsk_machine *b, GBytes *sa
     if (g_bytes_equal(saved, again))
         return;
     for (unsigned i = 0; i < hsk_machine_ndevs(a); i++) {
-        g_autoptr(GBytes) x = device_save(hsk_machine_dev(a, i)), y = device_save(hsk_machine_dev(b, i));
+        g_autoptr(GBytes) x = device_save(hsk_machine_dev(a, i)),
+                          y = device_save(hsk_machine_dev(b, i));
 
         if (!g_bytes_equal(x, y))
             fail_msg("%s saves other bytes than it loaded", hsk_machine_dev(a, i)->id);
@@ -130,7 +139,8 @@ static void assert_same(struct hsk_machine *a, struct hsk_machine *b, GBytes *sa
         hsk_cpu_state_canonicalise(&t);
     }
     for (unsigned i = 0; i < d->nfields; i++) {
-        const size_t at = d->fields[i].offset, bytes = (size_t)d->fields[i].elem * d->fields[i].count;
+        const size_t at = d->fields[i].offset,
+                     bytes = (size_t)d->fields[i].elem * d->fields[i].count;
 
         if (memcmp((char *)&s + at, (char *)&t + at, bytes))
             fail_msg("the processor's %s is not what was loaded", d->fields[i].name);
@@ -140,7 +150,8 @@ static void assert_same(struct hsk_machine *a, struct hsk_machine *b, GBytes *sa
 }
 
 /* A machine of that engine with memory and state of another. */
-static struct hsk_machine *loaded(const struct hsk_engine_ops *engine, struct hsk_machine *from, GBytes *saved)
+static struct hsk_machine *loaded(const struct hsk_engine_ops *engine, struct hsk_machine *from,
+                                  GBytes *saved)
 {
     struct hsk_machine *m = make(engine);
     const struct hsk_memobj *ram = hsk_machine_memobj(from, "ram");
@@ -152,7 +163,8 @@ static struct hsk_machine *loaded(const struct hsk_engine_ops *engine, struct hs
     return m;
 }
 
-static void saves_what_it_loaded(const struct hsk_engine_ops *first, const struct hsk_engine_ops *second)
+static void saves_what_it_loaded(const struct hsk_engine_ops *first,
+                                 const struct hsk_engine_ops *second)
 {
     struct hsk_machine *a = make(first), *b;
     g_autoptr(GBytes) saved = NULL, twice = NULL;

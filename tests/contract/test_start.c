@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Several processors of a machine on each engine: INIT and start-up IPIs through real mode, IPIs in all addressing modes,
- * NMI, a second start, and a machine that is saved while one processor works and one waits, then goes on on the other
- * engine. Integer instructions only: a /dev/kvm without VMX or SVM behind it emulates, and knows no SSE.
+ * Several processors of a machine on each engine: INIT and start-up IPIs through real mode, IPIs in
+ * all addressing modes, NMI, a second start, and a machine that is saved while one processor works
+ * and one waits, then goes on on the other engine. Integer instructions only: a /dev/kvm without
+ * VMX or SVM behind it emulates, and knows no SSE.
  */
-#include <fake-machine.h>
-#include <skip-kvm.h>
 #include <vmm/cpu_bits.h>
 
+#include <fake-machine.h>
+#include <skip-kvm.h>
 #include <unistd.h>
 
 #define NCPUS   3
@@ -62,15 +63,18 @@ asm(".pushsection .rodata\n"
     "start_first:\n"
     "  mov $(0f - start_guest + 0x8000), %edi\n jmp start_init\n"
     "0: sti\n pause\n cmpl $0, 0x10208\n je 0b\n"
-    "  movl $1, 0x10204\n movl $0xc4500, 0x300(%r15)\n movl $0xc4608, 0x300(%r15)\n movl $0xc4608, 0x300(%r15)\n"
+    "  movl $1, 0x10204\n movl $0xc4500, 0x300(%r15)\n movl $0xc4608, 0x300(%r15)\n movl $0xc4608, "
+    "0x300(%r15)\n"
     "1: pause\n cmpl $1, 0x10004\n jne 1b\n cmpl $1, 0x10008\n jne 1b\n"
     "  movl $2, 0x10204\n mov $50, %ebp\n xor %edx, %edx\n"
     "2: mov $1, %esi\n"
-    "3: mov %esi, %eax\n shl $24, %eax\n mov %eax, 0x310(%r15)\n movl $0x40, 0x300(%r15)\n inc %edx\n"
+    "3: mov %esi, %eax\n shl $24, %eax\n mov %eax, 0x310(%r15)\n movl $0x40, 0x300(%r15)\n inc "
+    "%edx\n"
     "4: pause\n cmp %edx, 0x10200\n jne 4b\n inc %esi\n cmp $3, %esi\n jne 3b\n dec %ebp\n jnz 2b\n"
     "  movl $3, 0x10204\n movl $0xc0041, 0x300(%r15)\n" /* all but this */
     "5: pause\n cmpl $1, 0x10084\n jne 5b\n cmpl $1, 0x10088\n jne 5b\n"
-    "  movl $4, 0x10204\n movl $0x06000000, 0x310(%r15)\n movl $0x841, 0x300(%r15)\n" /* logical: 1 and 2 */
+    "  movl $4, 0x10204\n movl $0x06000000, 0x310(%r15)\n movl $0x841, 0x300(%r15)\n" /* logical: 1
+                                                                                         and 2 */
     "6: pause\n cmpl $2, 0x10084\n jne 6b\n cmpl $2, 0x10088\n jne 6b\n"
     "  movl $5, 0x10204\n movl $0x941, 0x300(%r15)\n" /* lowest priority: one of them */
     "7: pause\n mov 0x10084, %eax\n add 0x10088, %eax\n cmp $5, %eax\n jne 7b\n"
@@ -79,7 +83,8 @@ asm(".pushsection .rodata\n"
     "  movl $7, 0x10204\n movl $0x01000000, 0x310(%r15)\n movl $0x4400, 0x300(%r15)\n"
     "9: pause\n cmpl $1, 0x100c4\n jne 9b\n"
     "  movl $8, 0x10204\n movl $0x4500, 0x300(%r15)\n"
-    "  movl $0x02000000, 0x310(%r15)\n movl $0x4608, 0x300(%r15)\n" /* one that runs does not start again */
+    "  movl $0x02000000, 0x310(%r15)\n movl $0x4608, 0x300(%r15)\n" /* one that runs does not start
+                                                                       again */
     "10: pause\n cmpl $2, 0x10208\n jne 10b\n"
     "  movl $0x01000000, 0x310(%r15)\n movl $0x4608, 0x300(%r15)\n"
     "11: pause\n cmpl $2, 0x10004\n jne 11b\n movl $9, 0x10204\n"
@@ -90,8 +95,8 @@ asm(".pushsection .rodata\n"
     "start_idtr: .word 0x7ff\n .quad 0x9000\n"
     "start_guest_end:\n"
     ".popsection\n");
-extern const uint8_t start_guest[], start_ping[], start_pong[], start_cast[], start_nmi[], start_first[], start_gdt[],
-    start_guest_end[];
+extern const uint8_t start_guest[], start_ping[], start_pong[], start_cast[], start_nmi[],
+    start_first[], start_gdt[], start_guest_end[];
 
 static uint32_t address_of(const uint8_t *label)
 {
@@ -100,12 +105,14 @@ static uint32_t address_of(const uint8_t *label)
 
 static uint32_t word(struct hsk_machine *m, uint64_t at)
 {
-    return __atomic_load_n((uint32_t *)(void *)(hsk_machine_memobj(m, "ram")->host + at), __ATOMIC_ACQUIRE);
+    return __atomic_load_n((uint32_t *)(void *)(hsk_machine_memobj(m, "ram")->host + at),
+                           __ATOMIC_ACQUIRE);
 }
 
 static void set_word(struct hsk_machine *m, uint64_t at, uint32_t value)
 {
-    __atomic_store_n((uint32_t *)(void *)(hsk_machine_memobj(m, "ram")->host + at), value, __ATOMIC_RELEASE);
+    __atomic_store_n((uint32_t *)(void *)(hsk_machine_memobj(m, "ram")->host + at), value,
+                     __ATOMIC_RELEASE);
 }
 
 static void put_gate(struct hsk_machine *m, unsigned vector, const uint8_t *handler)
@@ -196,7 +203,8 @@ static struct hsk_machine *moved(const struct hsk_engine_ops *engine, struct hsk
     return m;
 }
 
-static void starts_and_talks(const struct hsk_engine_ops *first, const struct hsk_engine_ops *second)
+static void starts_and_talks(const struct hsk_engine_ops *first,
+                             const struct hsk_engine_ops *second)
 {
     struct hsk_machine *m = make(first);
 

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The opcode maps (SDM vol. 2, appendix A), enumerated: code size, map, opcode, mandatory prefix, REX.W or VEX.W, VEX.L,
- * modrm.reg (an opcode extension in groups) and register or memory form. What remains of an encoding (registers, SIB,
- * displacements, REX.RXB, vvvv, further prefixes, immediates) is random each time.
+ * The opcode maps (SDM vol. 2, appendix A), enumerated: code size, map, opcode, mandatory prefix,
+ * REX.W or VEX.W, VEX.L, modrm.reg (an opcode extension in groups) and register or memory form.
+ * What remains of an encoding (registers, SIB, displacements, REX.RXB, vvvv, further prefixes,
+ * immediates) is random each time.
  */
 #include "differential.h"
 
@@ -21,10 +22,22 @@ bool diff_form(unsigned n, struct diff_form *f)
         return false;
     if (f->space == SPACE_1)
         switch (f->opcode) {
-        case 0x0f: case 0x26: case 0x2e: case 0x36: case 0x3e: case 0x64: case 0x65: case 0x66: case 0x67: case 0xf0:
-        case 0xf2: case 0xf3:
+        case 0x0f:
+        case 0x26:
+        case 0x2e:
+        case 0x36:
+        case 0x3e:
+        case 0x64:
+        case 0x65:
+        case 0x66:
+        case 0x67:
+        case 0xf0:
+        case 0xf2:
+        case 0xf3:
             return false;
-        case 0x62: case 0xc4: case 0xc5:
+        case 0x62:
+        case 0xc4:
+        case 0xc5:
             return f->code32 && f->mem; /* BOUND, LES, LDS */
         default:
             return f->code32 || (f->opcode & 0xf0) != 0x40;
@@ -56,7 +69,8 @@ static unsigned vex_bytes(const struct diff_form *f, uint8_t *b)
 {
     static const uint8_t pp[4] = {0, 1, 2, 3};
     const uint64_t r = diff_random();
-    const uint8_t last = (uint8_t)((r & 7 ? r >> 3 & 0x78 : 0x78) | (unsigned)f->l << 2 | pp[f->pfx]);
+    const uint8_t last =
+        (uint8_t)((r & 7 ? r >> 3 & 0x78 : 0x78) | (unsigned)f->l << 2 | pp[f->pfx]);
     const uint8_t rxb = (uint8_t)(f->code32 ? 0xe0 : r >> 8 & 0xe0);
 
     if (f->space == SPACE_VEX1 && !f->w && (r >> 20 & 1)) {
@@ -98,7 +112,8 @@ bool diff_form_has_rm(const struct diff_form *f)
         return false;
     if (f->space == SPACE_1)
         return (f->opcode & 0xf8) == 0xd8 || f->opcode == 0xc6 || f->opcode == 0xc7;
-    return f->space == SPACE_0F && (f->opcode == 0x01 || f->opcode == 0xae || f->opcode == 0xc7 || f->opcode == 0x1e);
+    return f->space == SPACE_0F &&
+           (f->opcode == 0x01 || f->opcode == 0xae || f->opcode == 0xc7 || f->opcode == 0x1e);
 }
 
 void diff_bytes(const struct diff_form *f, uint8_t *bytes, int rm)
@@ -109,7 +124,8 @@ void diff_bytes(const struct diff_form *f, uint8_t *bytes, int rm)
 
     n += f->space >= SPACE_VEX1 ? vex_bytes(f, bytes + n) : opcode_bytes(f, bytes + n);
     head = n;
-    bytes[n++] = (uint8_t)((f->mem ? (r & 3) % 3 << 6 : 0xc0u) | (unsigned)f->reg << 3 | (rm >= 0 ? (unsigned)rm : r >> 2 & 7));
+    bytes[n++] = (uint8_t)((f->mem ? (r & 3) % 3 << 6 : 0xc0u) | (unsigned)f->reg << 3 |
+                           (rm >= 0 ? (unsigned)rm : r >> 2 & 7));
     while (n < 15)
         bytes[n++] = (uint8_t)diff_random();
     if ((r >> 5 & 3) == 0) /* an immediate of one byte behind registers */

@@ -1,21 +1,23 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The translated half of the differential run. The guest of soft_guest.h becomes one with user code: selectors and page
- * permissions as the native half has them, every exception and the way out (INT 80h) on a stack of its own, a HLT as handler.
- * State goes straight into the vCPU, past set_state() and its flushes: that is what allows millions of cases.
+ * The translated half of the differential run. The guest of soft_guest.h becomes one with user
+ * code: selectors and page permissions as the native half has them, every exception and the way out
+ * (INT 80h) on a stack of its own, a HLT as handler. State goes straight into the vCPU, past
+ * set_state() and its flushes: that is what allows millions of cases.
  */
 #include "differential.h"
 
-#define GDT (GUEST_VA + 0x9000)
-#define TSS (GUEST_VA + 0xa000)
-#define IST_TOP (GUEST_VA + 0xc000)
+#define GDT         (GUEST_VA + 0x9000)
+#define TSS         (GUEST_VA + 0xa000)
+#define IST_TOP     (GUEST_VA + 0xc000)
 #define EXIT_VECTOR 0x80
 
 static void put_segment(unsigned sel, uint32_t base, uint32_t attr)
 {
     uint8_t *d = (uint8_t *)(uintptr_t)(GDT + (sel & ~7u));
 
-    hsk_put64(d, 0xffffull | (uint64_t)(base & 0xffffff) << 16 | (uint64_t)attr << 40 | 0xfull << 48 | (uint64_t)(base >> 24) << 56);
+    hsk_put64(d, 0xffffull | (uint64_t)(base & 0xffffff) << 16 | (uint64_t)attr << 40 |
+                     0xfull << 48 | (uint64_t)(base >> 24) << 56);
 }
 
 static void put_page(struct guest *g, uint64_t va, uint64_t bits)
@@ -90,7 +92,8 @@ void diff_guest_outs(uint8_t *slot, unsigned behind, unsigned how)
 
 static void load_segment(struct hsk_segment *s, uint64_t sel)
 {
-    const uint64_t d = (sel & ~3ull) ? hsk_get64((const void *)(uintptr_t)(GDT + (sel & ~7ull))) : 0;
+    const uint64_t d =
+        (sel & ~3ull) ? hsk_get64((const void *)(uintptr_t)(GDT + (sel & ~7ull))) : 0;
 
     *s = (struct hsk_segment){.selector = (uint16_t)sel};
     if (!d)
@@ -100,7 +103,8 @@ static void load_segment(struct hsk_segment *s, uint64_t sel)
     s->attr = (uint16_t)(d >> 40 & 0xf0ff);
 }
 
-static void load(struct soft_vcpu *v, const struct hsk_cpu_state *base, const struct diff_state *in, bool code32, unsigned how)
+static void load(struct soft_vcpu *v, const struct hsk_cpu_state *base, const struct diff_state *in,
+                 bool code32, unsigned how)
 {
     v->s = *base;
     memcpy(v->gpr, in->gpr, sizeof v->gpr);
@@ -123,16 +127,18 @@ static void load(struct soft_vcpu *v, const struct hsk_cpu_state *base, const st
     soft_segments_changed(v);
 }
 
-static void which_out(struct diff_state *out, uint64_t slot, uint64_t rip, unsigned behind, unsigned how)
+static void which_out(struct diff_state *out, uint64_t slot, uint64_t rip, unsigned behind,
+                      unsigned how)
 {
     rip -= slot + 2 + (how & DIFF_DEAD_FLAGS ? 2 : 0);
-    out->out = rip == DIFF_AT + behind                        ? DIFF_BEHIND
-               : rip == diff_out_at[DIFF_TAKEN - 1]           ? DIFF_TAKEN
-               : rip == diff_out_at[DIFF_BACK - 1]            ? DIFF_BACK
-                                                              : DIFF_NOUTS;
+    out->out = rip == DIFF_AT + behind              ? DIFF_BEHIND
+               : rip == diff_out_at[DIFF_TAKEN - 1] ? DIFF_TAKEN
+               : rip == diff_out_at[DIFF_BACK - 1]  ? DIFF_BACK
+                                                    : DIFF_NOUTS;
 }
 
-bool diff_guest_run(struct guest *g, const struct diff_state *in, struct diff_state *out, bool code32, unsigned how)
+bool diff_guest_run(struct guest *g, const struct diff_state *in, struct diff_state *out,
+                    bool code32, unsigned how)
 {
     static struct hsk_cpu_state base;
     struct soft_vcpu *v = diff_vcpu(g);
@@ -147,7 +153,8 @@ bool diff_guest_run(struct guest *g, const struct diff_state *in, struct diff_st
         base.gdtr = (struct hsk_dtable){GDT, 0x7f};
         base.idtr = (struct hsk_dtable){GUEST_VA + 0x8000, 0xfff};
         base.seg[HSK_LDTR] = (struct hsk_segment){0};
-        base.seg[HSK_TR] = (struct hsk_segment){.base = TSS, .limit = 0x67, .selector = 0x40, .attr = 0x8b};
+        base.seg[HSK_TR] =
+            (struct hsk_segment){.base = TSS, .limit = 0x67, .selector = 0x40, .attr = 0x8b};
     }
     load(v, &base, in, code32, how);
     e = soft_run(v);

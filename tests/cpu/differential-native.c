@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The native half of the differential run: loads all registers, jumps to the bytes and comes back with all registers, by one of
- * the slot's ways out or by the signal that the processor's exception became. 32-bit code runs in compatibility mode, behind
- * a far jump to the kernel's selector 0x23. The FS base of the C library is away meanwhile: the handler puts it back first.
- * One thread.
+ * The native half of the differential run: loads all registers, jumps to the bytes and comes back
+ * with all registers, by one of the slot's ways out or by the signal that the processor's exception
+ * became. 32-bit code runs in compatibility mode, behind a far jump to the kernel's selector 0x23.
+ * The FS base of the C library is away meanwhile: the handler puts it back first. One thread.
  */
-#include "differential.h"
-
 #include <asm/ldt.h>
 #include <signal.h>
 #include <ucontext.h>
+
+#include "differential.h"
 
 #define LOW ((uint8_t *)0x30000000) /* below 4 GiB, where 32-bit code can jump to */
 
@@ -22,9 +22,13 @@ struct native_context {
     uint32_t far_offset, far_selector;
 } diff_native __attribute__((used, visibility("hidden")));
 
-_Static_assert(offsetof(struct diff_state, rip) == 128 && offsetof(struct diff_state, rflags) == 136 &&
-               offsetof(struct diff_state, fs_base) == 144 && offsetof(struct diff_state, sel) == 160 &&
-               offsetof(struct diff_state, out) == 232 && offsetof(struct diff_state, xsave) == 256, "diff_native_go");
+_Static_assert(offsetof(struct diff_state, rip) == 128 &&
+                   offsetof(struct diff_state, rflags) == 136 &&
+                   offsetof(struct diff_state, fs_base) == 144 &&
+                   offsetof(struct diff_state, sel) == 160 &&
+                   offsetof(struct diff_state, out) == 232 &&
+                   offsetof(struct diff_state, xsave) == 256,
+               "diff_native_go");
 
 void diff_native_go(uint64_t far_jump);
 extern const char diff_native_trapped[], diff_native_out0[], diff_native_out1[], diff_native_out2[];
@@ -47,8 +51,10 @@ __asm__(".pushsection .text\n"
         "mov 144(%r15), %rax; wrfsbase %rax\n"
         "mov 152(%r15), %rax; wrgsbase %rax\n"
         "1: mov 0(%r15), %rax; mov %rax, diff_native+40(%rip)\n"
-        "mov 8(%r15), %rcx; mov 16(%r15), %rdx; mov 24(%r15), %rbx; mov 40(%r15), %rbp; mov 48(%r15), %rsi\n"
-        "mov 64(%r15), %r8; mov 72(%r15), %r9; mov 80(%r15), %r10; mov 88(%r15), %r11; mov 96(%r15), %r12\n"
+        "mov 8(%r15), %rcx; mov 16(%r15), %rdx; mov 24(%r15), %rbx; mov 40(%r15), %rbp; mov "
+        "48(%r15), %rsi\n"
+        "mov 64(%r15), %r8; mov 72(%r15), %r9; mov 80(%r15), %r10; mov 88(%r15), %r11; mov "
+        "96(%r15), %r12\n"
         "mov 104(%r15), %r13; mov 112(%r15), %r14\n"
         "pushq 136(%r15)\n"
         "test %rdi, %rdi\n"
@@ -73,9 +79,12 @@ __asm__(".pushsection .text\n"
         "jmp 3f\n"
         ".endm\n"
         "OUT 0\nOUT 1\nOUT 2\n"
-        "3: mov %rcx, 8(%rax); mov %rdx, 16(%rax); mov %rbx, 24(%rax); mov %rsp, 32(%rax); mov %rbp, 40(%rax)\n"
-        "mov %rsi, 48(%rax); mov %rdi, 56(%rax); mov %r8, 64(%rax); mov %r9, 72(%rax); mov %r10, 80(%rax)\n"
-        "mov %r11, 88(%rax); mov %r12, 96(%rax); mov %r13, 104(%rax); mov %r14, 112(%rax); mov %r15, 120(%rax)\n"
+        "3: mov %rcx, 8(%rax); mov %rdx, 16(%rax); mov %rbx, 24(%rax); mov %rsp, 32(%rax); mov "
+        "%rbp, 40(%rax)\n"
+        "mov %rsi, 48(%rax); mov %rdi, 56(%rax); mov %r8, 64(%rax); mov %r9, 72(%rax); mov %r10, "
+        "80(%rax)\n"
+        "mov %r11, 88(%rax); mov %r12, 96(%rax); mov %r13, 104(%rax); mov %r14, 112(%rax); mov "
+        "%r15, 120(%rax)\n"
         "mov diff_native+16(%rip), %rsp\n"
         "pushfq; popq 136(%rax)\n"
         "mov diff_native+40(%rip), %rcx; mov %rcx, (%rax)\n"
@@ -104,19 +113,23 @@ static struct sigaction engine_trap[NSIG];
 
 static bool in_native_code(uint64_t rip)
 {
-    return rip < (uint64_t)(uintptr_t)diff_native_go || rip > (uint64_t)(uintptr_t)diff_native_trapped;
+    return rip < (uint64_t)(uintptr_t)diff_native_go ||
+           rip > (uint64_t)(uintptr_t)diff_native_trapped;
 }
 
 /* No call into the C library and nothing thread-local before the FS base is back. */
-__attribute__((no_sanitize("address", "undefined"), noinline)) static void save_trap(const ucontext_t *uc, struct diff_state *out)
+__attribute__((no_sanitize("address", "undefined"), noinline)) static void
+save_trap(const ucontext_t *uc, struct diff_state *out)
 {
-    static const uint8_t order[16] = {REG_RAX, REG_RCX, REG_RDX, REG_RBX, REG_RSP, REG_RBP, REG_RSI, REG_RDI,
-                                      REG_R8, REG_R9, REG_R10, REG_R11, REG_R12, REG_R13, REG_R14, REG_R15};
+    static const uint8_t order[16] = {REG_RAX, REG_RCX, REG_RDX, REG_RBX, REG_RSP, REG_RBP,
+                                      REG_RSI, REG_RDI, REG_R8,  REG_R9,  REG_R10, REG_R11,
+                                      REG_R12, REG_R13, REG_R14, REG_R15};
     const greg_t *r = uc->uc_mcontext.gregs;
     const uint64_t sel = (uint64_t)r[REG_CSGSFS];
     uint32_t ds, es, fs, gs;
 
-    __asm__ volatile("mov %%ds, %0; mov %%es, %1; mov %%fs, %2; mov %%gs, %3" : "=r"(ds), "=r"(es), "=r"(fs), "=r"(gs));
+    __asm__ volatile("mov %%ds, %0; mov %%es, %1; mov %%fs, %2; mov %%gs, %3"
+                     : "=r"(ds), "=r"(es), "=r"(fs), "=r"(gs));
     for (unsigned i = 0; i < 16; i++)
         out->gpr[i] = (uint64_t)r[order[i]];
     out->rip = (uint64_t)r[REG_RIP];
@@ -131,19 +144,28 @@ __attribute__((no_sanitize("address", "undefined"), noinline)) static void save_
     out->error = (uint64_t)r[REG_ERR];
     out->cr2 = (uint64_t)r[REG_CR2];
     for (unsigned i = 0; i < sizeof out->xsave / 8; i++)
-        ((uint64_t *)(void *)out->xsave)[i] = ((const uint64_t *)(const void *)uc->uc_mcontext.fpregs)[i];
+        ((uint64_t *)(void *)out->xsave)[i] =
+            ((const uint64_t *)(const void *)uc->uc_mcontext.fpregs)[i];
 }
 
-__attribute__((no_sanitize("address", "undefined"), no_stack_protector)) static void on_trap(int sig, siginfo_t *info, void *context)
+__attribute__((no_sanitize("address", "undefined"), no_stack_protector)) static void
+on_trap(int sig, siginfo_t *info, void *context)
 {
     ucontext_t *uc = context;
     greg_t *r = uc->uc_mcontext.gregs;
     uint64_t fs, gs;
 
-    __asm__ volatile("lea -128(%%rsp), %%rsp; pushf; andl $~0x40000, (%%rsp); popf; lea 128(%%rsp), %%rsp" : : : "memory", "cc");
-    __asm__ volatile("rdfsbase %0; rdgsbase %1; wrfsbase %2" : "=&r"(fs), "=&r"(gs) : "r"(diff_native.host_fs));
+    __asm__ volatile(
+        "lea -128(%%rsp), %%rsp; pushf; andl $~0x40000, (%%rsp); popf; lea 128(%%rsp), %%rsp"
+        :
+        :
+        : "memory", "cc");
+    __asm__ volatile("rdfsbase %0; rdgsbase %1; wrfsbase %2"
+                     : "=&r"(fs), "=&r"(gs)
+                     : "r"(diff_native.host_fs));
     if (sig != SIGTRAP && (!diff_native.out || !in_native_code((uint64_t)r[REG_RIP]))) {
-        engine_trap[sig].sa_sigaction(sig, info, context); /* translated code, or a fault of the test's own */
+        engine_trap[sig].sa_sigaction(sig, info,
+                                      context); /* translated code, or a fault of the test's own */
         return;
     }
     diff_native.out->fs_base = fs;
@@ -160,18 +182,27 @@ static void set_tls(unsigned entry, uint32_t base)
     struct user_desc *d = (struct user_desc *)(void *)(LOW + 512);
     long result;
 
-    *d = (struct user_desc){.entry_number = entry, .base_addr = base, .limit = 0xfffff, .seg_32bit = 1, .limit_in_pages = 1};
+    *d = (struct user_desc){.entry_number = entry,
+                            .base_addr = base,
+                            .limit = 0xfffff,
+                            .seg_32bit = 1,
+                            .limit_in_pages = 1};
 
-    __asm__ volatile("int $0x80" : "=a"(result) : "a"(243), "b"(d) : "memory", "r8", "r9", "r10", "r11");
+    __asm__ volatile("int $0x80"
+                     : "=a"(result)
+                     : "a"(243), "b"(d)
+                     : "memory", "r8", "r9", "r10", "r11");
     hsk_assert(result == 0);
 }
 
 /* jmp *[rip]; the three ways back for 32-bit code. */
 static void put_low(void)
 {
-    static const char *const to[DIFF_NOUTS] = {diff_native_out0, diff_native_out1, diff_native_out2};
+    static const char *const to[DIFF_NOUTS] = {diff_native_out0, diff_native_out1,
+                                               diff_native_out2};
 
-    hsk_assert(mmap(LOW, 4096, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0) == LOW);
+    hsk_assert(mmap(LOW, 4096, PROT_READ | PROT_WRITE | PROT_EXEC,
+                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0) == LOW);
     for (unsigned i = 0; i < DIFF_NOUTS; i++) {
         memcpy(LOW + 16 * i, "\xff\x25\x02\x00\x00\x00", 6);
         hsk_put64(LOW + 16 * i + 8, (uint64_t)(uintptr_t)to[i]);
@@ -180,9 +211,11 @@ static void put_low(void)
 
 void diff_native_begin(void)
 {
-    static const int sigs[] = {SIGFPE, SIGSEGV, SIGILL, SIGBUS, SIGTRAP}; /* the engine has no SIGTRAP */
+    static const int sigs[] = {SIGFPE, SIGSEGV, SIGILL, SIGBUS,
+                               SIGTRAP}; /* the engine has no SIGTRAP */
     static uint8_t altstack[1 << 16];
-    struct sigaction sa = {.sa_sigaction = on_trap, .sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER};
+    struct sigaction sa = {.sa_sigaction = on_trap,
+                           .sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER};
     stack_t ss = {.ss_sp = altstack, .ss_size = sizeof altstack};
 
     hsk_assert(sigaltstack(&ss, NULL) == 0);
@@ -196,7 +229,8 @@ void diff_native_begin(void)
 
 static void put_out(uint8_t *at, unsigned n, bool code32)
 {
-    static const char *const to[DIFF_NOUTS] = {diff_native_out0, diff_native_out1, diff_native_out2};
+    static const char *const to[DIFF_NOUTS] = {diff_native_out0, diff_native_out1,
+                                               diff_native_out2};
 
     if (code32) {
         *at = 0xea;

@@ -1,50 +1,75 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A processor with 4 MiB of memory and nothing else, for tests of its modes: each case sets the state and the tables, runs a few
- * bytes of guest code and looks at the state, the stack and the tables afterwards. Every vector ends in a HLT of its own.
- * What is expected is written from the Intel SDM, not from an engine. One thread.
+ * A processor with 4 MiB of memory and nothing else, for tests of its modes: each case sets the
+ * state and the tables, runs a few bytes of guest code and looks at the state, the stack and the
+ * tables afterwards. Every vector ends in a HLT of its own. What is expected is written from the
+ * Intel SDM, not from an engine. One thread.
  */
 #pragma once
+
+#include <vmm/cpu_bits.h>
+#include <vmm/engine.h>
 
 #include <cpuid.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <cmocka.h>
 
-#include <vmm/cpu_bits.h>
-#include <vmm/engine.h>
+#include <cmocka.h>
 
 #define CODE(name, bits, text)                                                                     \
     extern const uint8_t name[], name##_end[];                                                     \
-    __asm__(".pushsection .rodata\n" #name ":\n.code" #bits "\n" text "\n.code64\n" #name "_end:\n.popsection\n")
+    __asm__(".pushsection .rodata\n" #name ":\n.code" #bits "\n" text "\n.code64\n" #name          \
+            "_end:\n.popsection\n")
 #define CODE16(name, text) CODE(name, 16, text)
 #define CODE32(name, text) CODE(name, 32, text)
 #define CODE64(name, text) CODE(name, 64, text)
 
 #define RAM_BYTES (4u << 20)
 enum {
-    AT_IVT = 0, AT_CR3 = 0x1000, AT_PT = 0x2000, AT_PDPT = 0x3000, AT_GDT = 0x6000, AT_IDT = 0x7000, AT_TSS = 0x8000, AT_TSS_B = 0x9000,
-    AT_TSS_C = 0xa000, AT_LDT = 0xb000, AT_CODE = 0x20000, AT_DATA = 0x30000, AT_STACK = 0x40000, AT_INNER = 0x48000,
+    AT_IVT = 0,
+    AT_CR3 = 0x1000,
+    AT_PT = 0x2000,
+    AT_PDPT = 0x3000,
+    AT_GDT = 0x6000,
+    AT_IDT = 0x7000,
+    AT_TSS = 0x8000,
+    AT_TSS_B = 0x9000,
+    AT_TSS_C = 0xa000,
+    AT_LDT = 0xb000,
+    AT_CODE = 0x20000,
+    AT_DATA = 0x30000,
+    AT_STACK = 0x40000,
+    AT_INNER = 0x48000,
     AT_TRAPS = 0x50000,
 };
 /* The GDT; what a case needs beside it goes to SEL_FREE and behind. */
 enum {
-    SEL_CODE = 0x08, SEL_DATA = 0x10, SEL_UCODE = 0x1b, SEL_UDATA = 0x23, SEL_TSS = 0x28, SEL_TSS_B = 0x30, SEL_TSS_C = 0x38,
-    SEL_LDT = 0x40, SEL_CODE64 = 0x48, SEL_UCODE64 = 0x53, SEL_FREE = 0x58, GDT_LIMIT = 0xff,
+    SEL_CODE = 0x08,
+    SEL_DATA = 0x10,
+    SEL_UCODE = 0x1b,
+    SEL_UDATA = 0x23,
+    SEL_TSS = 0x28,
+    SEL_TSS_B = 0x30,
+    SEL_TSS_C = 0x38,
+    SEL_LDT = 0x40,
+    SEL_CODE64 = 0x48,
+    SEL_UCODE64 = 0x53,
+    SEL_FREE = 0x58,
+    GDT_LIMIT = 0xff,
 };
-#define FLAT_CODE  0x00cf9b000000ffffull
-#define FLAT_DATA  0x00cf93000000ffffull
-#define FLAT_UCODE 0x00cffb000000ffffull
-#define FLAT_UDATA 0x00cff3000000ffffull
+#define FLAT_CODE   0x00cf9b000000ffffull
+#define FLAT_DATA   0x00cf93000000ffffull
+#define FLAT_UCODE  0x00cffb000000ffffull
+#define FLAT_UDATA  0x00cff3000000ffffull
 #define FLAT_CODE64 0x00af9b000000ffffull
 
 enum { TOP = 0x8000 }; /* ESP at the start */
 
 /*
- * A row that KVM is not held to, and why: KVM itself does otherwise, or AMD's processors do, or QEMU's translator, which can be a
- * processor with SVM for KVM to run on.
+ * A row that KVM is not held to, and why: KVM itself does otherwise, or AMD's processors do, or
+ * QEMU's translator, which can be a processor with SVM for KVM to run on.
  */
 enum { KVM_DOES = 1, AMD_DOES = 2, QEMU_DOES = 4 };
 #define QEMU_NO_LIMITS "it knows no segment limits"
@@ -57,7 +82,7 @@ struct difference {
 struct rig {
     const struct hsk_engine_ops *ops;
     const struct difference *differences; /* ends with a name NULL */
-    jmp_buf *next; /* where a row that fails goes on */
+    jmp_buf *next;                        /* where a row that fails goes on */
     unsigned compared, left_out, failed;
     bool spent; /* it shut down or failed: KVM's does not always run again */
     struct hsk_memobj *obj;
@@ -73,13 +98,14 @@ struct rig {
 
 static inline uint64_t descriptor(uint32_t base, uint32_t limit, unsigned attr)
 {
-    return (limit & 0xffff) | (uint64_t)(base & 0xffffff) << 16 | (uint64_t)(attr & 0xf0ff) << 40 | (uint64_t)(limit >> 16 & 15) << 48 |
-           (uint64_t)(base >> 24) << 56;
+    return (limit & 0xffff) | (uint64_t)(base & 0xffffff) << 16 | (uint64_t)(attr & 0xf0ff) << 40 |
+           (uint64_t)(limit >> 16 & 15) << 48 | (uint64_t)(base >> 24) << 56;
 }
 /* type: the access byte; params: of a call gate */
 static inline uint64_t gate(unsigned sel, uint32_t offset, unsigned type, unsigned params)
 {
-    return (offset & 0xffff) | (uint64_t)sel << 16 | (uint64_t)params << 32 | (uint64_t)type << 40 | (uint64_t)(offset >> 16) << 48;
+    return (offset & 0xffff) | (uint64_t)sel << 16 | (uint64_t)params << 32 | (uint64_t)type << 40 |
+           (uint64_t)(offset >> 16) << 48;
 }
 
 static inline void put_desc(struct rig *r, unsigned sel, uint64_t d)
@@ -95,7 +121,9 @@ static inline struct hsk_segment segment(uint64_t d, unsigned sel)
     const uint16_t attr = d >> 40 & 0xf0ff;
     const uint32_t limit = (d & 0xffff) | (d >> 32 & 0xf0000);
 
-    return (struct hsk_segment){.base = (d >> 16 & 0xffffff) | (d >> 32 & 0xff000000), .selector = (uint16_t)sel, .attr = attr,
+    return (struct hsk_segment){.base = (d >> 16 & 0xffffff) | (d >> 32 & 0xff000000),
+                                .selector = (uint16_t)sel,
+                                .attr = attr,
                                 .limit = attr & HSK_SEG_G ? limit << 12 | 0xfff : limit};
 }
 
@@ -125,8 +153,13 @@ static inline unsigned kvm_host(void)
 
 static inline void processor_new(struct rig *r, bool strict)
 {
-    const struct hsk_engine_config cfg = {.ram = r->ram, .pio = r->pio, .mmio = r->mmio, .clock = r->clock, .cpuid = &r->cpuid,
-                                          .ncpus = 1, .strict = strict};
+    const struct hsk_engine_config cfg = {.ram = r->ram,
+                                          .pio = r->pio,
+                                          .mmio = r->mmio,
+                                          .clock = r->clock,
+                                          .cpuid = &r->cpuid,
+                                          .ncpus = 1,
+                                          .strict = strict};
     g_autoptr(GError) error = NULL;
 
     r->engine = r->ops->engine_new(&cfg, &error);
@@ -152,12 +185,15 @@ static inline void rig_new(struct rig *r, const struct hsk_engine_ops *ops, bool
     r->obj = hsk_memobj_new("ram", RAM_BYTES, NULL);
     r->mem = r->obj->host;
     r->ram = hsk_ram_new();
-    assert_true(hsk_ram_map_add(r->ram, &(struct hsk_ram_region){.size_bytes = RAM_BYTES, .obj = r->obj}));
+    assert_true(
+        hsk_ram_map_add(r->ram, &(struct hsk_ram_region){.size_bytes = RAM_BYTES, .obj = r->obj}));
     r->pio = hsk_bus_new("pio");
     r->mmio = hsk_bus_new("mmio");
     r->clock = hsk_clock_new(0);
-    assert_true(hsk_cpuid_build(&r->cpuid, ops == &hsk_engine_kvm_ops && (kvm_host() & QEMU_DOES) ? "v2,-vme,-xsavec" : "v2", 1,
-                                hsk_clock_tsc_hz(r->clock), NULL));
+    assert_true(hsk_cpuid_build(
+        &r->cpuid,
+        ops == &hsk_engine_kvm_ops && (kvm_host() & QEMU_DOES) ? "v2,-vme,-xsavec" : "v2", 1,
+        hsk_clock_tsc_hz(r->clock), NULL));
     processor_new(r, strict);
     hsk_clock_start(r->clock);
 }
@@ -180,14 +216,16 @@ static inline void put_code(struct rig *r, const uint8_t *code, const uint8_t *e
 /* Real mode: CS = 2000, DS = ES = FS = GS = 3000, SS = 4000; vectors at 0, each a HLT. */
 static inline void real_mode(struct rig *r)
 {
-    static const uint32_t at[] = {[HSK_ES] = AT_DATA, [HSK_CS] = AT_CODE, [HSK_SS] = AT_STACK, [HSK_DS] = AT_DATA, [HSK_FS] = AT_DATA,
-                                  [HSK_GS] = AT_DATA};
+    static const uint32_t at[] = {[HSK_ES] = AT_DATA, [HSK_CS] = AT_CODE, [HSK_SS] = AT_STACK,
+                                  [HSK_DS] = AT_DATA, [HSK_FS] = AT_DATA, [HSK_GS] = AT_DATA};
 
     memset(r->mem, 0, RAM_BYTES);
     hsk_cpu_state_reset(&r->s, 0);
     r->s.cr0 = HSK_CR0_ET;
     for (unsigned i = HSK_ES; i <= HSK_GS; i++)
-        r->s.seg[i] = (struct hsk_segment){.base = at[i], .limit = 0xffff, .selector = (uint16_t)(at[i] >> 4),
+        r->s.seg[i] = (struct hsk_segment){.base = at[i],
+                                           .limit = 0xffff,
+                                           .selector = (uint16_t)(at[i] >> 4),
                                            .attr = i == HSK_CS ? 0x9b : 0x93};
     r->s.idtr = (struct hsk_dtable){AT_IVT, 0x3ff};
     for (unsigned i = 0; i < 256; i++) {
@@ -238,7 +276,8 @@ static inline void user_ring(struct rig *r)
     r->s.seg[HSK_CS] = segment(FLAT_UCODE, SEL_UCODE);
 }
 
-/* An 8086 program with IOPL = 3 under the tables of protected_mode(): segments as in real_mode(). */
+/* An 8086 program with IOPL = 3 under the tables of protected_mode(): segments as in real_mode().
+ */
 static inline void v86_mode(struct rig *r)
 {
     struct hsk_segment real[6];
@@ -285,7 +324,8 @@ static inline void run_to(struct rig *r, const char *name, enum hsk_exit expect)
     enum hsk_exit exit;
 
     if (r->ops == &hsk_engine_kvm_ops && (kvm_host() & QEMU_DOES))
-        r->s.seg[HSK_TR].attr &= ~2u; /* it ends at a change of rings with the busy type, which it never loads itself */
+        r->s.seg[HSK_TR].attr &=
+            ~2u; /* it ends at a change of rings with the busy type, which it never loads itself */
     if (!r->ops->set_state(r->vcpu, &r->s, &error))
         fail_msg("%s", error->message);
     r->ops->flush(r->engine, HSK_FLUSH_TLB | HSK_FLUSH_CODE | HSK_FLUSH_WRITES);
@@ -293,8 +333,8 @@ static inline void run_to(struct rig *r, const char *name, enum hsk_exit expect)
     r->ops->get_state(r->vcpu, &r->s);
     r->spent = exit != HSK_EXIT_HALT;
     if (exit != expect)
-        FAILS(r, "%s: %s: exit %u at %llx, %s", r->ops->name, name, (unsigned)exit, (unsigned long long)r->s.rip,
-              r->vcpu->error ? r->vcpu->error : "no error");
+        FAILS(r, "%s: %s: exit %u at %llx, %s", r->ops->name, name, (unsigned)exit,
+              (unsigned long long)r->s.rip, r->vcpu->error ? r->vcpu->error : "no error");
 }
 
 /* Which vector's HLT stopped it, or -1: the code's own. */
@@ -302,7 +342,8 @@ static inline int vector_of(const struct rig *r)
 {
     const uint64_t at = r->s.seg[HSK_CS].base + r->s.rip - 1;
 
-    return at >= AT_TRAPS && at < AT_TRAPS + 0x1000 && (at & 15) == 0 ? (int)(at - AT_TRAPS) / 16 : -1;
+    return at >= AT_TRAPS && at < AT_TRAPS + 0x1000 && (at & 15) == 0 ? (int)(at - AT_TRAPS) / 16
+                                                                      : -1;
 }
 
 static inline uint64_t linear_sp(const struct rig *r)
@@ -330,9 +371,9 @@ static inline bool no_rf(const struct rig *r, uint64_t got, uint64_t want)
 #define EXPECT(r, row_, what, value)                                                               \
     do {                                                                                           \
         const uint64_t got_ = (what), want_ = (value);                                             \
-        if (got_ != want_ && !no_rf(r, got_, want_))                                                         \
-            FAILS(r, "%s: %s: %s is 0x%llx, not 0x%llx", (r)->ops->name, row_, #what, (unsigned long long)got_,                \
-                  (unsigned long long)want_);                                                      \
+        if (got_ != want_ && !no_rf(r, got_, want_))                                               \
+            FAILS(r, "%s: %s: %s is 0x%llx, not 0x%llx", (r)->ops->name, row_, #what,              \
+                  (unsigned long long)got_, (unsigned long long)want_);                            \
     } while (0)
 
 enum { OWN = -1, SHUTDOWN = -2 };
@@ -345,7 +386,10 @@ struct row {
     int vector;
     void (*after)(struct rig *r, const char *name);
 };
-#define ROW(code, before, vector, after) {#code " " #before, code, code##_end, before, vector, after}
+#define ROW(code, before, vector, after)                                                           \
+    {                                                                                              \
+#code " " #before, code, code##_end, before, vector, after                                 \
+    }
 
 /* Is KVM not held to this row? */
 static inline bool leave_out(struct rig *r, const char *name)
@@ -360,9 +404,12 @@ static inline bool leave_out(struct rig *r, const char *name)
     return false;
 }
 
-CODE32(touch, "xor %eax, %eax\n1: lock orl $0, (%eax)\nadd $0x1000, %eax\ncmp $0x400000, %eax\njb 1b\nhlt");
+CODE32(
+    touch,
+    "xor %eax, %eax\n1: lock orl $0, (%eax)\nadd $0x1000, %eax\ncmp $0x400000, %eax\njb 1b\nhlt");
 
-/* Else an INT that first touches its table may leave and be injected anew, by a KVM that takes its address for the next one's. */
+/* Else an INT that first touches its table may leave and be injected anew, by a KVM that takes its
+ * address for the next one's. */
 static inline void touch_memory(struct rig *r)
 {
     protected_mode(r);
@@ -412,7 +459,8 @@ static inline void run_row(struct rig *r, const void *p)
         row->after(r, row->name);
 }
 
-static inline void run_rows(struct rig *r, void (*mode)(struct rig *r), const struct row *rows, size_t n)
+static inline void run_rows(struct rig *r, void (*mode)(struct rig *r), const struct row *rows,
+                            size_t n)
 {
     for (size_t i = 0; i < n; i++) {
         mode(r);
@@ -421,14 +469,16 @@ static inline void run_rows(struct rig *r, void (*mode)(struct rig *r), const st
     end_of_rows(r);
 }
 
-/* Each test runs on the engine, on its strict mode, and on KVM where that runs guests on hardware. */
+/* Each test runs on the engine, on its strict mode, and on KVM where that runs guests on hardware.
+ */
 struct lane {
     const struct hsk_engine_ops *ops;
     bool strict;
     const struct difference *differences;
 };
 
-/* In the test itself, not in its setup function: cmocka takes the signals between the two, and the engine needs them. */
+/* In the test itself, not in its setup function: cmocka takes the signals between the two, and the
+ * engine needs them. */
 static inline struct rig *rig_begin(void **state)
 {
     const struct lane *lane = *state;
@@ -457,9 +507,11 @@ static inline int lane_teardown(void **state)
 }
 
 /* HSK_LANE=kvm: only there, and it has to be there. */
-static inline int run_lanes(const struct CMUnitTest *tests, size_t n, bool on_kvm, const struct difference *differences)
+static inline int run_lanes(const struct CMUnitTest *tests, size_t n, bool on_kvm,
+                            const struct difference *differences)
 {
-    const struct lane soft = {&hsk_engine_soft_ops, false, NULL}, strict = {&hsk_engine_soft_ops, true, NULL},
+    const struct lane soft = {&hsk_engine_soft_ops, false, NULL},
+                      strict = {&hsk_engine_soft_ops, true, NULL},
                       kvm = {&hsk_engine_kvm_ops, false, differences};
     const struct lane *lanes[] = {&soft, &strict, &kvm};
     g_autofree char *note = NULL;

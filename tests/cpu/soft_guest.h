@@ -6,19 +6,19 @@
  */
 #pragma once
 
-#include "engine-soft/soft.h"
-
 #include <base/util.h>
 #include <vmm/cpu_bits.h>
 
 #include <sys/mman.h>
 
-#define GUEST_VA     0x10000000ull
-#define GUEST_SIZE   (32ull << 20)
-#define GUEST_CODE   (GUEST_VA + 0x100000) /* what is tested; gpa 0x100000 */
-#define GUEST_DATA   (GUEST_VA + 0x200000)
-#define GUEST_STACK  (GUEST_VA + 0x300000) /* top */
-#define GUEST_TRAPS  (GUEST_VA + 0x80000)  /* HLT of vector n at + n * 16 */
+#include "engine-soft/soft.h"
+
+#define GUEST_VA    0x10000000ull
+#define GUEST_SIZE  (32ull << 20)
+#define GUEST_CODE  (GUEST_VA + 0x100000) /* what is tested; gpa 0x100000 */
+#define GUEST_DATA  (GUEST_VA + 0x200000)
+#define GUEST_STACK (GUEST_VA + 0x300000) /* top */
+#define GUEST_TRAPS (GUEST_VA + 0x80000)  /* HLT of vector n at + n * 16 */
 
 struct guest {
     struct hsk_memobj *obj;
@@ -27,7 +27,7 @@ struct guest {
     struct hsk_clock *clock;
     struct hsk_engine *engine;
     struct hsk_vcpu *vcpu, *cpu[8]; /* vcpu = cpu[0] */
-    uint8_t *mem; /* = GUEST_VA in this process */
+    uint8_t *mem;                   /* = GUEST_VA in this process */
 };
 
 static inline void guest_put_gate(struct guest *g, unsigned n)
@@ -47,7 +47,8 @@ static inline void guest_tables(struct guest *g)
 {
     hsk_put64(g->mem + 0x1000, 0x2003);
     hsk_put64(g->mem + 0x2000, 0x3003);
-    for (unsigned i = 0; i < 512; i++) /* 4 KiB pages: each 2 MiB of the window has its table at 0x10000 + */
+    for (unsigned i = 0; i < 512;
+         i++) /* 4 KiB pages: each 2 MiB of the window has its table at 0x10000 + */
         if (i >= 128 && i < 128 + 16)
             hsk_put64(g->mem + 0x3000 + 8 * i, (0x10000 + 0x1000 * (i - 128)) | 3);
     for (unsigned i = 0; i < 16 * 512; i++)

@@ -1,23 +1,24 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * One small flat 64-bit guest on both engines: the same port output, the same memory (page tables and exception frames
- * included), the same canonical final state; also when it changes the engine in the middle.
- * Integer instructions only: a /dev/kvm without VMX or SVM behind it emulates, and knows no SSE. No VME, no XSAVEC: test_kvm_svm.py
- * has a processor without them.
+ * One small flat 64-bit guest on both engines: the same port output, the same memory (page tables
+ * and exception frames included), the same canonical final state; also when it changes the engine
+ * in the middle. Integer instructions only: a /dev/kvm without VMX or SVM behind it emulates, and
+ * knows no SSE. No VME, no XSAVEC: test_kvm_svm.py has a processor without them.
  */
+#include <vmm/cpu_bits.h>
+#include <vmm/engine.h>
+
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+
 #include <cmocka.h>
 
-#include <vmm/cpu_bits.h>
-#include <vmm/engine.h>
-
 #define RAM_BYTES (4u << 20)
-#define CODE 0x100000u
-#define PORT_OUT 0xe9
-#define PORT_IN 0xe8
+#define CODE      0x100000u
+#define PORT_OUT  0xe9
+#define PORT_IN   0xe8
 #define PORT_STOP 0xea
 
 /* Position independent; loaded at CODE, data at 0x200000, stack below 0x80000, IDT at 0x7000. */
@@ -26,7 +27,8 @@ asm(".pushsection .rodata\n"
     "  mov $0x0123456789abcdef, %rax\n"
     "  xor %ecx, %ecx\n"
     "  mov $0x200000, %edi\n"
-    "1: mov %rax, %rdx\n shl $13, %rdx\n xor %rdx, %rax\n mov %rax, %rdx\n shr $7, %rdx\n xor %rdx, %rax\n"
+    "1: mov %rax, %rdx\n shl $13, %rdx\n xor %rdx, %rax\n mov %rax, %rdx\n shr $7, %rdx\n xor "
+    "%rdx, %rax\n"
     "  mov %rax, %rdx\n shl $17, %rdx\n xor %rdx, %rax\n"
     "  mov %rax, (%rdi,%rcx,8)\n inc %ecx\n cmp $2000, %ecx\n jne 1b\n"
     /* arithmetic over the table, with flags carried through memory */
@@ -49,7 +51,8 @@ asm(".pushsection .rodata\n"
     "  in $0xe8, %al\n movzbl %al, %ebx\n in $0xe8, %eax\n add %eax, %ebx\n"
     "  mov $0xe9, %edx\n mov $0x200100, %esi\n mov $20, %ecx\n rep outsb\n"
     "  mov %ebx, %eax\n out %eax, %dx\n pushfq\n popq %rsi\n hlt\n"
-    "3: cmp $2, %rdi\n jb 4f\n push %rdi\n dec %rdi\n call 3b\n pop %rdi\n push %rax\n lea -2(%rdi), %rdi\n call 3b\n"
+    "3: cmp $2, %rdi\n jb 4f\n push %rdi\n dec %rdi\n call 3b\n pop %rdi\n push %rax\n lea "
+    "-2(%rdi), %rdi\n call 3b\n"
     "  pop %rdx\n add %rdx, %rax\n ret\n"
     "4: mov %rdi, %rax\n ret\n"
     ".balign 16\n"
@@ -74,7 +77,8 @@ static uint64_t port_read(struct hsk_dev *dev, unsigned region, uint64_t offset,
     return p->input += 0x01020304;
 }
 
-static void port_write(struct hsk_dev *dev, unsigned region, uint64_t offset, unsigned size, uint64_t value)
+static void port_write(struct hsk_dev *dev, unsigned region, uint64_t offset, unsigned size,
+                       uint64_t value)
 {
     struct port_dev *p = (struct port_dev *)dev;
     const uint64_t le = htole64(value);
@@ -87,7 +91,8 @@ static void port_write(struct hsk_dev *dev, unsigned region, uint64_t offset, un
     g_byte_array_append(p->out, (const uint8_t *)&le, size);
 }
 
-static const struct hsk_dev_ops port_ops = {.state = {.kind = "port"}, .read = port_read, .write = port_write};
+static const struct hsk_dev_ops port_ops = {
+    .state = {.kind = "port"}, .read = port_read, .write = port_write};
 
 /* One machine: memory, bus, engine. */
 struct rig {
@@ -109,7 +114,8 @@ static struct rig *rig_new(const struct hsk_engine_ops *ops, bool strict)
 
     r->obj = hsk_memobj_new("ram", RAM_BYTES, NULL);
     r->ram = hsk_ram_new();
-    assert_true(hsk_ram_map_add(r->ram, &(struct hsk_ram_region){.size_bytes = RAM_BYTES, .obj = r->obj}));
+    assert_true(
+        hsk_ram_map_add(r->ram, &(struct hsk_ram_region){.size_bytes = RAM_BYTES, .obj = r->obj}));
     r->pio = hsk_bus_new("pio");
     r->mmio = hsk_bus_new("mmio");
     r->clock = hsk_clock_new(0);
@@ -117,8 +123,13 @@ static struct rig *rig_new(const struct hsk_engine_ops *ops, bool strict)
     hsk_dev_init(&r->port.dev, &port_ops, NULL, "port");
     r->port.out = g_byte_array_new();
     assert_true(hsk_bus_map(r->pio, PORT_IN, 8, &r->port.dev, 0));
-    cfg = (struct hsk_engine_config){.ram = r->ram, .pio = r->pio, .mmio = r->mmio, .clock = r->clock, .cpuid = &r->cpuid,
-                                     .ncpus = 1, .strict = strict};
+    cfg = (struct hsk_engine_config){.ram = r->ram,
+                                     .pio = r->pio,
+                                     .mmio = r->mmio,
+                                     .clock = r->clock,
+                                     .cpuid = &r->cpuid,
+                                     .ncpus = 1,
+                                     .strict = strict};
     r->engine = ops->engine_new(&cfg, &error);
     if (!r->engine)
         fail_msg("%s", error->message);
@@ -151,7 +162,8 @@ static void put_gate(struct rig *r, unsigned vector, const uint8_t *handler)
 {
     const uint64_t at = CODE + (uint64_t)(handler - guest_code);
 
-    hsk_put64(r->obj->host + 0x7000 + 16 * vector, (at & 0xffff) | 8u << 16 | 0x8eull << 40 | (at >> 16) << 48);
+    hsk_put64(r->obj->host + 0x7000 + 16 * vector,
+              (at & 0xffff) | 8u << 16 | 0x8eull << 40 | (at >> 16) << 48);
 }
 
 static void load_guest(struct rig *r)
@@ -193,7 +205,8 @@ static void run_until(struct rig *r, enum hsk_exit expect)
     const enum hsk_exit exit = r->engine->ops->run(r->vcpu);
 
     if (exit != expect)
-        fail_msg("%s: exit %u, %s", r->engine->ops->name, (unsigned)exit, r->vcpu->error ? r->vcpu->error : "no error");
+        fail_msg("%s: exit %u, %s", r->engine->ops->name, (unsigned)exit,
+                 r->vcpu->error ? r->vcpu->error : "no error");
 }
 
 /* Names the first field that differs. */
@@ -205,14 +218,16 @@ static void compare_states(const struct hsk_cpu_state *a, const struct hsk_cpu_s
         const struct hsk_field *f = &d->fields[i];
 
         for (unsigned n = 0; n < f->count; n++) {
-            const uint8_t *pa = (const uint8_t *)a + f->offset + n * f->elem, *pb = (const uint8_t *)b + f->offset + n * f->elem;
+            const uint8_t *pa = (const uint8_t *)a + f->offset + n * f->elem,
+                          *pb = (const uint8_t *)b + f->offset + n * f->elem;
 
             if (memcmp(pa, pb, f->elem)) {
                 uint64_t va = 0, vb = 0;
 
                 memcpy(&va, pa, f->elem);
                 memcpy(&vb, pb, f->elem);
-                fail_msg("%s[%u]: 0x%llx and 0x%llx", f->name, n, (unsigned long long)va, (unsigned long long)vb);
+                fail_msg("%s[%u]: 0x%llx and 0x%llx", f->name, n, (unsigned long long)va,
+                         (unsigned long long)vb);
             }
         }
     }
@@ -235,12 +250,14 @@ static void compare_rigs(struct rig *a, struct rig *b)
     compare_states(&sa, &sb);
     for (unsigned i = 0; i < RAM_BYTES; i += 8)
         if (memcmp(a->obj->host + i, b->obj->host + i, 8))
-            fail_msg("memory at 0x%x: 0x%llx and 0x%llx", i, (unsigned long long)hsk_get64(a->obj->host + i),
+            fail_msg("memory at 0x%x: 0x%llx and 0x%llx", i,
+                     (unsigned long long)hsk_get64(a->obj->host + i),
                      (unsigned long long)hsk_get64(b->obj->host + i));
 }
 
 /* Runs the guest; a second engine takes over where it stops in the middle. */
-static struct rig *run_guest(const struct hsk_engine_ops *first, const struct hsk_engine_ops *second, bool strict)
+static struct rig *run_guest(const struct hsk_engine_ops *first,
+                             const struct hsk_engine_ops *second, bool strict)
 {
     struct rig *r = rig_new(first, strict), *next;
     struct hsk_cpu_state s;

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Delivery of events in protected and long mode (SDM vol. 3, 6): gates and their checks, error codes with EXT, contributory and
- * double faults, shutdown, IST, interrupt shadows, NMI; and the fast system calls (vol. 2: SYSENTER, SYSEXIT, SYSCALL, SYSRET).
+ * Delivery of events in protected and long mode (SDM vol. 3, 6): gates and their checks, error
+ * codes with EXT, contributory and double faults, shutdown, IST, interrupt shadows, NMI; and the
+ * fast system calls (vol. 2: SYSENTER, SYSEXIT, SYSCALL, SYSRET).
  */
 #include "mode_guest.h"
 
@@ -165,16 +166,36 @@ static void pf_at_ldt(struct rig *r, const char *name)
 static void classes(void **state)
 {
     static const struct row rows[] = {
-        ROW(ud, ud_absent, 11, error_33),          ROW(divide, de_absent, 8, error_0),     ROW(bad_load, gp_absent, 8, error_0),
-        ROW(bad_load, gp_and_df_absent, SHUTDOWN, NULL), ROW(int3_, bp_absent, 11, error_1a), ROW(int_40, i40_absent, 11, error_202),
-        ROW(int_40, i40_call_gate, 13, error_202), ROW(int_40, i40_64, 13, error_202),     ROW(int_40, idt_limit, 13, error_202),
-        ROW(halt, pending_absent, 11, error_203),  ROW(halt, pending_outside, 13, error_203), ROW(halt, nmi_absent, 13, error_13),
-        ROW(ud, ud_null, 13, error_1),             ROW(ud, ud_outside, 13, error_201),     ROW(ud, ud_data, 13, error_11),
-        ROW(ud, ud_outer, 13, error_19),           ROW(ud, ud_code_absent, 11, error_59),  ROW(ud, ud_beyond, 13, error_1),
-        ROW(int_40, i40_data, 13, error_10),       ROW(int_40, i40_beyond, 13, error_0),   ROW(int_40, user_int, 13, error_202),
-        ROW(int3_, user_int, 13, error_1a),        ROW(into_, user_int, 13, error_0a2),    ROW(int1_, user_int, 1, NULL),
-        ROW(unmapped_load, pf_absent, 8, error_0), ROW(bad_load, gp_then_pf, 14, pf_at_ldt), ROW(divide, de_then_pf, 14, pf_at_ldt),
-        ROW(unmapped_load, pf_then_pf, 8, error_0), ROW(unmapped_load, pf_pf_pf, SHUTDOWN, NULL), ROW(ud, ss_too_small, SHUTDOWN, NULL),
+        ROW(ud, ud_absent, 11, error_33),
+        ROW(divide, de_absent, 8, error_0),
+        ROW(bad_load, gp_absent, 8, error_0),
+        ROW(bad_load, gp_and_df_absent, SHUTDOWN, NULL),
+        ROW(int3_, bp_absent, 11, error_1a),
+        ROW(int_40, i40_absent, 11, error_202),
+        ROW(int_40, i40_call_gate, 13, error_202),
+        ROW(int_40, i40_64, 13, error_202),
+        ROW(int_40, idt_limit, 13, error_202),
+        ROW(halt, pending_absent, 11, error_203),
+        ROW(halt, pending_outside, 13, error_203),
+        ROW(halt, nmi_absent, 13, error_13),
+        ROW(ud, ud_null, 13, error_1),
+        ROW(ud, ud_outside, 13, error_201),
+        ROW(ud, ud_data, 13, error_11),
+        ROW(ud, ud_outer, 13, error_19),
+        ROW(ud, ud_code_absent, 11, error_59),
+        ROW(ud, ud_beyond, 13, error_1),
+        ROW(int_40, i40_data, 13, error_10),
+        ROW(int_40, i40_beyond, 13, error_0),
+        ROW(int_40, user_int, 13, error_202),
+        ROW(int3_, user_int, 13, error_1a),
+        ROW(into_, user_int, 13, error_0a2),
+        ROW(int1_, user_int, 1, NULL),
+        ROW(unmapped_load, pf_absent, 8, error_0),
+        ROW(bad_load, gp_then_pf, 14, pf_at_ldt),
+        ROW(divide, de_then_pf, 14, pf_at_ldt),
+        ROW(unmapped_load, pf_then_pf, 8, error_0),
+        ROW(unmapped_load, pf_pf_pf, SHUTDOWN, NULL),
+        ROW(ud, ss_too_small, SHUTDOWN, NULL),
         ROW(bound_, NULL, 5, NULL),
     };
 
@@ -185,13 +206,15 @@ static void classes(void **state)
 
 static void all_flags(struct rig *r)
 {
-    r->s.rflags |= HSK_FLAG_IF | HSK_FLAG_NT | HSK_FLAG_IOPL | HSK_FLAG_AC | HSK_FLAG_CF | HSK_FLAG_RF;
+    r->s.rflags |=
+        HSK_FLAG_IF | HSK_FLAG_NT | HSK_FLAG_IOPL | HSK_FLAG_AC | HSK_FLAG_CF | HSK_FLAG_RF;
 }
 static void after_interrupt_gate(struct rig *r, const char *name)
 {
     EXPECT(r, name, stacked(r, 0, 4), AT_CODE + 2);
     EXPECT(r, name, stacked(r, 1, 4), SEL_CODE);
-    EXPECT(r, name, stacked(r, 2, 4), HSK_FLAG_FIXED | HSK_FLAG_IF | HSK_FLAG_NT | HSK_FLAG_IOPL | HSK_FLAG_AC | HSK_FLAG_CF);
+    EXPECT(r, name, stacked(r, 2, 4),
+           HSK_FLAG_FIXED | HSK_FLAG_IF | HSK_FLAG_NT | HSK_FLAG_IOPL | HSK_FLAG_AC | HSK_FLAG_CF);
     EXPECT(r, name, r->s.rflags, HSK_FLAG_FIXED | HSK_FLAG_IOPL | HSK_FLAG_AC | HSK_FLAG_CF);
 }
 static void trap_gate(struct rig *r)
@@ -201,7 +224,8 @@ static void trap_gate(struct rig *r)
 }
 static void after_trap_gate(struct rig *r, const char *name)
 {
-    EXPECT(r, name, r->s.rflags, HSK_FLAG_FIXED | HSK_FLAG_IF | HSK_FLAG_IOPL | HSK_FLAG_AC | HSK_FLAG_CF);
+    EXPECT(r, name, r->s.rflags,
+           HSK_FLAG_FIXED | HSK_FLAG_IF | HSK_FLAG_IOPL | HSK_FLAG_AC | HSK_FLAG_CF);
 }
 static void narrow_user(struct rig *r)
 {
@@ -211,7 +235,8 @@ static void narrow_user(struct rig *r)
 }
 static void after_narrow_user(struct rig *r, const char *name)
 {
-    const uint16_t want[] = {0x200, 5, SEL_UCODE, HSK_FLAG_FIXED, (AT_STACK + TOP) & 0xffff, SEL_UDATA};
+    const uint16_t want[] = {0x200,    5, SEL_UCODE, HSK_FLAG_FIXED, (AT_STACK + TOP) & 0xffff,
+                             SEL_UDATA};
 
     EXPECT(r, name, r->s.gpr[HSK_RSP], AT_INNER + TOP - 12);
     for (unsigned i = 0; i < G_N_ELEMENTS(want); i++)
@@ -247,8 +272,10 @@ static void after_detect(struct rig *r, const char *name)
 static void frames(void **state)
 {
     static const struct row rows[] = {
-        ROW(int_40, all_flags, 0x40, after_interrupt_gate), ROW(int_40, trap_gate, 0x40, after_trap_gate),
-        ROW(bad_load, narrow_user, 13, after_narrow_user),  ROW(ud, conforming_handler, 13, after_conforming),
+        ROW(int_40, all_flags, 0x40, after_interrupt_gate),
+        ROW(int_40, trap_gate, 0x40, after_trap_gate),
+        ROW(bad_load, narrow_user, 13, after_narrow_user),
+        ROW(ud, conforming_handler, 13, after_conforming),
         ROW(read_dr, general_detect, 1, after_detect),
     };
 
@@ -300,7 +327,8 @@ static void nmi_blocked(struct rig *r)
 }
 static void after_iret_faults(struct rig *r, const char *name)
 {
-    /* IRET unblocks NMI even as it faults: the NMI comes on top of the #GP's handler, before its first instruction */
+    /* IRET unblocks NMI even as it faults: the NMI comes on top of the #GP's handler, before its
+     * first instruction */
     EXPECT(r, name, stacked(r, 0, 4), AT_TRAPS + 16 * 13);
     EXPECT(r, name, r->s.nmi_masked, 1);
     EXPECT(r, name, r->s.nmi_pending, 0);
@@ -336,10 +364,17 @@ static void after_step_1(struct rig *r, const char *name)
 static void shadows(void **state)
 {
     static const struct row rows[] = {
-        ROW(sti_nop, pending, 0x40, eip_2),  ROW(sti_hlt, pending, 0x40, eip_2),     ROW(popf_if, pending, 0x40, eip_6),
-        ROW(mov_ss, nmi, 2, eip_3),          ROW(mov_ss, open_at_start, 0x40, eip_3), ROW(pop_ss, nmi, 2, NULL),
-        ROW(lss_, open_at_start, 0x40, eip_7), ROW(halt, nmi_blocked, OWN, NULL),    ROW(iret_faults, nmi_blocked, 2, after_iret_faults),
-        ROW(rep_stos, step_3, 1, after_step_3), ROW(rep_stos, step_1, 1, after_step_1),
+        ROW(sti_nop, pending, 0x40, eip_2),
+        ROW(sti_hlt, pending, 0x40, eip_2),
+        ROW(popf_if, pending, 0x40, eip_6),
+        ROW(mov_ss, nmi, 2, eip_3),
+        ROW(mov_ss, open_at_start, 0x40, eip_3),
+        ROW(pop_ss, nmi, 2, NULL),
+        ROW(lss_, open_at_start, 0x40, eip_7),
+        ROW(halt, nmi_blocked, OWN, NULL),
+        ROW(iret_faults, nmi_blocked, 2, after_iret_faults),
+        ROW(rep_stos, step_3, 1, after_step_3),
+        ROW(rep_stos, step_1, 1, after_step_1),
     };
 
     run_rows(rig_begin(state), protected_mode, rows, G_N_ELEMENTS(rows));
@@ -388,7 +423,8 @@ static void leave_user(struct rig *r)
 }
 static void after_sysexit(struct rig *r, const char *name)
 {
-    const uint32_t want[] = {AT_CODE + 0x40, SEL_UCODE, HSK_FLAG_FIXED | HSK_FLAG_RF, AT_STACK, SEL_UDATA};
+    const uint32_t want[] = {AT_CODE + 0x40, SEL_UCODE, HSK_FLAG_FIXED | HSK_FLAG_RF, AT_STACK,
+                             SEL_UDATA};
 
     for (unsigned i = 0; i < G_N_ELEMENTS(want); i++)
         EXPECT(r, name, stacked(r, i, 4), want[i]);
@@ -397,8 +433,12 @@ static void after_sysexit(struct rig *r, const char *name)
 static void fast_calls(void **state)
 {
     static const struct row rows[] = {
-        ROW(sysenter_, entry, OWN, after_sysenter), ROW(sysenter_, entry_null, 13, error_0), ROW(sysenter_, NULL, 13, error_0),
-        ROW(sysexit_, leave, 6, after_sysexit),     ROW(sysexit_, leave_user, 13, error_0),  ROW(sysexit_, NULL, 13, error_0),
+        ROW(sysenter_, entry, OWN, after_sysenter),
+        ROW(sysenter_, entry_null, 13, error_0),
+        ROW(sysenter_, NULL, 13, error_0),
+        ROW(sysexit_, leave, 6, after_sysexit),
+        ROW(sysexit_, leave_user, 13, error_0),
+        ROW(sysexit_, NULL, 13, error_0),
         ROW(syscall_32, NULL, 6, NULL),
     };
 
@@ -427,10 +467,13 @@ int main(void)
         {NULL, 0, NULL},
     };
     static const struct CMUnitTest tests[] = {
-        cmocka_unit_test(classes), cmocka_unit_test(frames), cmocka_unit_test(fast_calls),
+        cmocka_unit_test(classes),
+        cmocka_unit_test(frames),
+        cmocka_unit_test(fast_calls),
     };
     /* KVM delivers an acknowledged interrupt whatever IF and the shadow say. */
     static const struct CMUnitTest soft_tests[] = {cmocka_unit_test(shadows)};
 
-    return run_lanes(soft_tests, G_N_ELEMENTS(soft_tests), false, NULL) + run_lanes(tests, G_N_ELEMENTS(tests), true, differences);
+    return run_lanes(soft_tests, G_N_ELEMENTS(soft_tests), false, NULL) +
+           run_lanes(tests, G_N_ELEMENTS(tests), true, differences);
 }

@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Selectors, gates and rings of 32-bit protected mode (SDM vol. 2: CALL, JMP, RET, IRET, MOV, LTR, LLDT, LAR, LSL, VERR; vol. 3, 5):
- * which descriptors each instruction refuses, with which vector and error code, and where the others lead.
+ * Selectors, gates and rings of 32-bit protected mode (SDM vol. 2: CALL, JMP, RET, IRET, MOV, LTR,
+ * LLDT, LAR, LSL, VERR; vol. 3, 5): which descriptors each instruction refuses, with which vector
+ * and error code, and where the others lead.
  */
 #include "mode_guest.h"
 
-/* Operands at AT_DATA: a far pointer, or a frame that ESP is set to. What succeeds ends at the UD2 at LANDING. */
+/* Operands at AT_DATA: a far pointer, or a frame that ESP is set to. What succeeds ends at the UD2
+ * at LANDING. */
 enum { LANDING = AT_CODE + 0x80 };
 enum { F0 = SEL_FREE, F1 = F0 + 8, F2 = F1 + 8, F3 = F2 + 8 };
 
@@ -74,12 +76,12 @@ static void run_far(struct rig *r, const struct far *f, size_t n)
 }
 
 /* the access byte and flags of code and data segments with base 0 */
-#define CODE_AT(dpl, extra) (FLAT_CODE | (uint64_t)(dpl) << 45 | (extra))
-#define CONFORMING (0x4ull << 40)
-#define UNREADABLE_CODE(dpl) (0x00cf99000000ffffull | (uint64_t)(dpl) << 45)
-#define ABSENT(d) ((d) & ~(1ull << 47))
-#define READ_ONLY(dpl) (0x00cf91000000ffffull | (uint64_t)(dpl) << 45)
-#define SMALL_CODE 0x00409b0000000fffull
+#define CODE_AT(dpl, extra)      (FLAT_CODE | (uint64_t)(dpl) << 45 | (extra))
+#define CONFORMING               (0x4ull << 40)
+#define UNREADABLE_CODE(dpl)     (0x00cf99000000ffffull | (uint64_t)(dpl) << 45)
+#define ABSENT(d)                ((d) & ~(1ull << 47))
+#define READ_ONLY(dpl)           (0x00cf91000000ffffull | (uint64_t)(dpl) << 45)
+#define SMALL_CODE               0x00409b0000000fffull
 #define GATE32(sel, dpl, params) gate(sel, LANDING, 0x8c | (dpl) << 5, params)
 
 /* --- CALL and JMP to code segments --- */
@@ -110,7 +112,15 @@ static void far_to_code(void **state)
         {"call RPL", C(call), 0, {LANDING, SEL_CODE | 1}, {0}, 13, SEL_CODE},
         {"call absent", C(call), 0, {LANDING, F0}, {ABSENT(FLAT_CODE)}, 11, F0},
         {"call absent outer", C(call), 0, {LANDING, F0}, {ABSENT(FLAT_UCODE)}, 13, F0},
-        {"call conforming", C(call), 3, {LANDING, F0}, {(FLAT_CODE | CONFORMING) & ~(1ull << 40)}, 6, F0 | 3, NULL, after_conforming},
+        {"call conforming",
+         C(call),
+         3,
+         {LANDING, F0},
+         {(FLAT_CODE | CONFORMING) & ~(1ull << 40)},
+         6,
+         F0 | 3,
+         NULL,
+         after_conforming},
         {"call conforming outer", C(call), 0, {LANDING, F0}, {CODE_AT(3, CONFORMING)}, 13, F0},
         {"call beyond the limit", C(call), 0, {0x1000, F0}, {SMALL_CODE}, 13, 0},
         {"jmp beyond the limit", C(jmp), 0, {0x1000, F0}, {SMALL_CODE}, 13, 0},
@@ -168,7 +178,8 @@ static void parameters(struct rig *r)
 /* The UD2 is in ring 0 then: its frame is below the gate's. */
 static void after_parameters(struct rig *r, const char *name)
 {
-    const uint32_t want[] = {AT_CODE + 6, SEL_UCODE, 0x11110001, 0x22220002, 0x33330003, AT_STACK + TOP, SEL_UDATA};
+    const uint32_t want[] = {AT_CODE + 6, SEL_UCODE,      0x11110001, 0x22220002,
+                             0x33330003,  AT_STACK + TOP, SEL_UDATA};
 
     EXPECT(r, name, r->s.gpr[HSK_RSP], AT_INNER + TOP - 28 - 12);
     for (unsigned i = 0; i < G_N_ELEMENTS(want); i++)
@@ -203,12 +214,20 @@ static void after_ring_1(struct rig *r, const char *name)
 
 static void call_gates(void **state)
 {
-    const uint64_t seg_16 = descriptor(AT_CODE, 0xffff, 0x9b), data_1 = FLAT_DATA | 1ull << 45, code_1 = CODE_AT(1, 0),
-                   small_1 = descriptor(AT_INNER, 0xfff, 0x40b3);
+    const uint64_t seg_16 = descriptor(AT_CODE, 0xffff, 0x9b), data_1 = FLAT_DATA | 1ull << 45,
+                   code_1 = CODE_AT(1, 0), small_1 = descriptor(AT_INNER, 0xfff, 0x40b3);
     const struct far cases[] = {
         {"same ring", C(call), 0, {0, F0}, {GATE32(SEL_CODE, 0, 5)}, 6, SEL_CODE, NULL, after_call},
         {"jmp same ring", C(jmp), 0, {0, F0}, {GATE32(SEL_CODE, 0, 0)}, 6, SEL_CODE},
-        {"same ring, 16 bits", C(call), 0, {0, F0}, {gate(F1, 0x80, 0x84, 0), seg_16}, 6, F1, NULL, after_same_16},
+        {"same ring, 16 bits",
+         C(call),
+         0,
+         {0, F0},
+         {gate(F1, 0x80, 0x84, 0), seg_16},
+         6,
+         F1,
+         NULL,
+         after_same_16},
         {"gate's DPL", C(call), 3, {0, F0}, {GATE32(SEL_CODE, 0, 0)}, 13, F0},
         {"gate's DPL against RPL", C(call), 0, {0, F0 | 3}, {GATE32(SEL_CODE, 2, 0)}, 13, F0},
         {"gate absent", C(call), 3, {0, F0}, {ABSENT(GATE32(SEL_CODE, 3, 0))}, 11, F0},
@@ -219,26 +238,99 @@ static void call_gates(void **state)
         {"to absent", C(call), 3, {0, F0}, {GATE32(F1, 3, 0), ABSENT(FLAT_CODE)}, 11, F1},
         {"to outer", C(call), 0, {0, F0}, {GATE32(0x18, 3, 0)}, 13, 0x18},
         {"jmp to inner", C(jmp), 3, {0, F0}, {GATE32(SEL_CODE, 3, 0)}, 13, SEL_CODE},
-        {"jmp to conforming", C(jmp), 3, {0, F0}, {GATE32(F1, 3, 0), FLAT_CODE | CONFORMING}, 6, F1 | 3},
+        {"jmp to conforming",
+         C(jmp),
+         3,
+         {0, F0},
+         {GATE32(F1, 3, 0), FLAT_CODE | CONFORMING},
+         6,
+         F1 | 3},
         {"beyond the limit", C(call), 3, {0, F0}, {GATE32(F1, 3, 0), SMALL_CODE}, 13, 0},
-        {"inner ring", C(call), 3, {0, F0}, {GATE32(SEL_CODE | 3, 3, 3)}, 6, SEL_CODE, parameters, after_parameters},
-        {"inner ring, 16 bits", C(call), 3, {0, F0}, {gate(F1, 0x80, 0xe4, 2), seg_16}, 6, F1, parameters, after_parameters_16},
-        {"ring 1", C(call), 3, {0, F0}, {GATE32(F1, 3, 0), code_1, data_1}, 6, F1 | 1, ring_1_stack, after_ring_1},
-        {"TSS too short", C(call), 3, {0, F0}, {GATE32(F1, 3, 0), code_1, data_1}, 10, SEL_TSS, tss_short},
-        {"stack too small", C(call), 3, {0, F0}, {GATE32(F1, 3, 1), code_1, small_1}, 12, F2, ring_1_small_stack},
-        {"stack just enough", C(call), 3, {0, F0}, {GATE32(F1, 3, 0), code_1, small_1}, 6, F1 | 1, ring_1_small_stack},
-        {"stack absent", C(call), 3, {0, F0}, {GATE32(F1, 3, 0), code_1, ABSENT(data_1)}, 12, F2, ring_1_stack},
-        {"stack read-only", C(call), 3, {0, F0}, {GATE32(F1, 3, 0), code_1, READ_ONLY(1)}, 10, F2, ring_1_stack},
-        {"stack of another ring", C(call), 3, {0, F0}, {GATE32(F1, 3, 0), code_1, FLAT_DATA}, 10, F2, ring_1_stack},
+        {"inner ring",
+         C(call),
+         3,
+         {0, F0},
+         {GATE32(SEL_CODE | 3, 3, 3)},
+         6,
+         SEL_CODE,
+         parameters,
+         after_parameters},
+        {"inner ring, 16 bits",
+         C(call),
+         3,
+         {0, F0},
+         {gate(F1, 0x80, 0xe4, 2), seg_16},
+         6,
+         F1,
+         parameters,
+         after_parameters_16},
+        {"ring 1",
+         C(call),
+         3,
+         {0, F0},
+         {GATE32(F1, 3, 0), code_1, data_1},
+         6,
+         F1 | 1,
+         ring_1_stack,
+         after_ring_1},
+        {"TSS too short",
+         C(call),
+         3,
+         {0, F0},
+         {GATE32(F1, 3, 0), code_1, data_1},
+         10,
+         SEL_TSS,
+         tss_short},
+        {"stack too small",
+         C(call),
+         3,
+         {0, F0},
+         {GATE32(F1, 3, 1), code_1, small_1},
+         12,
+         F2,
+         ring_1_small_stack},
+        {"stack just enough",
+         C(call),
+         3,
+         {0, F0},
+         {GATE32(F1, 3, 0), code_1, small_1},
+         6,
+         F1 | 1,
+         ring_1_small_stack},
+        {"stack absent",
+         C(call),
+         3,
+         {0, F0},
+         {GATE32(F1, 3, 0), code_1, ABSENT(data_1)},
+         12,
+         F2,
+         ring_1_stack},
+        {"stack read-only",
+         C(call),
+         3,
+         {0, F0},
+         {GATE32(F1, 3, 0), code_1, READ_ONLY(1)},
+         10,
+         F2,
+         ring_1_stack},
+        {"stack of another ring",
+         C(call),
+         3,
+         {0, F0},
+         {GATE32(F1, 3, 0), code_1, FLAT_DATA},
+         10,
+         F2,
+         ring_1_stack},
     };
 
     run_far(rig_begin(state), cases, G_N_ELEMENTS(cases));
 }
 
-/* A fault on the way to ring 0's own broken stack cannot be delivered there: double fault, then shutdown. */
+/* A fault on the way to ring 0's own broken stack cannot be delivered there: double fault, then
+ * shutdown. */
 static void run_broken(struct rig *r, const void *row)
 {
-    void (*const *breaks)(struct rig *r) = row;
+    void (*const *breaks)(struct rig * r) = row;
 
     protected_mode(r);
     user_ring(r);
@@ -252,7 +344,8 @@ static void run_broken(struct rig *r, const void *row)
 
 static void broken_inner_stack(void **state)
 {
-    static void (*const breaks[])(struct rig *r) = {tss_ss_null, tss_ss_rpl, tss_ss_f2, tss_ss_outside};
+    static void (*const breaks[])(struct rig * r) = {tss_ss_null, tss_ss_rpl, tss_ss_f2,
+                                                     tss_ss_outside};
     struct rig *r = rig_begin(state);
 
     for (unsigned i = 0; i < G_N_ELEMENTS(breaks); i++)
@@ -339,7 +432,8 @@ static void segment_loads(void **state)
 
 static void after_outer(struct rig *r, const char *name)
 {
-    EXPECT(r, name, stacked(r, 0, 4), LANDING); /* UD2 in ring 3: the frame on ring 0's stack has it all */
+    EXPECT(r, name, stacked(r, 0, 4),
+           LANDING); /* UD2 in ring 3: the frame on ring 0's stack has it all */
     EXPECT(r, name, stacked(r, 3, 4), 0x44440);
     EXPECT(r, name, stacked(r, 4, 4), SEL_UDATA);
     EXPECT(r, name, r->s.seg[HSK_DS].selector, 0); /* was of ring 0 */
@@ -392,22 +486,86 @@ static void returns(void **state)
         {"RET conforming DPL", C(ret), 0, {LANDING, F0}, {CODE_AT(1, CONFORMING)}, 13, F0},
         {"RET absent", C(ret), 0, {LANDING, F0}, {ABSENT(FLAT_CODE)}, 11, F0},
         {"RET beyond the limit", C(ret), 0, {0x1000, F0}, {SMALL_CODE}, 13, 0},
-        {"RET outer", C(ret), 0, {LANDING, SEL_UCODE, 0x44440, SEL_UDATA}, {0}, 6, SEL_UCODE, NULL, after_outer},
-        {"RET n outer", C(ret_8), 0, {LANDING, SEL_UCODE, 1, 2, 0x44440, SEL_UDATA}, {0}, 6, SEL_UCODE, NULL, after_ret_8},
+        {"RET outer",
+         C(ret),
+         0,
+         {LANDING, SEL_UCODE, 0x44440, SEL_UDATA},
+         {0},
+         6,
+         SEL_UCODE,
+         NULL,
+         after_outer},
+        {"RET n outer",
+         C(ret_8),
+         0,
+         {LANDING, SEL_UCODE, 1, 2, 0x44440, SEL_UDATA},
+         {0},
+         6,
+         SEL_UCODE,
+         NULL,
+         after_ret_8},
         {"RET outer, SS null", C(ret), 0, {LANDING, SEL_UCODE, 0x44440, 0}, {0}, 13, 0},
-        {"RET outer, SS RPL", C(ret), 0, {LANDING, SEL_UCODE, 0x44440, SEL_UDATA & ~3}, {0}, 13, SEL_UDATA & ~3},
-        {"RET outer, SS of ring 0", C(ret), 0, {LANDING, SEL_UCODE, 0x44440, SEL_DATA | 3}, {0}, 13, SEL_DATA},
-        {"RET outer, SS absent", C(ret), 0, {LANDING, SEL_UCODE, 0x44440, F0 | 3}, {ABSENT(FLAT_UDATA)}, 12, F0},
+        {"RET outer, SS RPL",
+         C(ret),
+         0,
+         {LANDING, SEL_UCODE, 0x44440, SEL_UDATA & ~3},
+         {0},
+         13,
+         SEL_UDATA & ~3},
+        {"RET outer, SS of ring 0",
+         C(ret),
+         0,
+         {LANDING, SEL_UCODE, 0x44440, SEL_DATA | 3},
+         {0},
+         13,
+         SEL_DATA},
+        {"RET outer, SS absent",
+         C(ret),
+         0,
+         {LANDING, SEL_UCODE, 0x44440, F0 | 3},
+         {ABSENT(FLAT_UDATA)},
+         12,
+         F0},
         {"RET 16 bits", C(ret_16), 0, {SEL_CODE << 16 | 0x80}, {0}, 6, SEL_CODE, NULL, NULL},
-        {"IRET", C(iret_), 0, {LANDING, SEL_CODE, 0x243ed5 & ~0x200}, {0}, 6, SEL_CODE, NULL, after_iret_same},
+        {"IRET",
+         C(iret_),
+         0,
+         {LANDING, SEL_CODE, 0x243ed5 & ~0x200},
+         {0},
+         6,
+         SEL_CODE,
+         NULL,
+         after_iret_same},
         {"IRET null", C(iret_), 0, {LANDING, 0, 2}, {0}, 13, 0},
         {"IRET inner", C(iret_), 3, {LANDING, SEL_CODE, 2}, {0}, 13, SEL_CODE},
         {"IRET absent", C(iret_), 0, {LANDING, F0, 2}, {ABSENT(FLAT_CODE)}, 11, F0},
         {"IRET beyond the limit", C(iret_), 0, {0x1000, F0, 2}, {SMALL_CODE}, 13, 0},
-        {"IRET outer", C(iret_), 0, {LANDING, SEL_UCODE, 0x2c3cd7, 0x44440, SEL_UDATA}, {0}, 6, SEL_UCODE, NULL, after_iret_outer_flags},
+        {"IRET outer",
+         C(iret_),
+         0,
+         {LANDING, SEL_UCODE, 0x2c3cd7, 0x44440, SEL_UDATA},
+         {0},
+         6,
+         SEL_UCODE,
+         NULL,
+         after_iret_outer_flags},
         {"IRET outer, SS null", C(iret_), 0, {LANDING, SEL_UCODE, 2, 0x44440, 0}, {0}, 13, 0},
-        {"IRET outer, SS absent", C(iret_), 0, {LANDING, SEL_UCODE, 2, 0x44440, F0 | 3}, {ABSENT(FLAT_UDATA)}, 12, F0},
-        {"IRET in ring 3", C(iret_), 3, {LANDING, SEL_UCODE, 0x3f3cd7}, {0}, 6, SEL_UCODE, iopl_0_flags, after_iret_ring_3},
+        {"IRET outer, SS absent",
+         C(iret_),
+         0,
+         {LANDING, SEL_UCODE, 2, 0x44440, F0 | 3},
+         {ABSENT(FLAT_UDATA)},
+         12,
+         F0},
+        {"IRET in ring 3",
+         C(iret_),
+         3,
+         {LANDING, SEL_UCODE, 0x3f3cd7},
+         {0},
+         6,
+         SEL_UCODE,
+         iopl_0_flags,
+         after_iret_ring_3},
         {"IRET to a free task", C(iret_), 0, {LANDING, SEL_CODE, 2}, {0}, 10, SEL_TSS_B, nt},
     };
     struct rig *r = rig_begin(state);
@@ -418,7 +576,8 @@ static void returns(void **state)
 
 /* --- LAR LSL VERR VERW --- */
 
-CODE32(query, "mov 0x30004, %ecx\nmov $-1, %eax\nmov $-1, %ebx\nlar %ecx, %eax\nsetz %dl\nlsl %ecx, %ebx\nsetz %dh\n"
+CODE32(query, "mov 0x30004, %ecx\nmov $-1, %eax\nmov $-1, %ebx\nlar %ecx, %eax\nsetz %dl\nlsl "
+              "%ecx, %ebx\nsetz %dh\n"
               "verr %cx\nsetz 0x30010\nverw %cx\nsetz 0x30011\nud2");
 
 struct query {
@@ -446,7 +605,8 @@ static void run_query(struct rig *r, const void *row)
     EXPECT(r, name, r->s.gpr[HSK_RDX] >> 8 & 0xff, c->lsl);
     EXPECT(r, name, r->mem[AT_DATA + 0x10], c->verr);
     EXPECT(r, name, r->mem[AT_DATA + 0x11], c->verw);
-    EXPECT(r, name, c->lar ? r->s.gpr[HSK_RAX] & 0xf0ff00 : r->s.gpr[HSK_RAX], c->lar ? c->rights : 0xffffffff);
+    EXPECT(r, name, c->lar ? r->s.gpr[HSK_RAX] & 0xf0ff00 : r->s.gpr[HSK_RAX],
+           c->lar ? c->rights : 0xffffffff);
     EXPECT(r, name, r->s.gpr[HSK_RBX], c->lsl ? c->limit : 0xffffffff);
 }
 
@@ -504,8 +664,12 @@ int main(void)
         {NULL, 0, NULL},
     };
     static const struct CMUnitTest tests[] = {
-        cmocka_unit_test(far_to_code), cmocka_unit_test(call_gates), cmocka_unit_test(broken_inner_stack),
-        cmocka_unit_test(segment_loads), cmocka_unit_test(returns), cmocka_unit_test(queries),
+        cmocka_unit_test(far_to_code),
+        cmocka_unit_test(call_gates),
+        cmocka_unit_test(broken_inner_stack),
+        cmocka_unit_test(segment_loads),
+        cmocka_unit_test(returns),
+        cmocka_unit_test(queries),
     };
 
     return run_lanes(tests, G_N_ELEMENTS(tests), true, differences);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Long mode (SDM vol. 2 and 3, 6.14): frames and stacks of 64-bit gates, IST, call gates of 16 bytes, canonical addresses, IRET,
- * compatibility mode, and the fast system calls as on Intel processors.
+ * Long mode (SDM vol. 2 and 3, 6.14): frames and stacks of 64-bit gates, IST, call gates of 16
+ * bytes, canonical addresses, IRET, compatibility mode, and the fast system calls as on Intel
+ * processors.
  */
 #include "mode_guest.h"
 
@@ -145,11 +146,21 @@ ERROR(error_tss_b, SEL_TSS_B)
 static void frames(void **state)
 {
     static const struct row rows[] = {
-        ROW(ud, odd_stack, 6, after_odd),       ROW(bad_load, NULL, 13, after_error),  ROW(ud, user, 6, after_user),
-        ROW(ud_32, compat, 6, after_compat),    ROW(ud, ist, 6, after_ist),            ROW(ud, ist_user, 6, after_ist),
-        ROW(ud, to_32_bit, 13, error_code32_ext), ROW(int_40, gate_16, 13, error_202), ROW(int_40, task_gate, 13, error_202),
-        ROW(int_40, half_a_gate, 13, error_202), ROW(int_40, user, 13, error_202),     ROW(ud, far_handler, 13, error_1),
-        ROW(int_40, far_handler, 13, error_0),  ROW(ud, bad_rsp0, 12, error_1),        ROW(ud, bad_rsp0_everywhere, SHUTDOWN, NULL),
+        ROW(ud, odd_stack, 6, after_odd),
+        ROW(bad_load, NULL, 13, after_error),
+        ROW(ud, user, 6, after_user),
+        ROW(ud_32, compat, 6, after_compat),
+        ROW(ud, ist, 6, after_ist),
+        ROW(ud, ist_user, 6, after_ist),
+        ROW(ud, to_32_bit, 13, error_code32_ext),
+        ROW(int_40, gate_16, 13, error_202),
+        ROW(int_40, task_gate, 13, error_202),
+        ROW(int_40, half_a_gate, 13, error_202),
+        ROW(int_40, user, 13, error_202),
+        ROW(ud, far_handler, 13, error_1),
+        ROW(int_40, far_handler, 13, error_0),
+        ROW(ud, bad_rsp0, 12, error_1),
+        ROW(ud, bad_rsp0_everywhere, SHUTDOWN, NULL),
         ROW(ud, short_tss, 10, error_tss_ext),
     };
 
@@ -241,7 +252,8 @@ static void after_gate_inner(struct rig *r, const char *name)
 
     EXPECT(r, name, hsk_get64(top - 8), SEL_UDATA);
     EXPECT(r, name, hsk_get64(top - 16), AT_STACK + TOP);
-    EXPECT(r, name, hsk_get64(top - 24) & ~0x48ull, 0x13); /* the 64-bit or the 32-bit code segment of ring 3 */
+    EXPECT(r, name, hsk_get64(top - 24) & ~0x48ull,
+           0x13); /* the 64-bit or the 32-bit code segment of ring 3 */
     EXPECT(r, name, r->s.gpr[HSK_RSP], AT_INNER + TOP - 32 - 40);
     EXPECT(r, name, stacked(r, 1, 8), SEL_CODE64);
     EXPECT(r, name, r->s.seg[HSK_SS].selector, 0);
@@ -259,17 +271,26 @@ static void after_wide(struct rig *r, const char *name)
 static void far_branches(void **state)
 {
     static const struct row rows[] = {
-        ROW(jump, to_tss, 13, error_tss_b),      ROW(jump, to_task_gate, 13, error_f0),   ROW(call, gate_same, 6, after_gate_same),
-        ROW(call, gate_inner, 6, after_gate_inner), ROW(call_32, gate_inner_compat, 6, after_gate_inner),
-        ROW(call, gate_286, 13, error_f0),       ROW(call, gate_upper_type, 13, error_f0), ROW(call, gate_to_32, 13, error_code32),
-        ROW(call, gate_not_canonical, 13, error_0), ROW(jump, code_l_and_d, 13, error_f0), ROW(jump, to_compat, 6, after_to_compat),
-        ROW(call_wide, wide_pointer, 6, after_wide), ROW(call_wide, wide_not_canonical, 13, error_0),
+        ROW(jump, to_tss, 13, error_tss_b),
+        ROW(jump, to_task_gate, 13, error_f0),
+        ROW(call, gate_same, 6, after_gate_same),
+        ROW(call, gate_inner, 6, after_gate_inner),
+        ROW(call_32, gate_inner_compat, 6, after_gate_inner),
+        ROW(call, gate_286, 13, error_f0),
+        ROW(call, gate_upper_type, 13, error_f0),
+        ROW(call, gate_to_32, 13, error_code32),
+        ROW(call, gate_not_canonical, 13, error_0),
+        ROW(jump, code_l_and_d, 13, error_f0),
+        ROW(jump, to_compat, 6, after_to_compat),
+        ROW(call_wide, wide_pointer, 6, after_wide),
+        ROW(call_wide, wide_not_canonical, 13, error_0),
     };
 
     run_rows(rig_begin(state), long_mode, rows, G_N_ELEMENTS(rows));
 }
 
-static void frame(struct rig *r, uint64_t rip, unsigned cs, uint64_t flags, uint64_t rsp, unsigned ss)
+static void frame(struct rig *r, uint64_t rip, unsigned cs, uint64_t flags, uint64_t rsp,
+                  unsigned ss)
 {
     const uint64_t words[] = {rip, cs, flags, rsp, ss};
 
@@ -284,7 +305,8 @@ static void iret_nt(struct rig *r)
 }
 static void iret_same(struct rig *r)
 {
-    frame(r, LANDING, SEL_CODE64, 0x3f7ad7, AT_STACK + 8, 0); /* null SS for ring 0; VM is not taken in long mode */
+    frame(r, LANDING, SEL_CODE64, 0x3f7ad7, AT_STACK + 8,
+          0); /* null SS for ring 0; VM is not taken in long mode */
 }
 static void iret_far(struct rig *r)
 {
@@ -317,14 +339,16 @@ static void after_iret_user(struct rig *r, const char *name)
 static void iret(void **state)
 {
     static const struct row rows[] = {
-        ROW(iretq_, iret_nt, 13, error_0),        ROW(iretq_, iret_same, 6, after_iret_same), ROW(iretq_, iret_far, 13, error_0),
-        ROW(iretq_, iret_user, 6, after_iret_user), ROW(iretq_, iret_user_null, 13, error_0), ROW(iretq_, iret_compat_null, 13, error_0),
+        ROW(iretq_, iret_nt, 13, error_0),        ROW(iretq_, iret_same, 6, after_iret_same),
+        ROW(iretq_, iret_far, 13, error_0),       ROW(iretq_, iret_user, 6, after_iret_user),
+        ROW(iretq_, iret_user_null, 13, error_0), ROW(iretq_, iret_compat_null, 13, error_0),
     };
 
     run_rows(rig_begin(state), long_mode, rows, G_N_ELEMENTS(rows));
 }
 
-/* A hundred to the ring that they come from, so that all but the first find their way known. The last one pops RDX. */
+/* A hundred to the ring that they come from, so that all but the first find their way known. The
+ * last one pops RDX. */
 CODE64(iretq_again, "mov $100, %ecx\n"
                     "1: mov $2, %esi\ncmp $1, %ecx\ncmove %edx, %esi\n"
                     "mov %rsp, %rax\nmov %ss, %ebx\npush %rbx\npush %rax\npush %rsi\n"
@@ -351,7 +375,8 @@ static void again_nt(struct rig *r)
     r->s.gpr[HSK_RDX] = 2 | HSK_FLAG_NT;
 }
 /* The handler's frame: where, and what RCX and the flags are. */
-static void expect_again(struct rig *r, const char *name, uint64_t rip, uint64_t rcx, uint64_t flags)
+static void expect_again(struct rig *r, const char *name, uint64_t rip, uint64_t rcx,
+                         uint64_t flags)
 {
     EXPECT(r, name, stacked(r, 0, 8), rip);
     EXPECT(r, name, stacked(r, 2, 8) & ~(uint64_t)HSK_FLAG_RF, flags);
@@ -533,14 +558,17 @@ static void after_ltr(struct rig *r, const char *name)
 static void addresses_and_calls(void **state)
 {
     static const struct row rows[] = {
-        ROW(push_far, far_rsp, 12, at_code),       ROW(push_far, edge_rsp, 12, at_code),     ROW(load_stack_far, far_rsp, 12, at_code),
-        ROW(load_far, far_rbx, 13, at_code),       ROW(jump_far, far_rbx, 13, at_code),      ROW(invlpg_far, far_rbx, 6, NULL),
-        ROW(syscall_, calls, OWN, after_syscall),  ROW(syscall_, calls_off, 6, NULL),        ROW(syscall_32, calls_32, 6, NULL),
-        ROW(sysret_, back, 6, after_sysret),       ROW(sysret_, back_far, 13, error_0),      ROW(sysret_32, back, 6, after_sysret_32),
-        ROW(sysret_, user, 13, error_0),           ROW(swapgs_, user, 13, error_0),          ROW(sysenter_32, enter, OWN, after_enter),
-        ROW(sysexit_wide, leave, 6, after_leave),  ROW(sysexit_wide, leave_far, 13, error_0), ROW(ltr_, tss_high, 6, after_ltr),
-        ROW(ltr_, tss_far, 13, error_f0),          ROW(ltr_, tss_type, 13, error_f0),        ROW(mov_ss_null, NULL, 6, NULL),
-        ROW(mov_ss_null_3, user, 13, error_0),
+        ROW(push_far, far_rsp, 12, at_code),       ROW(push_far, edge_rsp, 12, at_code),
+        ROW(load_stack_far, far_rsp, 12, at_code), ROW(load_far, far_rbx, 13, at_code),
+        ROW(jump_far, far_rbx, 13, at_code),       ROW(invlpg_far, far_rbx, 6, NULL),
+        ROW(syscall_, calls, OWN, after_syscall),  ROW(syscall_, calls_off, 6, NULL),
+        ROW(syscall_32, calls_32, 6, NULL),        ROW(sysret_, back, 6, after_sysret),
+        ROW(sysret_, back_far, 13, error_0),       ROW(sysret_32, back, 6, after_sysret_32),
+        ROW(sysret_, user, 13, error_0),           ROW(swapgs_, user, 13, error_0),
+        ROW(sysenter_32, enter, OWN, after_enter), ROW(sysexit_wide, leave, 6, after_leave),
+        ROW(sysexit_wide, leave_far, 13, error_0), ROW(ltr_, tss_high, 6, after_ltr),
+        ROW(ltr_, tss_far, 13, error_f0),          ROW(ltr_, tss_type, 13, error_f0),
+        ROW(mov_ss_null, NULL, 6, NULL),           ROW(mov_ss_null_3, user, 13, error_0),
     };
 
     run_rows(rig_begin(state), long_mode, rows, G_N_ELEMENTS(rows));
@@ -559,7 +587,8 @@ int main(void)
         {"int_40 user", QEMU_DOES, "its error code is 16 times the vector"},
         {"jump code_l_and_d", QEMU_DOES, "it allows L and D"},
         {"iretq_ iret_same", QEMU_DOES, "it has no VIF and VIP"},
-        {"iretq_again again_open", KVM_DOES, "it delivers an acknowledged interrupt whatever IF says"},
+        {"iretq_again again_open", KVM_DOES,
+         "it delivers an acknowledged interrupt whatever IF says"},
         {"iretq_ iret_compat_null", QEMU_DOES, "it allows that"},
         {"push_far far_rsp", QEMU_DOES, "it looks for no canonical addresses"},
         {"push_far edge_rsp", QEMU_DOES, "it looks for no canonical addresses"},
@@ -572,8 +601,8 @@ int main(void)
         {NULL, 0, NULL},
     };
     static const struct CMUnitTest tests[] = {
-        cmocka_unit_test(frames), cmocka_unit_test(far_branches), cmocka_unit_test(iret), cmocka_unit_test(iret_again),
-        cmocka_unit_test(addresses_and_calls),
+        cmocka_unit_test(frames),     cmocka_unit_test(far_branches),        cmocka_unit_test(iret),
+        cmocka_unit_test(iret_again), cmocka_unit_test(addresses_and_calls),
     };
 
     return run_lanes(tests, G_N_ELEMENTS(tests), true, differences);

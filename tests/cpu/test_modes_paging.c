@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Address translation (SDM vol. 3, 4): 32-bit, PAE and 4-level paging, with every reason for a page fault and its error code, the
- * accessed and dirty bits, large pages; and what a processor refuses in CR0, CR3, CR4, CR8, EFER and other MSRs.
+ * Address translation (SDM vol. 3, 4): 32-bit, PAE and 4-level paging, with every reason for a page
+ * fault and its error code, the accessed and dirty bits, large pages; and what a processor refuses
+ * in CR0, CR3, CR4, CR8, EFER and other MSRs.
  */
 #include "mode_guest.h"
 
@@ -25,7 +26,8 @@ struct walk {
     unsigned ring;
     enum access access;
     uint64_t cr0, cr4, efer;
-    uint64_t top, pdpte, pde, pte; /* of the way to the page; 0: present, writable, user; 1: not present; top of PAE: its PDPTE */
+    uint64_t top, pdpte, pde, pte; /* of the way to the page; 0: present, writable, user; 1: not
+                                      present; top of PAE: its PDPTE */
     int error;                     /* -1: it works */
     uint64_t a_d;                  /* accessed and dirty bits of the leaf afterwards */
 };
@@ -49,7 +51,8 @@ static void identity(struct rig *r, const struct walk *w)
     }
     for (unsigned i = 0; i < 2; i++)
         hsk_put64(r->mem + AT_PT + 8 * i, 0x200000 * i | P | W | user | PS);
-    hsk_put64(r->mem + (w->format == LONG ? AT_PDPT : AT_CR3), AT_PT | P | (w->format == LONG ? W | user : 0));
+    hsk_put64(r->mem + (w->format == LONG ? AT_PDPT : AT_CR3),
+              AT_PT | P | (w->format == LONG ? W | user : 0));
     if (w->format == LONG)
         hsk_put64(r->mem + AT_CR3, AT_PDPT | P | W | user);
 }
@@ -57,7 +60,8 @@ static void identity(struct rig *r, const struct walk *w)
 /* Returns the address to be tried. */
 static uint64_t way(struct rig *r, const struct walk *w)
 {
-    const uint64_t pte = or_default(w->pte, AT_DATA | P | W | U), pde = or_default(w->pde, TEST_PT | P | W | U);
+    const uint64_t pte = or_default(w->pte, AT_DATA | P | W | U),
+                   pde = or_default(w->pde, TEST_PT | P | W | U);
 
     identity(r, w);
     if (w->format == BITS32) {
@@ -149,26 +153,36 @@ static void walks_32(void **state)
         {"load absent table", BITS32, 0, LOAD, .pde = 1, .error = 0},
         {"store absent", BITS32, 3, STORE, .pte = 1, .error = E_U | E_W},
         {"fetch absent", BITS32, 3, FETCH, .pte = 1, .error = E_U}, /* I/D only with SMEP or NXE */
-        {"fetch absent, NXE without PAE", BITS32, 3, FETCH, .pte = 1, .efer = HSK_EFER_NXE, .error = E_U},
+        {"fetch absent, NXE without PAE", BITS32, 3, FETCH, .pte = 1, .efer = HSK_EFER_NXE,
+         .error = E_U},
         {"fetch absent, SMEP", BITS32, 0, FETCH, .pte = 1, .cr4 = HSK_CR4_SMEP, .error = E_I},
         {"supervisor page", BITS32, 3, LOAD, .pte = AT_DATA | P | W, .error = E_U | E_P},
         {"supervisor table", BITS32, 3, LOAD, .pde = TEST_PT | P | W, .error = E_U | E_P},
-        {"supervisor page in ring 0", BITS32, 0, STORE, .pte = AT_DATA | P | W, .error = -1, .a_d = A | D},
+        {"supervisor page in ring 0", BITS32, 0, STORE, .pte = AT_DATA | P | W, .error = -1,
+         .a_d = A | D},
         {"read-only page", BITS32, 3, STORE, .pte = AT_DATA | P | U, .error = E_U | E_W | E_P},
         {"read-only table", BITS32, 3, STORE, .pde = TEST_PT | P | U, .error = E_U | E_W | E_P},
         {"read-only in ring 0", BITS32, 0, STORE, .pte = AT_DATA | P, .error = -1, .a_d = A | D},
-        {"read-only in ring 0, WP", BITS32, 0, STORE, .cr0 = HSK_CR0_WP, .pte = AT_DATA | P, .error = E_W | E_P},
-        {"read-only user page in ring 0, WP", BITS32, 0, LOAD, .cr0 = HSK_CR0_WP, .pte = AT_DATA | P | U, .error = -1, .a_d = A},
+        {"read-only in ring 0, WP", BITS32, 0, STORE, .cr0 = HSK_CR0_WP, .pte = AT_DATA | P,
+         .error = E_W | E_P},
+        {"read-only user page in ring 0, WP", BITS32, 0, LOAD, .cr0 = HSK_CR0_WP,
+         .pte = AT_DATA | P | U, .error = -1, .a_d = A},
         {"SMEP", BITS32, 0, FETCH, .cr4 = HSK_CR4_SMEP, .error = E_P | E_I},
-        {"SMEP, supervisor table", BITS32, 0, FETCH, .cr4 = HSK_CR4_SMEP, .pde = TEST_PT | P | W, .error = -1, .a_d = A},
+        {"SMEP, supervisor table", BITS32, 0, FETCH, .cr4 = HSK_CR4_SMEP, .pde = TEST_PT | P | W,
+         .error = -1, .a_d = A},
         {"SMAP", BITS32, 0, LOAD, .cr4 = HSK_CR4_SMAP, .error = E_P},
         {"SMAP, store", BITS32, 0, STORE, .cr4 = HSK_CR4_SMAP, .error = E_P | E_W},
         {"SMAP, fetch", BITS32, 0, FETCH, .cr4 = HSK_CR4_SMAP, .error = -1, .a_d = A},
-        {"4 MiB", BITS32, 3, STORE, .cr4 = HSK_CR4_PSE, .pde = P | W | U | PS, .error = -1, .a_d = A | D},
-        {"4 MiB without PSE", BITS32, 3, STORE, .pde = TEST_PT | P | W | U | PS, .error = -1, .a_d = A | D},
-        {"4 MiB, reserved bit", BITS32, 3, LOAD, .cr4 = HSK_CR4_PSE, .pde = P | W | U | PS | 1 << 21, .error = E_U | E_P | E_R},
-        {"4 MiB, address too wide", BITS32, 0, STORE, .cr4 = HSK_CR4_PSE, .pde = P | W | U | PS | 1 << 20, .error = E_W | E_P | E_R},
-        {"4 MiB, supervisor", BITS32, 3, LOAD, .cr4 = HSK_CR4_PSE, .pde = P | W | PS, .error = E_U | E_P},
+        {"4 MiB", BITS32, 3, STORE, .cr4 = HSK_CR4_PSE, .pde = P | W | U | PS, .error = -1,
+         .a_d = A | D},
+        {"4 MiB without PSE", BITS32, 3, STORE, .pde = TEST_PT | P | W | U | PS, .error = -1,
+         .a_d = A | D},
+        {"4 MiB, reserved bit", BITS32, 3, LOAD, .cr4 = HSK_CR4_PSE,
+         .pde = P | W | U | PS | 1 << 21, .error = E_U | E_P | E_R},
+        {"4 MiB, address too wide", BITS32, 0, STORE, .cr4 = HSK_CR4_PSE,
+         .pde = P | W | U | PS | 1 << 20, .error = E_W | E_P | E_R},
+        {"4 MiB, supervisor", BITS32, 3, LOAD, .cr4 = HSK_CR4_PSE, .pde = P | W | PS,
+         .error = E_U | E_P},
     };
 
     run_walks(rig_begin(state), walks, G_N_ELEMENTS(walks));
@@ -185,16 +199,23 @@ static void walks_pae(void **state)
         {"absent table", PAE, 3, STORE, .pde = 1, .error = E_U | E_W},
         {"read-only", PAE, 3, STORE, .pte = AT_DATA | P | U, .error = E_U | E_W | E_P},
         {"NX without NXE", PAE, 3, LOAD, .pte = NX | AT_DATA | P | W | U, .error = E_U | E_P | E_R},
-        {"NX in the table without NXE", PAE, 3, FETCH, .pde = NX | TEST_PT | P | W | U, .error = E_U | E_P | E_R},
-        {"NX", PAE, 3, FETCH, .efer = HSK_EFER_NXE, .pte = NX | AT_DATA | P | W | U, .error = E_U | E_P | E_I},
-        {"NX of the table", PAE, 3, FETCH, .efer = HSK_EFER_NXE, .pde = NX | TEST_PT | P | W | U, .error = E_U | E_P | E_I},
-        {"NX, load", PAE, 3, LOAD, .efer = HSK_EFER_NXE, .pte = NX | AT_DATA | P | W | U, .error = -1, .a_d = A},
+        {"NX in the table without NXE", PAE, 3, FETCH, .pde = NX | TEST_PT | P | W | U,
+         .error = E_U | E_P | E_R},
+        {"NX", PAE, 3, FETCH, .efer = HSK_EFER_NXE, .pte = NX | AT_DATA | P | W | U,
+         .error = E_U | E_P | E_I},
+        {"NX of the table", PAE, 3, FETCH, .efer = HSK_EFER_NXE, .pde = NX | TEST_PT | P | W | U,
+         .error = E_U | E_P | E_I},
+        {"NX, load", PAE, 3, LOAD, .efer = HSK_EFER_NXE, .pte = NX | AT_DATA | P | W | U,
+         .error = -1, .a_d = A},
         {"absent, NXE", PAE, 0, FETCH, .efer = HSK_EFER_NXE, .pte = 1, .error = E_I},
-        {"reserved address bit", PAE, 3, LOAD, .pte = 1ull << HSK_PHYS_BITS | AT_DATA | P | W | U, .error = E_U | E_P | E_R},
+        {"reserved address bit", PAE, 3, LOAD, .pte = 1ull << HSK_PHYS_BITS | AT_DATA | P | W | U,
+         .error = E_U | E_P | E_R},
         {"bit 62", PAE, 3, LOAD, .pte = 1ull << 62 | AT_DATA | P | W | U, .error = E_U | E_P | E_R},
-        {"bit 52 of the table", PAE, 3, LOAD, .pde = 1ull << 52 | TEST_PT | P | W | U, .error = E_U | E_P | E_R},
+        {"bit 52 of the table", PAE, 3, LOAD, .pde = 1ull << 52 | TEST_PT | P | W | U,
+         .error = E_U | E_P | E_R},
         {"2 MiB", PAE, 3, STORE, .pde = P | W | U | PS, .error = -1, .a_d = A | D},
-        {"2 MiB, reserved bit", PAE, 3, STORE, .pde = P | W | U | PS | 1 << 13, .error = E_U | E_W | E_P | E_R},
+        {"2 MiB, reserved bit", PAE, 3, STORE, .pde = P | W | U | PS | 1 << 13,
+         .error = E_U | E_W | E_P | E_R},
     };
 
     run_walks(rig_begin(state), walks, G_N_ELEMENTS(walks));
@@ -213,12 +234,18 @@ static void walks_long(void **state)
         {"read-only top", LONG, 3, STORE, .top = TEST_PDPT | P | U, .error = E_U | E_W | E_P},
         {"absent third level", LONG, 0, STORE, .pdpte = 1, .error = E_W},
         {"1 GiB", LONG, 3, STORE, .pdpte = P | W | U | PS, .error = -1, .a_d = A | D},
-        {"1 GiB, reserved bit", LONG, 3, STORE, .pdpte = P | W | U | PS | 1 << 29, .error = E_U | E_W | E_P | E_R},
-        {"2 MiB, reserved bit", LONG, 3, STORE, .pde = P | W | U | PS | 1 << 20, .error = E_U | E_W | E_P | E_R},
-        {"bits that are free", LONG, 3, LOAD, .pte = 0x7ffull << 52 | AT_DATA | P | W | U, .error = -1, .a_d = A},
-        {"address too wide", LONG, 3, LOAD, .pte = 1ull << 51 | AT_DATA | P | W | U, .error = E_U | E_P | E_R},
-        {"NX without NXE", LONG, 3, LOAD, .pte = NX | AT_DATA | P | W | U, .error = E_U | E_P | E_R},
-        {"NX of the top", LONG, 3, FETCH, .efer = HSK_EFER_NXE, .top = NX | TEST_PDPT | P | W | U, .error = E_U | E_P | E_I},
+        {"1 GiB, reserved bit", LONG, 3, STORE, .pdpte = P | W | U | PS | 1 << 29,
+         .error = E_U | E_W | E_P | E_R},
+        {"2 MiB, reserved bit", LONG, 3, STORE, .pde = P | W | U | PS | 1 << 20,
+         .error = E_U | E_W | E_P | E_R},
+        {"bits that are free", LONG, 3, LOAD, .pte = 0x7ffull << 52 | AT_DATA | P | W | U,
+         .error = -1, .a_d = A},
+        {"address too wide", LONG, 3, LOAD, .pte = 1ull << 51 | AT_DATA | P | W | U,
+         .error = E_U | E_P | E_R},
+        {"NX without NXE", LONG, 3, LOAD, .pte = NX | AT_DATA | P | W | U,
+         .error = E_U | E_P | E_R},
+        {"NX of the top", LONG, 3, FETCH, .efer = HSK_EFER_NXE, .top = NX | TEST_PDPT | P | W | U,
+         .error = E_U | E_P | E_I},
         {"WP", LONG, 0, STORE, .cr0 = HSK_CR0_WP, .pte = AT_DATA | P, .error = E_W | E_P},
         {"no WP", LONG, 0, STORE, .pte = AT_DATA | P, .error = -1, .a_d = A | D},
     };
@@ -302,25 +329,25 @@ static void control_registers(void **state)
 {
     static const struct refusal cases[] = {
         {V(cr0_32), BITS32, ON, 0, true},
-        {V(cr0_32), BITS32, HSK_CR0_PG | HSK_CR0_ET, 0, false},           /* PG without PE */
-        {V(cr0_32), BITS32, ON | HSK_CR0_NW, 0, false},                   /* NW without CD */
+        {V(cr0_32), BITS32, HSK_CR0_PG | HSK_CR0_ET, 0, false}, /* PG without PE */
+        {V(cr0_32), BITS32, ON | HSK_CR0_NW, 0, false},         /* NW without CD */
         {V(cr0_32), BITS32, ON | HSK_CR0_NW | HSK_CR0_CD, 0, true},
-        {V(cr0_32), BITS32, ON | 1 << 17, 0, true},                       /* reserved bits are ignored */
+        {V(cr0_32), BITS32, ON | 1 << 17, 0, true}, /* reserved bits are ignored */
         {V(cr0_64), LONG, ON | 1ull << 32, 0, false},
-        {V(cr0_64), LONG, HSK_CR0_PE | HSK_CR0_ET, 0, false},             /* PG off in 64-bit code */
+        {V(cr0_64), LONG, HSK_CR0_PE | HSK_CR0_ET, 0, false}, /* PG off in 64-bit code */
         {V(cr0_64), LONG, ON, 0, true},
         {V(cr3_32), BITS32, AT_CR3 | 0xfff, 0, true},
         {V(cr3_32), PAE, AT_CR3 | 0x1f, 0, true},
-        {V(cr3_32), PAE, AT_DATA + 0x20, 0, false},                       /* reserved bits in a PDPTE there */
+        {V(cr3_32), PAE, AT_DATA + 0x20, 0, false}, /* reserved bits in a PDPTE there */
         {V(cr3_64), LONG, AT_CR3 | 1ull << HSK_PHYS_BITS, 0, false},
         {V(cr3_64), LONG, AT_CR3 | 1ull << 63, 0, false},
         {V(cr3_64), LONG, AT_CR3 | 0x18, 0, true},
         {V(cr4_32), BITS32, HSK_CR4_PSE | HSK_CR4_VME | HSK_CR4_PVI, 0, true},
-        {V(cr4_32), BITS32, 1u << 11, 0, false},                          /* UMIP: not in the model */
-        {V(cr4_32), BITS32, 1u << 13, 0, false},                          /* VMXE */
+        {V(cr4_32), BITS32, 1u << 11, 0, false}, /* UMIP: not in the model */
+        {V(cr4_32), BITS32, 1u << 13, 0, false}, /* VMXE */
         {V(cr4_32), BITS32, 1u << 31, 0, false},
-        {V(cr4_32), BITS32, HSK_CR4_PCIDE, 0, false},                     /* not in the model v2 */
-        {V(cr4_64), LONG, 0, 0, false},                                   /* PAE off in long mode */
+        {V(cr4_32), BITS32, HSK_CR4_PCIDE, 0, false}, /* not in the model v2 */
+        {V(cr4_64), LONG, 0, 0, false},               /* PAE off in long mode */
         {V(cr4_64), LONG, HSK_CR4_PAE | 1ull << 32, 0, false},
         {V(cr4_64), LONG, HSK_CR4_PAE | HSK_CR4_SMEP, 0, true},
         {V(cr8_64), LONG, 15, 0, true},
@@ -331,9 +358,9 @@ static void control_registers(void **state)
         {V(dr7_64), LONG, 0x400, 0, true},
         {V(dr4_64), LONG, 0xffff0ff0, 0, true},
         {V(xsetbv_), LONG, 3, 0, true, HSK_CR4_OSXSAVE},
-        {V(xsetbv_), LONG, 2, 0, false, HSK_CR4_OSXSAVE},                 /* without x87 */
-        {V(xsetbv_), LONG, 7, 0, false, HSK_CR4_OSXSAVE},                 /* AVX: not in v2 */
-        {V(xsetbv_), LONG, 3, 1, false, HSK_CR4_OSXSAVE},                 /* XCR1 */
+        {V(xsetbv_), LONG, 2, 0, false, HSK_CR4_OSXSAVE}, /* without x87 */
+        {V(xsetbv_), LONG, 7, 0, false, HSK_CR4_OSXSAVE}, /* AVX: not in v2 */
+        {V(xsetbv_), LONG, 3, 1, false, HSK_CR4_OSXSAVE}, /* XCR1 */
     };
     struct rig *r = rig_begin(state);
 
@@ -352,7 +379,9 @@ static void run_unknown(struct rig *r, const void *row)
 static void no_such_register(void **state)
 {
     static const struct refusal cases[] = {
-        {V(cr1_64), LONG, 0, 0, true}, {V(lock_cr), LONG, 0, 0, true}, {V(dr4_64), LONG, 0, 0, true, HSK_CR4_DE},
+        {V(cr1_64), LONG, 0, 0, true},
+        {V(lock_cr), LONG, 0, 0, true},
+        {V(dr4_64), LONG, 0, 0, true, HSK_CR4_DE},
         {V(xsetbv_), LONG, 3, 0, true},
     };
     struct rig *r = rig_begin(state);
@@ -372,27 +401,27 @@ static void msrs(void **state)
         {V(wrmsr_), LONG, 0x0000800000000000, 0x175, false},      /* SYSENTER_ESP */
         {V(wrmsr_), LONG, 0x0000800000000000, 0x176, false},
         {V(wrmsr_), LONG, 1, 0x174, true},
-        {V(wrmsr_), LONG, 1ull << 32, 0xc0000084, false},         /* SFMASK: 32 bits */
-        {V(wrmsr_), LONG, 1ull << 32, 0xc0000103, false},         /* TSC_AUX */
-        {V(wrmsr_), LONG, 0x0007040600070406, 0x277, true},       /* PAT */
+        {V(wrmsr_), LONG, 1ull << 32, 0xc0000084, false},   /* SFMASK: 32 bits */
+        {V(wrmsr_), LONG, 1ull << 32, 0xc0000103, false},   /* TSC_AUX */
+        {V(wrmsr_), LONG, 0x0007040600070406, 0x277, true}, /* PAT */
         {V(wrmsr_), LONG, 0x0007040600070402, 0x277, false},
         {V(wrmsr_), LONG, 0x0807040600070406, 0x277, false},
-        {V(wrmsr_), LONG, 0x0606060606060606, 0x250, true},       /* fixed range */
+        {V(wrmsr_), LONG, 0x0606060606060606, 0x250, true}, /* fixed range */
         {V(wrmsr_), LONG, 0x0602060606060606, 0x26f, false},
-        {V(wrmsr_), LONG, 0xc06, 0x2ff, true},                    /* default type */
+        {V(wrmsr_), LONG, 0xc06, 0x2ff, true}, /* default type */
         {V(wrmsr_), LONG, 0xc02, 0x2ff, false},
         {V(wrmsr_), LONG, 0x1006, 0x2ff, false},
         {V(wrmsr_), LONG, 0x80000006, 0x200, true},
         {V(wrmsr_), LONG, 0x80000003, 0x200, false},
         {V(wrmsr_), LONG, 0x80000106, 0x200, false},
         {V(wrmsr_), LONG, 0x7f80000800, 0x201, true},
-        {V(wrmsr_), LONG, 0x8000000800, 0x201, false},            /* beyond the physical address */
+        {V(wrmsr_), LONG, 0x8000000800, 0x201, false}, /* beyond the physical address */
         {V(wrmsr_), LONG, HSK_EFER_LMA | HSK_EFER_LME | HSK_EFER_SCE, 0xc0000080, true},
-        {V(wrmsr_), LONG, 0, 0xc0000080, false},                  /* LME with paging on */
+        {V(wrmsr_), LONG, 0, 0xc0000080, false}, /* LME with paging on */
         {V(wrmsr_), LONG, HSK_EFER_LME | 1 << 12, 0xc0000080, false},
         {V(wrmsr_32), BITS32, HSK_EFER_LME, 0xc0000080, false},
         {V(wrmsr_32), BITS32, HSK_EFER_LME, 0xc0000080, true, 0, true},
-        {V(wrmsr_), LONG, 0, 0xfe, false},                        /* MTRRCAP is read-only */
+        {V(wrmsr_), LONG, 0, 0xfe, false}, /* MTRRCAP is read-only */
         {V(wrmsr_), LONG, 0, 0x12345, false},
     };
 
@@ -427,7 +456,8 @@ CODE32(enter_long, "mov $0x1000, %eax\nmov %eax, %cr3\nmov $0x20, %eax\nmov %eax
                    "rdmsr\nmov %eax, %esi\n" /* compatibility mode: LMA is on */
                    "ljmp $0x48, $0x20080");
 CODE64(in_long, "movabs $0x123456789abcdef0, %r15\nljmp *0x30000");
-CODE32(leave_long, "mov %cr0, %eax\nand $0x7fffffff, %eax\nmov %eax, %cr0\nrdmsr\nmov %eax, %edi\nhlt");
+CODE32(leave_long,
+       "mov %cr0, %eax\nand $0x7fffffff, %eax\nmov %eax, %cr0\nrdmsr\nmov %eax, %edi\nhlt");
 
 static void enter_and_leave(void **state)
 {
@@ -493,13 +523,15 @@ int main(void)
         {NULL, 0, NULL},
     };
     static const struct CMUnitTest tests[] = {
-        cmocka_unit_test(walks_32),          cmocka_unit_test(walks_pae),       cmocka_unit_test(walks_long),
-        cmocka_unit_test(control_registers), cmocka_unit_test(no_such_register),
-        cmocka_unit_test(pdptes_are_those_of_the_last_load), cmocka_unit_test(enter_and_leave), cmocka_unit_test(no_long_mode_with_a_16_bit_tss),
+        cmocka_unit_test(walks_32),         cmocka_unit_test(walks_pae),
+        cmocka_unit_test(walks_long),       cmocka_unit_test(control_registers),
+        cmocka_unit_test(no_such_register), cmocka_unit_test(pdptes_are_those_of_the_last_load),
+        cmocka_unit_test(enter_and_leave),  cmocka_unit_test(no_long_mode_with_a_16_bit_tss),
     };
 
     /* There KVM's program decides what an MSR takes, not the processor. */
     static const struct CMUnitTest soft_tests[] = {cmocka_unit_test(msrs)};
 
-    return run_lanes(soft_tests, G_N_ELEMENTS(soft_tests), false, NULL) + run_lanes(tests, G_N_ELEMENTS(tests), true, differences);
+    return run_lanes(soft_tests, G_N_ELEMENTS(soft_tests), false, NULL) +
+           run_lanes(tests, G_N_ELEMENTS(tests), true, differences);
 }

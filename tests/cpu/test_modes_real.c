@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Real-address mode (SDM vol. 3, 21.1) and what mixes it with protected mode: the vector table and its limit, IRET, far branches,
- * segment loads that keep limits ("unreal" mode), the descriptor table registers, switching PE.
+ * Real-address mode (SDM vol. 3, 21.1) and what mixes it with protected mode: the vector table and
+ * its limit, IRET, far branches, segment loads that keep limits ("unreal" mode), the descriptor
+ * table registers, switching PE.
  */
 #include "mode_guest.h"
 
@@ -45,7 +46,9 @@ static void after_into(struct rig *r, const char *name)
 }
 static void after_divide(struct rig *r, const char *name)
 {
-    frame(r, name, 3, HSK_FLAG_FIXED | HSK_FLAG_ZF | HSK_FLAG_PF); /* of the DIV; no error code, no RF in 16 bits */
+    frame(r, name, 3,
+          HSK_FLAG_FIXED | HSK_FLAG_ZF |
+              HSK_FLAG_PF); /* of the DIV; no error code, no RF in 16 bits */
 }
 static void after_0(struct rig *r, const char *name)
 {
@@ -182,7 +185,8 @@ static void after_iret_32(struct rig *r, const char *name)
     EXPECT(r, name, r->s.rip, 0x13);
     EXPECT(r, name, r->s.seg[HSK_CS].base, 0x21000);
     EXPECT(r, name, r->s.gpr[HSK_RSP], TOP);
-    EXPECT(r, name, r->s.rflags, 0x247ed7); /* AC, ID; VIF, VIP and VM are not popped; RF lasted for the HLT */
+    EXPECT(r, name, r->s.rflags,
+           0x247ed7); /* AC, ID; VIF, VIP and VM are not popped; RF lasted for the HLT */
 }
 static void no_tf_16(struct rig *r)
 {
@@ -217,12 +221,9 @@ static void after_cli_sti(struct rig *r, const char *name)
 static void flags_and_iret(void **state)
 {
     static const struct row rows[] = {
-        ROW(iret_16, no_tf_16, OWN, after_iret_16),
-        ROW(iret_32, no_tf_32, OWN, after_iret_32),
-        ROW(iret_32_far, NULL, 13, after_iret_32_far),
-        ROW(flags_16, NULL, OWN, after_flags_16),
-        ROW(flags_32, NULL, OWN, after_flags_32),
-        ROW(cli_sti, NULL, OWN, after_cli_sti),
+        ROW(iret_16, no_tf_16, OWN, after_iret_16),    ROW(iret_32, no_tf_32, OWN, after_iret_32),
+        ROW(iret_32_far, NULL, 13, after_iret_32_far), ROW(flags_16, NULL, OWN, after_flags_16),
+        ROW(flags_32, NULL, OWN, after_flags_32),      ROW(cli_sti, NULL, OWN, after_cli_sti),
     };
 
     run_rows(rig_begin(state), real_mode, rows, G_N_ELEMENTS(rows));
@@ -279,7 +280,8 @@ static void far_branches(void **state)
 
 /* --- segments and limits --- */
 
-CODE16(load_ds, "mov $0x1234, %ax\nmov %ax, %ds\nmov $0x4321, %ax\npush %ax\npop %es\nlss 0x30, %sp\nhlt");
+CODE16(load_ds,
+       "mov $0x1234, %ax\nmov %ax, %ds\nmov $0x4321, %ax\npush %ax\npop %es\nlss 0x30, %sp\nhlt");
 CODE16(above_64k, "mov $0x123456, %ebx\nmovl $0x5555, (%ebx)\nhlt");
 CODE16(above_64k_ss, "mov $0x123456, %ebp\nmovl $0x5555, (%ebp)\nhlt");
 CODE16(last_byte, "mov $0xffff, %bx\nmov (%bx), %al\nmov (%bx), %ax\nhlt");
@@ -315,7 +317,8 @@ static void after_last_byte(struct rig *r, const char *name)
 }
 static void after_write_cs(struct rig *r, const char *name)
 {
-    EXPECT(r, name, hsk_get16(r->mem + AT_CODE + 0x80), 0x9090); /* real mode checks the limit alone */
+    EXPECT(r, name, hsk_get16(r->mem + AT_CODE + 0x80),
+           0x9090); /* real mode checks the limit alone */
 }
 
 static void segments(void **state)
@@ -343,10 +346,11 @@ CODE16(lar_real, "nop\nlar %ax, %bx");
 CODE16(verr_real, "nop\nverr %ax");
 CODE16(arpl_real, "nop\narpl %ax, %bx");
 CODE16(sysenter_real, "nop\nsysenter");
-CODE16(lmsw_sets, "smsw %bx\nmov $0xf, %ax\nlmsw %ax\nxor %ax, %ax\nlmsw %ax\nsmsw %ecx\nclts\nmov %cr0, %edx\nhlt");
+CODE16(lmsw_sets, "smsw %bx\nmov $0xf, %ax\nlmsw %ax\nxor %ax, %ax\nlmsw %ax\nsmsw %ecx\nclts\nmov "
+                  "%cr0, %edx\nhlt");
 CODE16(pe_and_back, "lgdtl %cs:0x100\n"
                     "mov %cr0, %eax\nor $1, %al\nmov %eax, %cr0\n"
-                    "mov %cs, %cx\n" /* still the real mode's segment */
+                    "mov %cs, %cx\n"                 /* still the real mode's segment */
                     "mov $0x10, %dx\nmov %dx, %ds\n" /* flat */
                     "and $0xfe, %al\nmov %eax, %cr0\n"
                     "mov $0x3000, %dx\nmov %dx, %ds\n"
@@ -355,7 +359,8 @@ CODE16(pe_and_back, "lgdtl %cs:0x100\n"
 CODE16(pe_and_32, "lgdtl %cs:0x100\n"
                   "mov %cr0, %eax\nor $1, %al\nmov %eax, %cr0\n"
                   "ljmpl $8, $0x20080");
-CODE32(pe_target, "mov $0x10, %eax\nmov %eax, %ss\nmov $0x48000, %esp\npushfl\npush %cs\nlcall $0x18, $0x200\nhlt");
+CODE32(pe_target, "mov $0x10, %eax\nmov %eax, %ss\nmov $0x48000, %esp\npushfl\npush %cs\nlcall "
+                  "$0x18, $0x200\nhlt");
 CODE16(pe_narrow, "mov %cr0, %eax\ndec %ax\nmov %eax, %cr0\nljmp $0x2000, $0x210");
 
 static void tables(struct rig *r)
@@ -417,12 +422,18 @@ static void after_pe_and_32(struct rig *r, const char *name)
 static void switching(void **state)
 {
     static const struct row rows[] = {
-        ROW(lgdt_16, tables, OWN, after_lgdt_16),       ROW(lgdt_32, tables, OWN, after_lgdt_32),
-        ROW(lldt_real, NULL, 6, after_1),               ROW(ltr_real, NULL, 6, after_1),
-        ROW(str_real, NULL, 6, after_1),                ROW(lar_real, NULL, 6, after_1),
-        ROW(verr_real, NULL, 6, after_1),               ROW(arpl_real, NULL, 6, after_1),
-        ROW(sysenter_real, NULL, 13, after_1),          ROW(lmsw_sets, NULL, OWN, after_lmsw),
-        ROW(pe_and_back, small_gdt, OWN, after_pe_and_back), ROW(pe_and_32, small_gdt, OWN, after_pe_and_32),
+        ROW(lgdt_16, tables, OWN, after_lgdt_16),
+        ROW(lgdt_32, tables, OWN, after_lgdt_32),
+        ROW(lldt_real, NULL, 6, after_1),
+        ROW(ltr_real, NULL, 6, after_1),
+        ROW(str_real, NULL, 6, after_1),
+        ROW(lar_real, NULL, 6, after_1),
+        ROW(verr_real, NULL, 6, after_1),
+        ROW(arpl_real, NULL, 6, after_1),
+        ROW(sysenter_real, NULL, 13, after_1),
+        ROW(lmsw_sets, NULL, OWN, after_lmsw),
+        ROW(pe_and_back, small_gdt, OWN, after_pe_and_back),
+        ROW(pe_and_32, small_gdt, OWN, after_pe_and_32),
     };
 
     run_rows(rig_begin(state), real_mode, rows, G_N_ELEMENTS(rows));
@@ -441,8 +452,9 @@ int main(void)
         {NULL, 0, NULL},
     };
     static const struct CMUnitTest tests[] = {
-        cmocka_unit_test(interrupts), cmocka_unit_test(flags_and_iret), cmocka_unit_test(far_branches),
-        cmocka_unit_test(segments),   cmocka_unit_test(switching),
+        cmocka_unit_test(interrupts),   cmocka_unit_test(flags_and_iret),
+        cmocka_unit_test(far_branches), cmocka_unit_test(segments),
+        cmocka_unit_test(switching),
     };
 
     return run_lanes(tests, G_N_ELEMENTS(tests), true, differences);

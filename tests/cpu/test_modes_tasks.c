@@ -1,12 +1,18 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Hardware task switches (SDM vol. 3, 8): by JMP, CALL, INT n, exceptions and IRET, directly and through task gates, to 32-bit and
- * 16-bit TSSs and to virtual-8086 mode; what is saved, loaded and marked busy; which faults find the old task and which the new.
+ * Hardware task switches (SDM vol. 3, 8): by JMP, CALL, INT n, exceptions and IRET, directly and
+ * through task gates, to 32-bit and 16-bit TSSs and to virtual-8086 mode; what is saved, loaded and
+ * marked busy; which faults find the old task and which the new.
  */
 #include "mode_guest.h"
 
 /* The tasks' code: UD2 at LANDING. Task A (SEL_TSS) runs; B has a TSS of 32 bits, C one of 16. */
-enum { LANDING = AT_CODE + 0x80, LANDING_USER = AT_CODE + 0x90, B_STACK = AT_STACK + 0x4000, B_INNER = AT_INNER + 0x4000 };
+enum {
+    LANDING = AT_CODE + 0x80,
+    LANDING_USER = AT_CODE + 0x90,
+    B_STACK = AT_STACK + 0x4000,
+    B_INNER = AT_INNER + 0x4000
+};
 enum { F0 = SEL_FREE, F1 = F0 + 8 };
 
 #define TSS_B(off) (r->mem + AT_TSS_B + (off))
@@ -120,7 +126,8 @@ static void in_b(struct rig *r, const char *name, uint64_t flags)
     EXPECT(r, name, stacked(r, 1, 4), SEL_CODE);
     EXPECT(r, name, stacked(r, 2, 4), flags | HSK_FLAG_RF);
     EXPECT(r, name, r->s.seg[HSK_LDTR].base, AT_LDT);
-    EXPECT(r, name, r->s.dr[7] & 0xff, r->s.dr[0] ? 8 : 0); /* local breakpoints end with the task */
+    EXPECT(r, name, r->s.dr[7] & 0xff,
+           r->s.dr[0] ? 8 : 0); /* local breakpoints end with the task */
 }
 static void after_jmp_b(struct rig *r, const char *name)
 {
@@ -237,7 +244,8 @@ static void divide_to_b(struct rig *r)
 static void after_divide(struct rig *r, const char *name)
 {
     EXPECT(r, name, hsk_get32(r->mem + AT_TSS + 0x20), AT_CODE + 2);
-    EXPECT(r, name, hsk_get32(r->mem + AT_TSS + 0x24), HSK_FLAG_FIXED | HSK_FLAG_ZF | HSK_FLAG_PF | HSK_FLAG_RF);
+    EXPECT(r, name, hsk_get32(r->mem + AT_TSS + 0x24),
+           HSK_FLAG_FIXED | HSK_FLAG_ZF | HSK_FLAG_PF | HSK_FLAG_RF);
     in_b(r, name, HSK_FLAG_FIXED | HSK_FLAG_CF | HSK_FLAG_NT);
 }
 static void divide_to_busy(struct rig *r)
@@ -293,15 +301,23 @@ static void after_external(struct rig *r, const char *name)
 static void switches(void **state)
 {
     static const struct row rows[] = {
-        ROW(jmp_b, to_b, 6, after_jmp_b),           ROW(call_b, to_b, 6, after_call_b),
-        ROW(jmp_c, to_c, 6, after_jmp_c),           ROW(jmp_gate, gate_b, 6, after_jmp_b),
-        ROW(call_gate_, gate_b, 6, after_call_b),   ROW(jmp_gate, gate_b_user, 6, user_saved),
-        ROW(jmp_gate, gate_closed, 13, error_f0),   ROW(jmp_gate, gate_absent, 11, error_f0),
-        ROW(jmp_gate, gate_to_code, 13, error_code), ROW(jmp_gate, gate_to_ldt, 13, error_c),
-        ROW(int_task, int_40, 6, after_int),        ROW(int_task, int_40_user, 13, after_int_closed),
+        ROW(jmp_b, to_b, 6, after_jmp_b),
+        ROW(call_b, to_b, 6, after_call_b),
+        ROW(jmp_c, to_c, 6, after_jmp_c),
+        ROW(jmp_gate, gate_b, 6, after_jmp_b),
+        ROW(call_gate_, gate_b, 6, after_call_b),
+        ROW(jmp_gate, gate_b_user, 6, user_saved),
+        ROW(jmp_gate, gate_closed, 13, error_f0),
+        ROW(jmp_gate, gate_absent, 11, error_f0),
+        ROW(jmp_gate, gate_to_code, 13, error_code),
+        ROW(jmp_gate, gate_to_ldt, 13, error_c),
+        ROW(int_task, int_40, 6, after_int),
+        ROW(int_task, int_40_user, 13, after_int_closed),
         ROW(int_task, int_40_busy, 13, after_int_busy),
-        ROW(div_zero, divide_to_b, 6, after_divide), ROW(div_zero, divide_to_busy, 8, after_divide_busy),
-        ROW(gp_fault, gp_to_b, 6, after_gp),        ROW(gp_fault, double_to_b, 6, after_double),
+        ROW(div_zero, divide_to_b, 6, after_divide),
+        ROW(div_zero, divide_to_busy, 8, after_divide_busy),
+        ROW(gp_fault, gp_to_b, 6, after_gp),
+        ROW(gp_fault, double_to_b, 6, after_double),
         ROW(plain, external_b, 6, after_external),
     };
 
@@ -387,9 +403,12 @@ static void error_b(struct rig *r, const char *name)
 static void nesting(void **state)
 {
     static const struct row rows[] = {
-        ROW(there_and_back, b_returns, OWN, after_back), ROW(there_and_back_16, c_returns, OWN, after_back_16),
-        ROW(set_nt_iret, link_b, 6, after_link),         ROW(set_nt_iret, link_free, 10, error_b),
-        ROW(set_nt_iret, link_code, 10, error_code),     ROW(set_nt_iret, link_absent, 11, error_b),
+        ROW(there_and_back, b_returns, OWN, after_back),
+        ROW(there_and_back_16, c_returns, OWN, after_back_16),
+        ROW(set_nt_iret, link_b, 6, after_link),
+        ROW(set_nt_iret, link_free, 10, error_b),
+        ROW(set_nt_iret, link_code, 10, error_code),
+        ROW(set_nt_iret, link_absent, 11, error_b),
     };
 
     run_rows(rig_begin(state), protected_mode, rows, G_N_ELEMENTS(rows));
@@ -491,9 +510,11 @@ static void after_cr3(struct rig *r, const char *name)
 static void faults_before(void **state)
 {
     static const struct row rows[] = {
-        ROW(jmp_b, b_absent, 11, old_frame),     ROW(jmp_b, b_short, 10, old_frame),    ROW(jmp_c, c_short, 10, c_frame),
-        ROW(call_b, b_busy, 13, old_frame),      ROW(jmp_b, b_of_ring_0, 13, error_b),  ROW(jmp_b, b_of_ring_3, 6, in_b_from_user),
-        ROW(jmp_b, b_unmapped, 14, fault_read),  ROW(call_b, b_readonly, 14, fault_write), ROW(jmp_b, b_other_cr3, 6, after_cr3),
+        ROW(jmp_b, b_absent, 11, old_frame),    ROW(jmp_b, b_short, 10, old_frame),
+        ROW(jmp_c, c_short, 10, c_frame),       ROW(call_b, b_busy, 13, old_frame),
+        ROW(jmp_b, b_of_ring_0, 13, error_b),   ROW(jmp_b, b_of_ring_3, 6, in_b_from_user),
+        ROW(jmp_b, b_unmapped, 14, fault_read), ROW(call_b, b_readonly, 14, fault_write),
+        ROW(jmp_b, b_other_cr3, 6, after_cr3),
     };
 
     run_rows(rig_begin(state), protected_mode, rows, G_N_ELEMENTS(rows));
@@ -577,11 +598,14 @@ static void eip_outside(struct rig *r)
 static void faults_after(void **state)
 {
     static const struct row rows[] = {
-        ROW(jmp_b, ldt_code, 10, new_code),    ROW(jmp_b, ldt_absent, 10, new_f0), ROW(jmp_b, ldt_in_ldt, 10, new_c),
-        ROW(jmp_b, cs_null, 10, new_0),        ROW(jmp_b, cs_data, 10, new_udata), ROW(jmp_b, cs_dpl, 10, new_code),
-        ROW(jmp_b, cs_absent, 11, new_f0),     ROW(jmp_b, ss_null, 10, new_0),     ROW(jmp_b, ss_dpl, 10, new_data),
-        ROW(jmp_b, ss_rpl, 10, new_udata),     ROW(jmp_b, ss_absent, 12, new_f0),  ROW(jmp_b, ds_inner, 10, new_data),
-        ROW(jmp_b, ds_absent, 11, new_f0),     ROW(jmp_b, gs_outside, 10, new_200), ROW(jmp_b, eip_outside, 13, new_0),
+        ROW(jmp_b, ldt_code, 10, new_code), ROW(jmp_b, ldt_absent, 10, new_f0),
+        ROW(jmp_b, ldt_in_ldt, 10, new_c),  ROW(jmp_b, cs_null, 10, new_0),
+        ROW(jmp_b, cs_data, 10, new_udata), ROW(jmp_b, cs_dpl, 10, new_code),
+        ROW(jmp_b, cs_absent, 11, new_f0),  ROW(jmp_b, ss_null, 10, new_0),
+        ROW(jmp_b, ss_dpl, 10, new_data),   ROW(jmp_b, ss_rpl, 10, new_udata),
+        ROW(jmp_b, ss_absent, 12, new_f0),  ROW(jmp_b, ds_inner, 10, new_data),
+        ROW(jmp_b, ds_absent, 11, new_f0),  ROW(jmp_b, gs_outside, 10, new_200),
+        ROW(jmp_b, eip_outside, 13, new_0),
     };
 
     run_rows(rig_begin(state), protected_mode, rows, G_N_ELEMENTS(rows));
@@ -611,8 +635,15 @@ static void b_v86(struct rig *r)
 }
 static void after_v86(struct rig *r, const char *name)
 {
-    const uint32_t want[] = {0x80, AT_CODE >> 4, HSK_FLAG_FIXED | HSK_FLAG_VM | HSK_FLAG_IOPL | HSK_FLAG_RF, 0x1234, 0x1000 + HSK_SS,
-                             0x1000 + HSK_ES, 0x1000 + HSK_DS, 0x1000 + HSK_FS, 0x1000 + HSK_GS};
+    const uint32_t want[] = {0x80,
+                             AT_CODE >> 4,
+                             HSK_FLAG_FIXED | HSK_FLAG_VM | HSK_FLAG_IOPL | HSK_FLAG_RF,
+                             0x1234,
+                             0x1000 + HSK_SS,
+                             0x1000 + HSK_ES,
+                             0x1000 + HSK_DS,
+                             0x1000 + HSK_FS,
+                             0x1000 + HSK_GS};
 
     for (unsigned i = 0; i < G_N_ELEMENTS(want); i++)
         EXPECT(r, name, stacked(r, i, 4), want[i]);
@@ -627,7 +658,8 @@ static void from_v86(struct rig *r)
 static void after_from_v86(struct rig *r, const char *name)
 {
     EXPECT(r, name, hsk_get32(r->mem + AT_TSS + 0x20), 2);
-    EXPECT(r, name, hsk_get32(r->mem + AT_TSS + 0x24), HSK_FLAG_FIXED | HSK_FLAG_VM | HSK_FLAG_IOPL);
+    EXPECT(r, name, hsk_get32(r->mem + AT_TSS + 0x24),
+           HSK_FLAG_FIXED | HSK_FLAG_VM | HSK_FLAG_IOPL);
     EXPECT(r, name, hsk_get16(r->mem + AT_TSS + 0x4c), AT_CODE >> 4);
     in_b(r, name, HSK_FLAG_FIXED | HSK_FLAG_CF | HSK_FLAG_NT);
 }
@@ -646,9 +678,11 @@ static void traps_and_8086(void **state)
 int main(void)
 {
     static const struct CMUnitTest tests[] = {
-        cmocka_unit_test(switches),      cmocka_unit_test(nesting),        cmocka_unit_test(faults_before),
-        cmocka_unit_test(faults_after),  cmocka_unit_test(traps_and_8086),
+        cmocka_unit_test(switches),       cmocka_unit_test(nesting),
+        cmocka_unit_test(faults_before),  cmocka_unit_test(faults_after),
+        cmocka_unit_test(traps_and_8086),
     };
 
-    return run_lanes(tests, G_N_ELEMENTS(tests), false, NULL); /* KVM switches tasks in software of its own */
+    return run_lanes(tests, G_N_ELEMENTS(tests), false,
+                     NULL); /* KVM switches tasks in software of its own */
 }

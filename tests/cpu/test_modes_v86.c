@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Virtual-8086 mode (SDM vol. 3, 21.2-21.4): the instructions that IOPL guards, interrupts and exceptions into a 32-bit or 16-bit
- * handler and IRET from it, the I/O permission bitmap, the virtual interrupt flag and the redirection of INT n (VME), and the
- * virtual interrupt flag of protected mode (PVI).
+ * Virtual-8086 mode (SDM vol. 3, 21.2-21.4): the instructions that IOPL guards, interrupts and
+ * exceptions into a 32-bit or 16-bit handler and IRET from it, the I/O permission bitmap, the
+ * virtual interrupt flag and the redirection of INT n (VME), and the virtual interrupt flag of
+ * protected mode (PVI).
  */
 #include "mode_guest.h"
 
@@ -19,7 +20,9 @@ static void gate_3(struct rig *r, unsigned vector, unsigned type)
 /* The frame of a handler of 32 bits, behind the error code. */
 static void frame(struct rig *r, const char *name, unsigned error, unsigned ip, uint64_t flags)
 {
-    const uint32_t want[] = {ip, AT_CODE >> 4, (uint32_t)flags, TOP, AT_STACK >> 4, AT_DATA >> 4, AT_DATA >> 4, AT_DATA >> 4, AT_DATA >> 4};
+    const uint32_t want[] = {ip,           AT_CODE >> 4,  (uint32_t)flags,
+                             TOP,          AT_STACK >> 4, AT_DATA >> 4,
+                             AT_DATA >> 4, AT_DATA >> 4,  AT_DATA >> 4};
 
     EXPECT(r, name, r->s.gpr[HSK_RSP], AT_INNER + TOP - 36 - 4 * error);
     for (unsigned i = 0; i < G_N_ELEMENTS(want); i++)
@@ -35,7 +38,8 @@ static void frame(struct rig *r, const char *name, unsigned error, unsigned ip, 
 static void gp_0(struct rig *r, const char *name)
 {
     EXPECT(r, name, stacked(r, 0, 4), 0);
-    frame(r, name, 1, 0, (r->s.rflags & HSK_FLAG_IOPL) | HSK_FLAG_FIXED | HSK_FLAG_VM | HSK_FLAG_RF);
+    frame(r, name, 1, 0,
+          (r->s.rflags & HSK_FLAG_IOPL) | HSK_FLAG_FIXED | HSK_FLAG_VM | HSK_FLAG_RF);
 }
 static void ud(struct rig *r, const char *name)
 {
@@ -60,7 +64,8 @@ CODE16(v_clts, "clts");
 CODE16(v_lar, "lar %ax, %bx");
 CODE16(v_str, "str %ax");
 CODE16(v_smsw, "smsw %bx\nint3");
-CODE16(v_flags, "pushl $0x3f7ad5\npopfl\npushfl\npop %ebx\npush $0xad5\npopf\npushf\npop %cx\nint3");
+CODE16(v_flags,
+       "pushl $0x3f7ad5\npopfl\npushfl\npop %ebx\npush $0xad5\npopf\npushf\npop %cx\nint3");
 CODE16(v_return, "push $0x0fd7\npush $0x2100\npush $0x12\niret");
 
 static void open_3(struct rig *r)
@@ -128,13 +133,27 @@ static void no_tf(struct rig *r)
 static void guarded(void **state)
 {
     static const struct row rows[] = {
-        ROW(v_cli, iopl_0, 13, gp_0),       ROW(v_sti, iopl_0, 13, gp_0),   ROW(v_pushf, iopl_0, 13, gp_0),
-        ROW(v_pushfl, iopl_0, 13, gp_0),    ROW(v_popf, iopl_0, 13, gp_0),  ROW(v_popfl, iopl_0, 13, gp_0),
-        ROW(v_int, iopl_0, 13, gp_0),       ROW(v_iret, iopl_0, 13, gp_0),  ROW(v_int3, open_3_iopl_0, 3, after_int3),
-        ROW(v_hlt, NULL, 13, gp_0),         ROW(v_mov_cr, NULL, 13, gp_0),  ROW(v_lgdt, NULL, 13, gp_0),
-        ROW(v_clts, NULL, 13, gp_0),        ROW(v_lar, NULL, 6, ud),        ROW(v_str, NULL, 6, ud),
-        ROW(v_smsw, open_3, 3, after_smsw), ROW(v_int, open_21, 0x21, after_int), ROW(v_int, NULL, 13, after_int_closed),
-        ROW(v_cli, open_3, 3, after_cli),   ROW(v_sti, open_3, 3, after_sti), ROW(v_flags, open_3, 3, after_flags),
+        ROW(v_cli, iopl_0, 13, gp_0),
+        ROW(v_sti, iopl_0, 13, gp_0),
+        ROW(v_pushf, iopl_0, 13, gp_0),
+        ROW(v_pushfl, iopl_0, 13, gp_0),
+        ROW(v_popf, iopl_0, 13, gp_0),
+        ROW(v_popfl, iopl_0, 13, gp_0),
+        ROW(v_int, iopl_0, 13, gp_0),
+        ROW(v_iret, iopl_0, 13, gp_0),
+        ROW(v_int3, open_3_iopl_0, 3, after_int3),
+        ROW(v_hlt, NULL, 13, gp_0),
+        ROW(v_mov_cr, NULL, 13, gp_0),
+        ROW(v_lgdt, NULL, 13, gp_0),
+        ROW(v_clts, NULL, 13, gp_0),
+        ROW(v_lar, NULL, 6, ud),
+        ROW(v_str, NULL, 6, ud),
+        ROW(v_smsw, open_3, 3, after_smsw),
+        ROW(v_int, open_21, 0x21, after_int),
+        ROW(v_int, NULL, 13, after_int_closed),
+        ROW(v_cli, open_3, 3, after_cli),
+        ROW(v_sti, open_3, 3, after_sti),
+        ROW(v_flags, open_3, 3, after_flags),
         ROW(v_return, no_tf, 3, after_return),
     };
 
@@ -167,8 +186,15 @@ static void narrow_gate(struct rig *r)
 }
 static void after_narrow(struct rig *r, const char *name)
 {
-    const uint16_t want[] = {1, AT_CODE >> 4, HSK_FLAG_FIXED | HSK_FLAG_IOPL | HSK_FLAG_IF, TOP, AT_STACK >> 4, AT_DATA >> 4, AT_DATA >> 4,
-                             AT_DATA >> 4, AT_DATA >> 4};
+    const uint16_t want[] = {1,
+                             AT_CODE >> 4,
+                             HSK_FLAG_FIXED | HSK_FLAG_IOPL | HSK_FLAG_IF,
+                             TOP,
+                             AT_STACK >> 4,
+                             AT_DATA >> 4,
+                             AT_DATA >> 4,
+                             AT_DATA >> 4,
+                             AT_DATA >> 4};
 
     EXPECT(r, name, r->s.gpr[HSK_RSP], AT_INNER + TOP - 18);
     for (unsigned i = 0; i < G_N_ELEMENTS(want); i++)
@@ -187,7 +213,8 @@ static void after_external(struct rig *r, const char *name)
 }
 
 CODE16(v_ud, "ud2");
-CODE16(v_segments, "mov $0x1234, %ax\nmov %ax, %ds\nmov $0x2345, %ax\nmov %ax, %fs\nlcall $0x2000, $0x40\n");
+CODE16(v_segments,
+       "mov $0x1234, %ax\nmov %ax, %ds\nmov $0x2345, %ax\nmov %ax, %fs\nlcall $0x2000, $0x40\n");
 CODE16(v_there, "mov $0xffff, %bx\nmov (%bx), %al\nmov %fs:(%bx), %ax\n");
 
 static void put_there(struct rig *r)
@@ -217,9 +244,11 @@ static void out_of_it(void **state)
     run_rows(rig_begin(state), v86_mode, rows, G_N_ELEMENTS(rows));
 }
 
-CODE32(to_v86, "pushl $0x1005\npushl $0x1004\npushl $0x1003\npushl $0x1002\npushl $0x4000\npushl $0xabcd1234\npushl $0x3a3002\n"
+CODE32(to_v86, "pushl $0x1005\npushl $0x1004\npushl $0x1003\npushl $0x1002\npushl $0x4000\npushl "
+               "$0xabcd1234\npushl $0x3a3002\n"
                "pushl $0x2000\npushl $0x100\niret");
-CODE32(to_v86_far, "pushl $0\npushl $0\npushl $0\npushl $0\npushl $0x4000\npushl $0x1234\npushl $0x23002\npushl $0x2000\n"
+CODE32(to_v86_far, "pushl $0\npushl $0\npushl $0\npushl $0\npushl $0x4000\npushl $0x1234\npushl "
+                   "$0x23002\npushl $0x2000\n"
                    "pushl $0x10000\niret");
 
 static void trap_at_100(struct rig *r)
@@ -229,7 +258,8 @@ static void trap_at_100(struct rig *r)
 }
 static void after_to_v86(struct rig *r, const char *name)
 {
-    const uint32_t want[] = {0x101, 0x2000, 0x1a3002 | HSK_FLAG_VM, 0xabcd1234, 0x4000, 0x1002, 0x1003, 0x1004, 0x1005};
+    const uint32_t want[] = {
+        0x101, 0x2000, 0x1a3002 | HSK_FLAG_VM, 0xabcd1234, 0x4000, 0x1002, 0x1003, 0x1004, 0x1005};
 
     EXPECT(r, name, r->s.gpr[HSK_RSP], AT_INNER + TOP - 36);
     for (unsigned i = 0; i < G_N_ELEMENTS(want); i++)
@@ -299,9 +329,10 @@ static void after_in(struct rig *r, const char *name)
 static void ports(void **state)
 {
     static const struct row rows[] = {
-        ROW(v_in, allowed, 3, after_in),       ROW(v_in, one_short, 13, NULL), ROW(v_in_word, next_denied, 13, NULL),
-        ROW(v_in_word, next_allowed, 3, NULL), ROW(v_in_dword, next_allowed, 13, NULL), ROW(v_in, tss_16, 13, NULL),
-        ROW(v_outs, allowed, 3, NULL),         ROW(v_outs, one_short, 13, NULL),
+        ROW(v_in, allowed, 3, after_in),         ROW(v_in, one_short, 13, NULL),
+        ROW(v_in_word, next_denied, 13, NULL),   ROW(v_in_word, next_allowed, 3, NULL),
+        ROW(v_in_dword, next_allowed, 13, NULL), ROW(v_in, tss_16, 13, NULL),
+        ROW(v_outs, allowed, 3, NULL),           ROW(v_outs, one_short, 13, NULL),
     };
 
     run_rows(rig_begin(state), v86_mode, rows, G_N_ELEMENTS(rows));
@@ -309,7 +340,8 @@ static void ports(void **state)
 
 /* --- VME --- */
 
-CODE16(e_flags, "sti\npushf\npop %ax\ncli\npushf\npop %bx\npush $0x0ed7\npopf\npushf\npop %cx\nint3");
+CODE16(e_flags,
+       "sti\npushf\npop %ax\ncli\npushf\npop %bx\npush $0x0ed7\npopf\npushf\npop %cx\nint3");
 CODE16(e_popf_tf, "push $0x102\npopf");
 CODE16(e_popf_if, "push $0x202\npopf");
 CODE16(e_iret, "push $0x0ed7\npush $0x2100\npush $0x12\niret");
@@ -381,11 +413,19 @@ static void after_e_int_iopl_3(struct rig *r, const char *name)
 static void extensions(void **state)
 {
     static const struct row rows[] = {
-        ROW(e_flags, vme, 3, after_e_flags),  ROW(v_pushfl, vme, 13, gp_0),          ROW(v_popfl, vme, 13, gp_0),
-        ROW(e_popf_tf, vme, 13, NULL),        ROW(e_popf_if, vme_vip, 13, NULL),     ROW(v_sti, vme_vip, 13, NULL),
-        ROW(v_cli, vme_vip, 3, NULL),         ROW(e_iret, vme, 3, after_e_iret),     ROW(e_int, vme, 3, after_e_int),
-        ROW(e_int_plain, vme_iopl_3, 3, after_e_int_iopl_3),                         ROW(e_int_plain, vme_refused, 13, gp_0),
-        ROW(e_int_plain, vme_outside, 13, gp_0), ROW(v_int3, vme, 3, after_int3),
+        ROW(e_flags, vme, 3, after_e_flags),
+        ROW(v_pushfl, vme, 13, gp_0),
+        ROW(v_popfl, vme, 13, gp_0),
+        ROW(e_popf_tf, vme, 13, NULL),
+        ROW(e_popf_if, vme_vip, 13, NULL),
+        ROW(v_sti, vme_vip, 13, NULL),
+        ROW(v_cli, vme_vip, 3, NULL),
+        ROW(e_iret, vme, 3, after_e_iret),
+        ROW(e_int, vme, 3, after_e_int),
+        ROW(e_int_plain, vme_iopl_3, 3, after_e_int_iopl_3),
+        ROW(e_int_plain, vme_refused, 13, gp_0),
+        ROW(e_int_plain, vme_outside, 13, gp_0),
+        ROW(v_int3, vme, 3, after_int3),
     };
 
     run_rows(rig_begin(state), v86_mode, rows, G_N_ELEMENTS(rows));
@@ -440,12 +480,18 @@ int main(void)
         {NULL, 0, NULL},
     };
     static const struct CMUnitTest tests[] = {
-        cmocka_unit_test(guarded), cmocka_unit_test(out_of_it),
+        cmocka_unit_test(guarded),
+        cmocka_unit_test(out_of_it),
     };
-    /* Not every KVM has a processor with VME; one on QEMU's does not come back from some of these. */
+    /* Not every KVM has a processor with VME; one on QEMU's does not come back from some of these.
+     */
     static const struct CMUnitTest soft_tests[] = {
-        cmocka_unit_test(into_it), cmocka_unit_test(ports), cmocka_unit_test(extensions), cmocka_unit_test(protected_extensions),
+        cmocka_unit_test(into_it),
+        cmocka_unit_test(ports),
+        cmocka_unit_test(extensions),
+        cmocka_unit_test(protected_extensions),
     };
 
-    return run_lanes(soft_tests, G_N_ELEMENTS(soft_tests), false, NULL) + run_lanes(tests, G_N_ELEMENTS(tests), true, differences);
+    return run_lanes(soft_tests, G_N_ELEMENTS(soft_tests), false, NULL) +
+           run_lanes(tests, G_N_ELEMENTS(tests), true, differences);
 }

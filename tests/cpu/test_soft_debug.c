@@ -1,16 +1,17 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Debug exceptions: which #DB come, where they say the program was, and what DR6 says. Each case is a piece of code and
- * the list of its #DB, after each of which the test goes on as a handler would, with RF set.
+ * Debug exceptions: which #DB come, where they say the program was, and what DR6 says. Each case is
+ * a piece of code and the list of its #DB, after each of which the test goes on as a handler would,
+ * with RF set.
  */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 
-#include <cmocka.h>
-
 #include "soft_guest.h"
+
+#include <cmocka.h>
 
 #define BLOB(name, code)                                                                           \
     extern const uint8_t name[], name##_end[];                                                     \
@@ -18,24 +19,30 @@
             "_end:\n.popsection\n")
 
 #define D GUEST_DATA
-#define BP(n, type, size) (1ull << (2 * (n)) | (uint64_t)((type) | ((size) == 8 ? 2 : (size) == 4 ? 3 : (size)-1) << 2) << (16 + 4 * (n)))
+#define BP(n, type, size)                                                                          \
+    (1ull << (2 * (n)) | (uint64_t)((type) | ((size) == 8   ? 2                                    \
+                                              : (size) == 4 ? 3                                    \
+                                                            : (size)-1)                            \
+                                                 << 2)                                             \
+                             << (16 + 4 * (n)))
 enum { X, W, IO, RW };
 
 struct stop {
-    unsigned offset;           /* in the code */
-    uint64_t dr6;              /* the bits that are set in it */
+    unsigned offset; /* in the code */
+    uint64_t dr6;    /* the bits that are set in it */
 };
 
 struct scene {
     const char *name;
     const uint8_t *code, *end;
     uint64_t dr[4], dr7, flags;
-    struct stop stops[9];      /* up to dr6 = 0 */
-    bool user;                 /* ends in user mode, which HLT is not for */
+    struct stop stops[9]; /* up to dr6 = 0 */
+    bool user;            /* ends in user mode, which HLT is not for */
 };
 
 /* offsets: 0 4 7 9 b 10 14 */
-BLOB(stores, "movl $1, (%rdi)\n.byte 0x0f,0x1f,0xc0\nmov %eax, %ebx\n1: mov %al, 3(%rdi)\nmov (%rdi), %ecx\nmov %rax, -4(%rdi)\nhlt\n");
+BLOB(stores, "movl $1, (%rdi)\n.byte 0x0f,0x1f,0xc0\nmov %eax, %ebx\n1: mov %al, 3(%rdi)\nmov "
+             "(%rdi), %ecx\nmov %rax, -4(%rdi)\nhlt\n");
 BLOB(stack_stores, "push %rax\npop %rbx\ncall 1f\nnop\n1: pop %rbx\nhlt\n");
 BLOB(strings, "mov $3, %ecx\nrep stosb\nmov $2, %ecx\nrep lodsb\nhlt\n");
 BLOB(loop3, "mov $3, %ecx\n1: dec %ecx\njnz 1b\nhlt\n");
@@ -44,7 +51,8 @@ BLOB(shadow_data, "mov (%rdi), %ss\nnop\nhlt\n");
 BLOB(shadow_int1, "mov (%rdi), %ss\n.byte 0xf1\nnop\nhlt\n");
 BLOB(flags_in, "pushq $0x102\npopf\nnop\nnop\npushq $2\npopf\nnop\nhlt\n");
 BLOB(ports, "in $0x80, %al\nmov $0x7f, %edx\nin (%dx), %eax\nout %al, $0x83\nhlt\n");
-BLOB(sse, "movups %xmm0, 1(%rdi)\nmovaps (%rdi), %xmm1\nlock incl (%rdi)\nxchg %eax, (%rdi)\nhlt\n");
+BLOB(sse,
+     "movups %xmm0, 1(%rdi)\nmovaps (%rdi), %xmm1\nlock incl (%rdi)\nxchg %eax, (%rdi)\nhlt\n");
 BLOB(hardware, "mov %dr0, %rax\nhlt\n");
 BLOB(returns, "mov $0x302, %r11d\nlea 1f(%rip), %rcx\nsysretq\n1: nop\nhlt\n");
 
@@ -65,7 +73,8 @@ static void one_scene(struct guest *g, const struct scene *c)
     s.gpr[HSK_RDI] = s.gpr[HSK_RSI] = D;
     s.rflags |= c->flags;
     s.star = 8ull << 48;
-    s.seg[HSK_TR] = (struct hsk_segment){.base = GUEST_VA + 0xa000, .limit = 0x67, .selector = 0x18, .attr = 0x8b};
+    s.seg[HSK_TR] = (struct hsk_segment){
+        .base = GUEST_VA + 0xa000, .limit = 0x67, .selector = 0x18, .attr = 0x8b};
     hsk_put64(g->mem + 0xa004, GUEST_VA + 0xc000);
     for (unsigned i = 0; i < 16 * 512; i++)
         g->mem[0x10000 + 8 * i] |= 4;
@@ -84,7 +93,8 @@ static void one_scene(struct guest *g, const struct scene *c)
         offset = hsk_get64(frame) - GUEST_CODE;
         dr6 = s.dr[6] & ~HSK_DR6_FIXED;
         if (offset != c->stops[n].offset || dr6 != c->stops[n].dr6)
-            fail_msg("%s, DR7 %lx: #DB number %u at offset 0x%lx, DR6 %lx", c->name, c->dr7, n, offset, dr6);
+            fail_msg("%s, DR7 %lx: #DB number %u at offset 0x%lx, DR6 %lx", c->name, c->dr7, n,
+                     offset, dr6);
         n++;
         if (hsk_get64(frame) == GUEST_CODE + (uint64_t)(c->end - c->code) && !c->stops[n].dr6)
             return; /* stepped over the HLT */
@@ -101,28 +111,41 @@ static void one_scene(struct guest *g, const struct scene *c)
         s.activity = HSK_ACT_RUN;
         memcpy(s.dr, c->dr, sizeof c->dr);
     }
-    if (c->stops[n].dr6 || s.rip != (c->user ? GUEST_TRAPS + 13 * 16 + 1 : GUEST_CODE + (uint64_t)(c->end - c->code)))
+    if (c->stops[n].dr6 ||
+        s.rip != (c->user ? GUEST_TRAPS + 13 * 16 + 1 : GUEST_CODE + (uint64_t)(c->end - c->code)))
         fail_msg("%s, DR7 %lx: %u #DB, ends at 0x%lx", c->name, c->dr7, n, s.rip);
 }
 
 #define SCENE(blob) #blob, blob, blob##_end
-#define BS HSK_DR6_BS
+#define BS          HSK_DR6_BS
 
 static void debug_exceptions_are_exact(void **state)
 {
     const struct scene scenes[] = {
         {SCENE(stores), {D}, BP(0, W, 4), 0, {{6, 1}, {14, 1}, {20, 1}}},
         {SCENE(stores), {D}, BP(0, RW, 4), 0, {{6, 1}, {14, 1}, {16, 1}, {20, 1}}},
-        {SCENE(stores), {D + 3, D + 2}, BP(0, W, 1) | BP(1, RW, 1), 0, {{6, 3}, {14, 1}, {16, 2}, {20, 3}}},
+        {SCENE(stores),
+         {D + 3, D + 2},
+         BP(0, W, 1) | BP(1, RW, 1),
+         0,
+         {{6, 3}, {14, 1}, {16, 2}, {20, 3}}},
         {SCENE(stores), {D + 8, D - 1}, BP(0, RW, 8) | BP(1, W, 2), 0, {{20, 2}}},
-        {SCENE(stores), {D + 7}, BP(0, RW, 8), 0, {{6, 1}, {14, 1}, {16, 1}, {20, 1}}}, /* covers D to D + 7 */
+        {SCENE(stores),
+         {D + 7},
+         BP(0, RW, 8),
+         0,
+         {{6, 1}, {14, 1}, {16, 1}, {20, 1}}}, /* covers D to D + 7 */
         {SCENE(stores), {D}, BP(0, W, 4) & ~0xffull, 0, {{0, 0}}},
         {SCENE(stores), {D}, BP(0, W, 4) << 1 & 0xff, 0, {{0, 0}}},
         {SCENE(stack_stores), {GUEST_STACK - 8}, BP(0, W, 8), 0, {{1, 1}, {8, 1}}},
         {SCENE(stack_stores), {GUEST_STACK - 8}, BP(0, RW, 8), 0, {{1, 1}, {2, 1}, {8, 1}, {9, 1}}},
         {SCENE(strings), {0, D + 1, D + 1}, BP(1, W, 1) | BP(2, RW, 1), 0, {{5, 6}, {14, 4}}},
         {SCENE(loop3), {GUEST_CODE + 5}, BP(0, X, 1), 0, {{5, 1}, {5, 1}, {5, 1}}},
-        {SCENE(loop3), {GUEST_CODE, GUEST_CODE + 9}, BP(0, X, 1) | BP(1, X, 1), 0, {{0, 1}, {9, 2}}},
+        {SCENE(loop3),
+         {GUEST_CODE, GUEST_CODE + 9},
+         BP(0, X, 1) | BP(1, X, 1),
+         0,
+         {{0, 1}, {9, 2}}},
         {SCENE(loop3), {GUEST_CODE + 6}, BP(0, X, 1), 0, {{0, 0}}},
         {SCENE(shadows), {0}, 0, HSK_FLAG_TF, {{2, BS}, {6, BS}, {7, BS}, {8, BS}}},
         {SCENE(shadows), {GUEST_CODE + 4, D}, BP(0, X, 1) | BP(1, W, 1), 0, {{6, 2}}},
@@ -135,7 +158,11 @@ static void debug_exceptions_are_exact(void **state)
         {SCENE(sse), {D}, BP(0, W, 1), 0, {{10, 1}, {12, 1}}},
         {SCENE(hardware), {0}, HSK_DR7_GD, 0, {{0, HSK_DR6_BD}}},
         {SCENE(returns), {0}, 0, 0, {{0x10, BS}, {0x11, BS}}, true},
-        {SCENE(strings), {0}, 0, HSK_FLAG_TF, {{5, BS}, {5, BS}, {5, BS}, {7, BS}, {12, BS}, {12, BS}, {14, BS}, {15, BS}}},
+        {SCENE(strings),
+         {0},
+         0,
+         HSK_FLAG_TF,
+         {{5, BS}, {5, BS}, {5, BS}, {7, BS}, {12, BS}, {12, BS}, {14, BS}, {15, BS}}},
     };
 
     for (unsigned i = 0; i < G_N_ELEMENTS(scenes); i++)
@@ -146,7 +173,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(debug_exceptions_are_exact, guest_setup, guest_teardown),
-        cmocka_unit_test_setup_teardown(debug_exceptions_are_exact, guest_setup_strict, guest_teardown),
+        cmocka_unit_test_setup_teardown(debug_exceptions_are_exact, guest_setup_strict,
+                                        guest_teardown),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,25 +1,24 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Each pass-through instruction (and the masked moves of bytes) against the processor itself: random encodings run
- * natively and translated on the same registers, flags, vector state and memory; registers, defined flags, vectors,
- * memory and the exception must agree. And no bytes of a guest's program stop the machine as unknown.
- * HSK_LONG or HSK_INSN_ROUNDS in the environment makes it longer, HSK_INSN_SEED repeats a case.
+ * Each pass-through instruction (and the masked moves of bytes) against the processor itself:
+ * random encodings run natively and translated on the same registers, flags, vector state and
+ * memory; registers, defined flags, vectors, memory and the exception must agree. And no bytes of a
+ * guest's program stop the machine as unknown. HSK_LONG or HSK_INSN_ROUNDS in the environment makes
+ * it longer, HSK_INSN_SEED repeats a case.
  */
+#include <rounds.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <ucontext.h>
 
-#include <cmocka.h>
-
+#include "engine-soft/xlate.h"
 #include "native_insn.h"
 #include "soft_guest.h"
 
-#include "engine-soft/xlate.h"
-
-#include <rounds.h>
-#include <signal.h>
-#include <ucontext.h>
+#include <cmocka.h>
 
 #define NATIVE ((uint8_t *)0x20000000)
 
@@ -55,17 +54,23 @@ __asm__(".pushsection .text\n.globl native_go\nnative_go:\n"
         "mov (%rax), %r15\n"
         "mov $7, %eax; xor %edx, %edx; xrstor64 192(%r15)\n"
         "pushq 128(%r15); popfq\n"
-        "mov 0(%r15), %rax; mov 8(%r15), %rcx; mov 16(%r15), %rdx; mov 24(%r15), %rbx; mov 32(%r15), %rsp\n"
-        "mov 40(%r15), %rbp; mov 48(%r15), %rsi; mov 56(%r15), %rdi; mov 64(%r15), %r8; mov 72(%r15), %r9\n"
-        "mov 80(%r15), %r10; mov 88(%r15), %r11; mov 96(%r15), %r12; mov 104(%r15), %r13; mov 112(%r15), %r14\n"
+        "mov 0(%r15), %rax; mov 8(%r15), %rcx; mov 16(%r15), %rdx; mov 24(%r15), %rbx; mov "
+        "32(%r15), %rsp\n"
+        "mov 40(%r15), %rbp; mov 48(%r15), %rsi; mov 56(%r15), %rdi; mov 64(%r15), %r8; mov "
+        "72(%r15), %r9\n"
+        "mov 80(%r15), %r10; mov 88(%r15), %r11; mov 96(%r15), %r12; mov 104(%r15), %r13; mov "
+        "112(%r15), %r14\n"
         "mov 120(%r15), %r15\n"
         "jmp *native_at(%rip)\n"
         "native_back:\n"
         "mov %rax, native_ctx+1288(%rip)\n"
         "lea native_ctx+64(%rip), %rax\n"
-        "mov %rcx, 8(%rax); mov %rdx, 16(%rax); mov %rbx, 24(%rax); mov %rsp, 32(%rax); mov %rbp, 40(%rax)\n"
-        "mov %rsi, 48(%rax); mov %rdi, 56(%rax); mov %r8, 64(%rax); mov %r9, 72(%rax); mov %r10, 80(%rax)\n"
-        "mov %r11, 88(%rax); mov %r12, 96(%rax); mov %r13, 104(%rax); mov %r14, 112(%rax); mov %r15, 120(%rax)\n"
+        "mov %rcx, 8(%rax); mov %rdx, 16(%rax); mov %rbx, 24(%rax); mov %rsp, 32(%rax); mov %rbp, "
+        "40(%rax)\n"
+        "mov %rsi, 48(%rax); mov %rdi, 56(%rax); mov %r8, 64(%rax); mov %r9, 72(%rax); mov %r10, "
+        "80(%rax)\n"
+        "mov %r11, 88(%rax); mov %r12, 96(%rax); mov %r13, 104(%rax); mov %r14, 112(%rax); mov "
+        "%r15, 120(%rax)\n"
         "mov native_ctx+1280(%rip), %rsp\n"
         "pushfq; popq 128(%rax)\n"
         "mov native_ctx+1288(%rip), %rcx; mov %rcx, 0(%rax)\n"
@@ -80,8 +85,9 @@ static const uint32_t default_mxcsr = 0x1f80;
 static void on_trap(int sig, siginfo_t *info, void *context)
 {
     const ucontext_t *uc = context;
-    static const int order[16] = {REG_RAX, REG_RCX, REG_RDX, REG_RBX, REG_RSP, REG_RBP, REG_RSI, REG_RDI,
-                                  REG_R8, REG_R9, REG_R10, REG_R11, REG_R12, REG_R13, REG_R14, REG_R15};
+    static const int order[16] = {REG_RAX, REG_RCX, REG_RDX, REG_RBX, REG_RSP, REG_RBP,
+                                  REG_RSI, REG_RDI, REG_R8,  REG_R9,  REG_R10, REG_R11,
+                                  REG_R12, REG_R13, REG_R14, REG_R15};
 
     (void)sig;
     (void)info;
@@ -112,7 +118,8 @@ static void run_native(const uint8_t *code, unsigned n, struct regs *in)
 
 static void random_regs(struct regs *r)
 {
-    static const uint64_t nice[] = {0, 1, ~0ull, 0x80, 0x7f, 0x8000, 0x80000000, 0x7fffffff, 1ull << 63, 64, 31};
+    static const uint64_t nice[] = {0,          1,          ~0ull,      0x80, 0x7f, 0x8000,
+                                    0x80000000, 0x7fffffff, 1ull << 63, 64,   31};
 
     memset(r, 0, sizeof *r);
     for (unsigned i = 0; i < 16; i++)
@@ -137,7 +144,8 @@ static void random_regs(struct regs *r)
 /* A random instruction that our decoder lets pass, with a memory operand that points to data. */
 static bool random_insn(struct soft_vcpu *v, uint8_t *code, struct soft_x *x)
 {
-    static const uint8_t prefixes[] = {0x66, 0xf2, 0xf3, 0xf0, 0x40, 0x41, 0x44, 0x45, 0x48, 0x49, 0x4c, 0x4d, 0x42};
+    static const uint8_t prefixes[] = {0x66, 0xf2, 0xf3, 0xf0, 0x40, 0x41, 0x44,
+                                       0x45, 0x48, 0x49, 0x4c, 0x4d, 0x42};
     static const uint8_t bases[] = {6, 7, 4, 5, 1};
     unsigned n = 0;
     bool more;
@@ -187,10 +195,12 @@ static bool random_insn(struct soft_vcpu *v, uint8_t *code, struct soft_x *x)
     }
     if (x->in.raw.disp.size && x->mem >= 0 && x->op[x->mem].mem.base == ZYDIS_REGISTER_RIP)
         return false;
-    if (x->in.mnemonic == ZYDIS_MNEMONIC_MASKMOVQ || x->in.mnemonic == ZYDIS_MNEMONIC_MASKMOVDQU) /* in C; rdi points to data */
+    if (x->in.mnemonic == ZYDIS_MNEMONIC_MASKMOVQ ||
+        x->in.mnemonic == ZYDIS_MNEMONIC_MASKMOVDQU) /* in C; rdi points to data */
         return x->in.address_width == 64 && !(x->in.attributes & ZYDIS_ATTRIB_HAS_LOCK);
-    return x->kind == SOFT_X_PASS || x->kind == SOFT_X_LEA || x->kind == SOFT_X_PUSH || x->kind == SOFT_X_POP ||
-           x->kind == SOFT_X_LEAVE || (x->kind == SOFT_X_BT && x->in.operand_width == 16);
+    return x->kind == SOFT_X_PASS || x->kind == SOFT_X_LEA || x->kind == SOFT_X_PUSH ||
+           x->kind == SOFT_X_POP || x->kind == SOFT_X_LEAVE ||
+           (x->kind == SOFT_X_BT && x->in.operand_width == 16);
 }
 
 /* Returns the number of differences. */
@@ -223,7 +233,8 @@ static int compare(const struct soft_x *x, uint64_t seed, const struct regs *n,
         return 1;
     }
     for (unsigned i = 0; i < 832; i++)
-        if ((i < 6 || (i >= 24 && i < 28) || (i >= 32 && i < 416) || i >= 576) && s->xsave[i] != n->xsave[i]) {
+        if ((i < 6 || (i >= 24 && i < 28) || (i >= 32 && i < 416) || i >= 576) &&
+            s->xsave[i] != n->xsave[i]) {
             insn_show(x, seed, "vector state", n->xsave[i], s->xsave[i]);
             insn_show(x, seed, "offset", i, i);
             return 1;
@@ -234,7 +245,8 @@ static int compare(const struct soft_x *x, uint64_t seed, const struct regs *n,
 static int one_case(struct guest *g, uint64_t seed, bool flags_after)
 {
     static uint8_t before[0x8000], native_mem[0x8000];
-    struct soft_vcpu *v = (struct soft_vcpu *)(void *)((char *)g->vcpu - offsetof(struct soft_vcpu, base));
+    struct soft_vcpu *v =
+        (struct soft_vcpu *)(void *)((char *)g->vcpu - offsetof(struct soft_vcpu, base));
     uint8_t *data = (uint8_t *)(uintptr_t)GUEST_DATA, code[24];
     struct hsk_cpu_state s;
     struct soft_x x;
@@ -280,8 +292,9 @@ static bool fits_sequence(const struct soft_x *x)
 {
     static const uint8_t kept[] = {HSK_RSI, HSK_RDI, HSK_R9, HSK_RBP, HSK_R12, HSK_RSP};
 
-    if (x->in.mnemonic == ZYDIS_MNEMONIC_DIV || x->in.mnemonic == ZYDIS_MNEMONIC_IDIV || x->kind == SOFT_X_LEAVE ||
-        x->fpu == SOFT_FPU_X87 || x->fpu == SOFT_FPU_MMX || x->in.mnemonic == ZYDIS_MNEMONIC_LDMXCSR)
+    if (x->in.mnemonic == ZYDIS_MNEMONIC_DIV || x->in.mnemonic == ZYDIS_MNEMONIC_IDIV ||
+        x->kind == SOFT_X_LEAVE || x->fpu == SOFT_FPU_X87 || x->fpu == SOFT_FPU_MMX ||
+        x->in.mnemonic == ZYDIS_MNEMONIC_LDMXCSR)
         return false;
     for (unsigned i = 0; i < x->in.operand_count; i++) {
         const ZydisDecodedOperand *o = &x->op[i];
@@ -311,7 +324,8 @@ static unsigned stack_move(uint8_t *code)
 static int one_sequence(struct guest *g, uint64_t seed)
 {
     static uint8_t before[0x8000], native_mem[0x8000];
-    struct soft_vcpu *v = (struct soft_vcpu *)(void *)((char *)g->vcpu - offsetof(struct soft_vcpu, base));
+    struct soft_vcpu *v =
+        (struct soft_vcpu *)(void *)((char *)g->vcpu - offsetof(struct soft_vcpu, base));
     uint8_t *data = (uint8_t *)(uintptr_t)GUEST_DATA, code[512], one[24];
     unsigned n = 0, want = 2 + seed % 20, have = 0;
     uint32_t undefined = 0;
@@ -440,7 +454,9 @@ static void random_bytes(uint8_t *b)
     if ((how & 3) == 0)
         b[n++] = prefixes[how >> 2 & 3];
     switch (how >> 4 & 7) {
-    case 0: case 1: case 2:
+    case 0:
+    case 1:
+    case 2:
         b[n] = 0x0f;
         break;
     case 3:
@@ -475,14 +491,16 @@ static void no_instruction_is_unknown(void **state)
         if (!soft_decode(v, &x, i & 1 ? SOFT_MODE_CODE32 : 0, b, 15, GUEST_CODE, &more))
             continue;
         if (x.kind == SOFT_X_UNKNOWN)
-            fail_msg("%s (opcode %02x, %u-bit) is unknown", ZydisMnemonicGetString(x.in.mnemonic), x.in.opcode, i & 1 ? 32 : 64);
+            fail_msg("%s (opcode %02x, %u-bit) is unknown", ZydisMnemonicGetString(x.in.mnemonic),
+                     x.in.opcode, i & 1 ? 32 : 64);
         decoded += x.kind != SOFT_X_UD;
     }
     guest_free(&g);
     assert_true(decoded > 100000);
 }
 
-/* TF traps after an ordinary instruction, but not at the handler that INT3, INT n or SYSCALL goes to. */
+/* TF traps after an ordinary instruction, but not at the handler that INT3, INT n or SYSCALL goes
+ * to. */
 static void single_steps_do_not_enter_handlers(void **state)
 {
     static const struct {

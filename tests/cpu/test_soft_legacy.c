@@ -1,31 +1,30 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * 16- and 32-bit code against the processor itself: random encodings run natively, in code and data segments of the
- * process's local descriptor table, and translated, in segments of the same bases, limits and types. Registers, defined
- * flags, vectors, memory and the exception must agree. FS and GS are not touched: the host needs them.
- * HSK_LONG or HSK_INSN_ROUNDS in the environment makes it longer, HSK_INSN_SEED repeats a case.
+ * 16- and 32-bit code against the processor itself: random encodings run natively, in code and data
+ * segments of the process's local descriptor table, and translated, in segments of the same bases,
+ * limits and types. Registers, defined flags, vectors, memory and the exception must agree. FS and
+ * GS are not touched: the host needs them. HSK_LONG or HSK_INSN_ROUNDS in the environment makes it
+ * longer, HSK_INSN_SEED repeats a case.
  */
+#include <asm/ldt.h>
+#include <rounds.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
-
-#include <cmocka.h>
-
-#include "native_insn.h"
-#include "soft_guest.h"
-
-#include "engine-soft/xlate.h"
-
-#include <asm/ldt.h>
-#include <rounds.h>
-#include <signal.h>
 #include <sys/syscall.h>
 #include <ucontext.h>
 #include <unistd.h>
 
-#define NATIVE ((uint8_t *)0x20000000)
-#define DATA_SIZE 0x12800u
+#include "engine-soft/xlate.h"
+#include "native_insn.h"
+#include "soft_guest.h"
+
+#include <cmocka.h>
+
+#define NATIVE      ((uint8_t *)0x20000000)
+#define DATA_SIZE   0x12800u
 #define CODE_OFFSET 0x100u /* of the code in its segment, if that has a base */
 
 enum { LDT_CODE, LDT_DS, LDT_ES, LDT_SS, LDT_N };
@@ -41,8 +40,8 @@ struct regs {
 struct segments {
     bool code16, stack16, flat;
     uint32_t base[LDT_N], limit[LDT_N];
-    bool down;                 /* DS expands down */
-    bool whole;                /* each has 64 KiB */
+    bool down;  /* DS expands down */
+    bool whole; /* each has 64 KiB */
 };
 
 static struct {
@@ -63,7 +62,8 @@ static uint64_t rng(void)
     return rng_state * 0x2545f4914f6cdd1dull;
 }
 
-/* Loads the low eight registers and DS, ES, SS and jumps into the other code segment, which comes back by a far jump. */
+/* Loads the low eight registers and DS, ES, SS and jumps into the other code segment, which comes
+ * back by a far jump. */
 void native_go(void);
 extern const char native_back[];
 __asm__(".pushsection .text\n.globl native_go\nnative_go:\n"
@@ -73,14 +73,17 @@ __asm__(".pushsection .text\n.globl native_go\nnative_go:\n"
         "mov (%rax), %r15\n"
         "mov $7, %eax; xor %edx, %edx; xrstor64 192(%r15)\n"
         "pushq 128(%r15); popfq\n"
-        "mov native_ctx+1302(%rip), %ds; mov native_ctx+1304(%rip), %es; mov native_ctx+1306(%rip), %ss\n"
-        "mov 0(%r15), %rax; mov 8(%r15), %rcx; mov 16(%r15), %rdx; mov 24(%r15), %rbx; mov 32(%r15), %rsp\n"
+        "mov native_ctx+1302(%rip), %ds; mov native_ctx+1304(%rip), %es; mov "
+        "native_ctx+1306(%rip), %ss\n"
+        "mov 0(%r15), %rax; mov 8(%r15), %rcx; mov 16(%r15), %rdx; mov 24(%r15), %rbx; mov "
+        "32(%r15), %rsp\n"
         "mov 40(%r15), %rbp; mov 48(%r15), %rsi; mov 56(%r15), %rdi\n"
         "ljmpl *native_ctx+1296(%rip)\n"
         "native_back:\n"
         "mov %rax, native_ctx+1288(%rip)\n"
         "lea native_ctx+64(%rip), %rax\n"
-        "mov %rcx, 8(%rax); mov %rdx, 16(%rax); mov %rbx, 24(%rax); mov %rsp, 32(%rax); mov %rbp, 40(%rax)\n"
+        "mov %rcx, 8(%rax); mov %rdx, 16(%rax); mov %rbx, 24(%rax); mov %rsp, 32(%rax); mov %rbp, "
+        "40(%rax)\n"
         "mov %rsi, 48(%rax); mov %rdi, 56(%rax)\n"
         "mov $0x2b, %ecx; mov %ecx, %ss\n"
         "mov native_ctx+1280(%rip), %rsp\n"
@@ -98,7 +101,8 @@ static const uint32_t default_mxcsr = 0x1f80;
 static void on_trap(int sig, siginfo_t *info, void *context)
 {
     const ucontext_t *uc = context;
-    static const int order[8] = {REG_RAX, REG_RCX, REG_RDX, REG_RBX, REG_RSP, REG_RBP, REG_RSI, REG_RDI};
+    static const int order[8] = {REG_RAX, REG_RCX, REG_RDX, REG_RBX,
+                                 REG_RSP, REG_RBP, REG_RSI, REG_RDI};
 
     (void)sig;
     (void)info;
@@ -116,8 +120,10 @@ static bool set_ldt(const struct segments *g)
             .base_addr = g->base[i],
             .limit = g->flat ? 0xfffff : g->limit[i],
             .limit_in_pages = g->flat,
-            .seg_32bit = i == LDT_CODE ? !g->code16 : i == LDT_SS ? !g->stack16 : 0,
-            .contents = i == LDT_CODE ? MODIFY_LDT_CONTENTS_CODE
+            .seg_32bit = i == LDT_CODE ? !g->code16
+                         : i == LDT_SS ? !g->stack16
+                                       : 0,
+            .contents = i == LDT_CODE            ? MODIFY_LDT_CONTENTS_CODE
                         : i == LDT_DS && g->down ? MODIFY_LDT_CONTENTS_STACK
                                                  : MODIFY_LDT_CONTENTS_DATA,
             .useable = 1,
@@ -156,7 +162,9 @@ static void run_native(const struct segments *g, struct regs *in)
         sigaction(sigs[i], &sa, &old[i]);
     if (sigsetjmp(native_ctx.jump, 1) == 0)
         native_go();
-    __asm__ volatile("fninit; ldmxcsr %0; vzeroupper; cld; mov %1, %%ds; mov %1, %%es" : : "m"(default_mxcsr), "r"(0));
+    __asm__ volatile("fninit; ldmxcsr %0; vzeroupper; cld; mov %1, %%ds; mov %1, %%es"
+                     :
+                     : "m"(default_mxcsr), "r"(0));
     for (unsigned i = 0; i < 5; i++)
         sigaction(sigs[i], &old[i], NULL);
 }
@@ -222,7 +230,9 @@ static void random_regs(struct regs *r, const struct segments *g)
                 at += rng() % 4 ? 0x8000 : 0;
             r->gpr[pointers[i]] = (rng() % 4 ? 0 : (uint32_t)rng() << 16) | at;
         }
-        r->gpr[HSK_RSP] = rng() % 8 ? 0x2000 + rng() % 0x1000 : rng() % 2 ? rng() % 24 : 0x5000 - rng() % 16;
+        r->gpr[HSK_RSP] = rng() % 8   ? 0x2000 + rng() % 0x1000
+                          : rng() % 2 ? rng() % 24
+                                      : 0x5000 - rng() % 16;
         r->gpr[HSK_RSP] |= rng() % 4 ? 0 : (rng() & 0xffff) << 16;
         if (rng() % 4)
             r->gpr[HSK_RCX] = (r->gpr[HSK_RCX] & 0xffff0000) | rng() % 64;
@@ -241,10 +251,21 @@ static void random_regs(struct regs *r, const struct segments *g)
 static bool harmless_helper(const struct soft_x *x)
 {
     switch (x->in.mnemonic) {
-    case ZYDIS_MNEMONIC_AAA: case ZYDIS_MNEMONIC_AAS: case ZYDIS_MNEMONIC_DAA: case ZYDIS_MNEMONIC_DAS: case ZYDIS_MNEMONIC_AAM:
-    case ZYDIS_MNEMONIC_AAD: case ZYDIS_MNEMONIC_SALC: case ZYDIS_MNEMONIC_PUSHA: case ZYDIS_MNEMONIC_PUSHAD:
-    case ZYDIS_MNEMONIC_POPA: case ZYDIS_MNEMONIC_POPAD: case ZYDIS_MNEMONIC_ENTER: case ZYDIS_MNEMONIC_BOUND:
-    case ZYDIS_MNEMONIC_XLAT: case ZYDIS_MNEMONIC_ARPL:
+    case ZYDIS_MNEMONIC_AAA:
+    case ZYDIS_MNEMONIC_AAS:
+    case ZYDIS_MNEMONIC_DAA:
+    case ZYDIS_MNEMONIC_DAS:
+    case ZYDIS_MNEMONIC_AAM:
+    case ZYDIS_MNEMONIC_AAD:
+    case ZYDIS_MNEMONIC_SALC:
+    case ZYDIS_MNEMONIC_PUSHA:
+    case ZYDIS_MNEMONIC_PUSHAD:
+    case ZYDIS_MNEMONIC_POPA:
+    case ZYDIS_MNEMONIC_POPAD:
+    case ZYDIS_MNEMONIC_ENTER:
+    case ZYDIS_MNEMONIC_BOUND:
+    case ZYDIS_MNEMONIC_XLAT:
+    case ZYDIS_MNEMONIC_ARPL:
         return true;
     default:
         return false;
@@ -257,16 +278,20 @@ static bool points_to_data(const struct soft_x *x)
     const ZydisDecodedOperandMem *m = &x->op[MAX(x->mem, 0)].mem;
     int base = x->mem >= 0 ? soft_gpr(m->base) : -1;
 
-    if (x->kind == SOFT_X_STRING || x->in.mnemonic == ZYDIS_MNEMONIC_XLAT || x->in.mnemonic == ZYDIS_MNEMONIC_ENTER ||
-        x->in.mnemonic == ZYDIS_MNEMONIC_MASKMOVQ || x->in.mnemonic == ZYDIS_MNEMONIC_MASKMOVDQU || x->kind == SOFT_X_BT)
+    if (x->kind == SOFT_X_STRING || x->in.mnemonic == ZYDIS_MNEMONIC_XLAT ||
+        x->in.mnemonic == ZYDIS_MNEMONIC_ENTER || x->in.mnemonic == ZYDIS_MNEMONIC_MASKMOVQ ||
+        x->in.mnemonic == ZYDIS_MNEMONIC_MASKMOVDQU || x->kind == SOFT_X_BT)
         return false;
     if (x->mem < 0 || x->kind == SOFT_X_LEA)
         return true;
-    return m->index == ZYDIS_REGISTER_NONE && x->in.raw.disp.size <= 8 && x->in.address_width == 32 &&
-           (base == HSK_RSI || base == HSK_RDI || base == HSK_RBX || base == HSK_RBP || base == HSK_RSP);
+    return m->index == ZYDIS_REGISTER_NONE && x->in.raw.disp.size <= 8 &&
+           x->in.address_width == 32 &&
+           (base == HSK_RSI || base == HSK_RDI || base == HSK_RBX || base == HSK_RBP ||
+            base == HSK_RSP);
 }
 
-static bool random_insn(struct soft_vcpu *v, const struct segments *g, uint8_t *code, struct soft_x *x)
+static bool random_insn(struct soft_vcpu *v, const struct segments *g, uint8_t *code,
+                        struct soft_x *x)
 {
     static const uint8_t prefixes[] = {0x66, 0x66, 0x67, 0x67, 0xf2, 0xf3, 0xf0, 0x26, 0x36, 0x3e};
     unsigned n = 0;
@@ -289,8 +314,10 @@ static bool random_insn(struct soft_vcpu *v, const struct segments *g, uint8_t *
     for (unsigned i = 0; i < 8; i++)
         code[n++] = (uint8_t)(rng() % 2 ? rng() : rng() % 24);
     memset(x, 0, sizeof *x);
-    if (!soft_decode(v, x, SOFT_MODE_CODE32 | (g->code16 ? SOFT_MODE_CODE16 : 0) | SOFT_MODE_SSE | SOFT_MODE_AVX, code, 15,
-                     GUEST_CODE, &more))
+    if (!soft_decode(v, x,
+                     SOFT_MODE_CODE32 | (g->code16 ? SOFT_MODE_CODE16 : 0) | SOFT_MODE_SSE |
+                         SOFT_MODE_AVX,
+                     code, 15, GUEST_CODE, &more))
         return false;
     if (x->in.mnemonic == ZYDIS_MNEMONIC_RDRAND || x->in.mnemonic == ZYDIS_MNEMONIC_RDSEED)
         return false;
@@ -298,11 +325,18 @@ static bool random_insn(struct soft_vcpu *v, const struct segments *g, uint8_t *
         return false;
     for (unsigned i = 0; i < x->in.operand_count; i++) /* CS differs; only data may be written */
         if (x->op[i].type == ZYDIS_OPERAND_TYPE_MEMORY && x->kind != SOFT_X_LEA &&
-            (x->op[i].mem.segment == ZYDIS_REGISTER_CS || x->op[i].mem.segment >= ZYDIS_REGISTER_FS))
+            (x->op[i].mem.segment == ZYDIS_REGISTER_CS ||
+             x->op[i].mem.segment >= ZYDIS_REGISTER_FS))
             return false;
     switch (x->kind) {
-    case SOFT_X_PASS: case SOFT_X_LEA: case SOFT_X_PUSH: case SOFT_X_POP: case SOFT_X_LEAVE: case SOFT_X_BT:
-    case SOFT_X_STRING: case SOFT_X_DF:
+    case SOFT_X_PASS:
+    case SOFT_X_LEA:
+    case SOFT_X_PUSH:
+    case SOFT_X_POP:
+    case SOFT_X_LEAVE:
+    case SOFT_X_BT:
+    case SOFT_X_STRING:
+    case SOFT_X_DF:
         return true;
     case SOFT_X_HELPER:
         return harmless_helper(x);
@@ -316,32 +350,40 @@ static bool is_popa(const struct soft_x *x)
     return x->in.mnemonic == ZYDIS_MNEMONIC_POPA || x->in.mnemonic == ZYDIS_MNEMONIC_POPAD;
 }
 
-static int compare(const struct soft_x *x, uint64_t seed, const struct regs *n, const struct hsk_cpu_state *s, int vector,
-                   const uint8_t *native_mem, const uint8_t *guest_mem)
+static int compare(const struct soft_x *x, uint64_t seed, const struct regs *n,
+                   const struct hsk_cpu_state *s, int vector, const uint8_t *native_mem,
+                   const uint8_t *guest_mem)
 {
     if (vector != n->vector)
         return insn_show(x, seed, "exception", (uint64_t)n->vector, (uint64_t)vector);
-    for (unsigned i = 0; i < 8 && !(vector >= 0 && is_popa(x)); i++) /* which may have loaded some before it faults */
+    for (unsigned i = 0; i < 8 && !(vector >= 0 && is_popa(x));
+         i++) /* which may have loaded some before it faults */
         if ((uint32_t)s->gpr[i] != (uint32_t)n->gpr[i] && !(vector >= 0 && i == HSK_RSP))
-            return insn_show(x, seed, "register", n->gpr[i], s->gpr[i]) + insn_show(x, seed, "number", i, i);
+            return insn_show(x, seed, "register", n->gpr[i], s->gpr[i]) +
+                   insn_show(x, seed, "number", i, i);
     for (unsigned i = 0; i < DATA_SIZE; i++)
         if (native_mem[i] != guest_mem[i])
-            return insn_show(x, seed, "memory", native_mem[i], guest_mem[i]) + insn_show(x, seed, "at", i, i);
+            return insn_show(x, seed, "memory", native_mem[i], guest_mem[i]) +
+                   insn_show(x, seed, "at", i, i);
     if (vector >= 0)
         return 0;
     if ((s->rflags ^ n->rflags) & SOFT_ARITH & ~insn_undefined_flags(x))
         return insn_show(x, seed, "flags", n->rflags, s->rflags);
     for (unsigned i = 0; i < 704; i++)
-        if ((i < 6 || (i >= 24 && i < 28) || (i >= 32 && i < 288) || i >= 576) && s->xsave[i] != n->xsave[i])
-            return insn_show(x, seed, "vector state", n->xsave[i], s->xsave[i]) + insn_show(x, seed, "offset", i, i);
+        if ((i < 6 || (i >= 24 && i < 28) || (i >= 32 && i < 288) || i >= 576) &&
+            s->xsave[i] != n->xsave[i])
+            return insn_show(x, seed, "vector state", n->xsave[i], s->xsave[i]) +
+                   insn_show(x, seed, "offset", i, i);
     return 0;
 }
 
 static struct hsk_segment guest_segment(const struct segments *g, unsigned i, unsigned type)
 {
     if (g->flat)
-        return (struct hsk_segment){.limit = UINT32_MAX, .selector = 16, .attr = (uint16_t)(0xc090 | type)};
-    return (struct hsk_segment){.base = g->base[i], .limit = g->limit[i], .selector = 16, .attr = (uint16_t)(0x90 | type)};
+        return (struct hsk_segment){
+            .limit = UINT32_MAX, .selector = 16, .attr = (uint16_t)(0xc090 | type)};
+    return (struct hsk_segment){
+        .base = g->base[i], .limit = g->limit[i], .selector = 16, .attr = (uint16_t)(0x90 | type)};
 }
 
 static void guest_segments(struct hsk_cpu_state *s, const struct segments *g)
@@ -359,11 +401,14 @@ static void guest_segments(struct hsk_cpu_state *s, const struct segments *g)
         s->seg[HSK_SS].attr |= HSK_SEG_DB;
     s->rip = g->flat ? GUEST_CODE + CODE_OFFSET : CODE_OFFSET;
     /* exceptions use a stack of their own */
-    s->seg[HSK_TR] = (struct hsk_segment){.base = GUEST_VA + 0xa000, .limit = 0x67, .selector = 0x18, .attr = 0x8b};
+    s->seg[HSK_TR] = (struct hsk_segment){
+        .base = GUEST_VA + 0xa000, .limit = 0x67, .selector = 0x18, .attr = 0x8b};
 }
 
-/* The guest's turn with what is at GUEST_CODE; returns the exception, -1 for none, -2 for another end than HLT. */
-static int run_guest(struct guest *g, struct hsk_cpu_state *s, const struct segments *segs, const struct regs *r)
+/* The guest's turn with what is at GUEST_CODE; returns the exception, -1 for none, -2 for another
+ * end than HLT. */
+static int run_guest(struct guest *g, struct hsk_cpu_state *s, const struct segments *segs,
+                     const struct regs *r)
 {
     hsk_engine_soft_ops.flush(g->engine, HSK_FLUSH_CODE);
     guest_state(g, s);
@@ -373,14 +418,17 @@ static int run_guest(struct guest *g, struct hsk_cpu_state *s, const struct segm
     memcpy(s->xsave, r->xsave, 832);
     if (guest_run(g, s) != HSK_EXIT_HALT)
         return -2;
-    return s->rip >= GUEST_TRAPS && s->rip < GUEST_TRAPS + 512 ? (int)(s->rip - GUEST_TRAPS) / 16 : -1;
+    return s->rip >= GUEST_TRAPS && s->rip < GUEST_TRAPS + 512 ? (int)(s->rip - GUEST_TRAPS) / 16
+                                                               : -1;
 }
 
 static int one_case(struct guest *g, uint64_t seed)
 {
     static uint8_t before[DATA_SIZE], native_mem[DATA_SIZE];
-    struct soft_vcpu *v = (struct soft_vcpu *)(void *)((char *)g->vcpu - offsetof(struct soft_vcpu, base));
-    uint8_t *data = (uint8_t *)(uintptr_t)GUEST_DATA, *at = (uint8_t *)(uintptr_t)GUEST_CODE + CODE_OFFSET, code[24];
+    struct soft_vcpu *v =
+        (struct soft_vcpu *)(void *)((char *)g->vcpu - offsetof(struct soft_vcpu, base));
+    uint8_t *data = (uint8_t *)(uintptr_t)GUEST_DATA,
+            *at = (uint8_t *)(uintptr_t)GUEST_CODE + CODE_OFFSET, code[24];
     struct hsk_cpu_state s;
     struct segments segs;
     struct soft_x x;
@@ -411,14 +459,17 @@ static int one_case(struct guest *g, uint64_t seed)
 
 /* --- branches --- */
 
-#define PADS 48u /* each sets EBX to its number and ends */
-#define PAD(i) (0x400u + 24u * (i))
+#define PADS      48u /* each sets EBX to its number and ends */
+#define PAD(i)    (0x400u + 24u * (i))
 #define SHORT_PAD 0x40u /* this far from CODE_OFFSET in both directions is one, too */
 
-/* Near branches with targets on pads, beyond the limit of CS or over the end of 64 KiB, at CODE_OFFSET of both. */
-static unsigned random_branch(const struct segments *g, uint8_t *code, uint32_t target, struct regs *r, uint8_t *data)
+/* Near branches with targets on pads, beyond the limit of CS or over the end of 64 KiB, at
+ * CODE_OFFSET of both. */
+static unsigned random_branch(const struct segments *g, uint8_t *code, uint32_t target,
+                              struct regs *r, uint8_t *data)
 {
-    const bool p66 = rng() % 4 == 0, p67 = rng() % 4 == 0, o16 = g->code16 != p66, a16 = g->code16 != p67;
+    const bool p66 = rng() % 4 == 0, p67 = rng() % 4 == 0, o16 = g->code16 != p66,
+               a16 = g->code16 != p67;
     const uint64_t how = rng() % 8;
     unsigned n = 0, rel;
 
@@ -466,7 +517,8 @@ static unsigned random_branch(const struct segments *g, uint8_t *code, uint32_t 
 static int one_branch(struct guest *g, uint64_t seed)
 {
     static uint8_t before[DATA_SIZE], native_mem[DATA_SIZE];
-    uint8_t *data = (uint8_t *)(uintptr_t)GUEST_DATA, *at = (uint8_t *)(uintptr_t)GUEST_CODE, code[24] = {0};
+    uint8_t *data = (uint8_t *)(uintptr_t)GUEST_DATA, *at = (uint8_t *)(uintptr_t)GUEST_CODE,
+            code[24] = {0};
     struct soft_x x = {.in.length = 12}; /* for insn_show() */
     uint32_t target;
     struct hsk_cpu_state s;
@@ -483,12 +535,17 @@ static int one_branch(struct guest *g, uint64_t seed)
         return -1;
     random_regs(&r, &segs);
     random_data(before);
-    target = rng() % 4 ? PAD(rng() % PADS) : rng() % 2 ? 0x1000 + (uint32_t)rng() % 8 : (uint32_t)rng() | 0x1000;
+    target = rng() % 4   ? PAD(rng() % PADS)
+             : rng() % 2 ? 0x1000 + (uint32_t)rng() % 8
+                         : (uint32_t)rng() | 0x1000;
     n = random_branch(&segs, code, target, &r, before);
     memset(NATIVE + 64, 0xcc, 4096 - 64);
     memset(at, 0xcc, 4096);
     for (unsigned i = 0; i < PADS + 3; i++) {
-        unsigned pad = i < PADS ? PAD(i) : i == PADS ? CODE_OFFSET + n : i == PADS + 1 ? CODE_OFFSET + SHORT_PAD : CODE_OFFSET - SHORT_PAD;
+        unsigned pad = i < PADS        ? PAD(i)
+                       : i == PADS     ? CODE_OFFSET + n
+                       : i == PADS + 1 ? CODE_OFFSET + SHORT_PAD
+                                       : CODE_OFFSET - SHORT_PAD;
         uint8_t mov[2] = {0xb3, (uint8_t)i};
 
         memcpy(NATIVE + pad, mov, 2);

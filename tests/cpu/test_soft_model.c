@@ -1,35 +1,57 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What the processor model offers and what the software engine lets pass agree: an instruction of a feature that the model has
- * not is #UD, or, where the architecture gives its bytes an older meaning, that.
+ * What the processor model offers and what the software engine lets pass agree: an instruction of a
+ * feature that the model has not is #UD, or, where the architecture gives its bytes an older
+ * meaning, that.
  */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 
-#include <cmocka.h>
-
 #include "engine-soft/xlate.h"
+
+#include <cmocka.h>
 
 static const struct {
     const char *feature;
     uint8_t bytes[8];
 } instructions[] = {
-    {"fma", {0xc4, 0xe2, 0xf1, 0x98, 0xc2}}, {"movbe", {0x0f, 0x38, 0xf0, 0x06}}, {"aes", {0x66, 0x0f, 0x38, 0xdc, 0xc1}},
-    {"aes", {0xc4, 0xe2, 0x71, 0xdc, 0xc2}}, {"pclmul", {0x66, 0x0f, 0x3a, 0x44, 0xc1, 0x00}}, {"avx", {0xc5, 0xf0, 0x58, 0xc2}},
-    {"avx2", {0xc5, 0xf5, 0xfe, 0xc2}}, {"avx2", {0xc4, 0xe2, 0x6d, 0x90, 0x1c, 0x86}}, {"f16c", {0xc4, 0xe2, 0x79, 0x13, 0xc1}},
-    {"rdrand", {0x0f, 0xc7, 0xf0}}, {"rdseed", {0x0f, 0xc7, 0xf8}}, {"bmi1", {0xc4, 0xe2, 0x78, 0xf2, 0xc1}},
-    {"bmi2", {0xc4, 0xe2, 0x7b, 0xf6, 0xc1}}, {"adx", {0x66, 0x0f, 0x38, 0xf6, 0xc1}}, {"sha", {0x0f, 0x38, 0xc8, 0xc1}},
-    {"rdtscp", {0x0f, 0x01, 0xf9}}, {"xsave", {0x0f, 0xae, 0x26}}, {"xsaveopt", {0x0f, 0xae, 0x36}},
-    {"xsavec", {0x0f, 0xc7, 0x26}}, {"smap", {0x0f, 0x01, 0xca}},
+    {"fma", {0xc4, 0xe2, 0xf1, 0x98, 0xc2}},
+    {"movbe", {0x0f, 0x38, 0xf0, 0x06}},
+    {"aes", {0x66, 0x0f, 0x38, 0xdc, 0xc1}},
+    {"aes", {0xc4, 0xe2, 0x71, 0xdc, 0xc2}},
+    {"pclmul", {0x66, 0x0f, 0x3a, 0x44, 0xc1, 0x00}},
+    {"avx", {0xc5, 0xf0, 0x58, 0xc2}},
+    {"avx2", {0xc5, 0xf5, 0xfe, 0xc2}},
+    {"avx2", {0xc4, 0xe2, 0x6d, 0x90, 0x1c, 0x86}},
+    {"f16c", {0xc4, 0xe2, 0x79, 0x13, 0xc1}},
+    {"rdrand", {0x0f, 0xc7, 0xf0}},
+    {"rdseed", {0x0f, 0xc7, 0xf8}},
+    {"bmi1", {0xc4, 0xe2, 0x78, 0xf2, 0xc1}},
+    {"bmi2", {0xc4, 0xe2, 0x7b, 0xf6, 0xc1}},
+    {"adx", {0x66, 0x0f, 0x38, 0xf6, 0xc1}},
+    {"sha", {0x0f, 0x38, 0xc8, 0xc1}},
+    {"rdtscp", {0x0f, 0x01, 0xf9}},
+    {"xsave", {0x0f, 0xae, 0x26}},
+    {"xsaveopt", {0x0f, 0xae, 0x36}},
+    {"xsavec", {0x0f, 0xc7, 0x26}},
+    {"smap", {0x0f, 0x01, 0xca}},
 };
 
-/* In no model: AVX-512, VAES, VPCLMULQDQ, GFNI, AVX-VNNI, TSX, RDPID, SERIALIZE, MOVDIRI, CLFLUSHOPT. */
+/* In no model: AVX-512, VAES, VPCLMULQDQ, GFNI, AVX-VNNI, TSX, RDPID, SERIALIZE, MOVDIRI,
+ * CLFLUSHOPT. */
 static const uint8_t foreign[][8] = {
-    {0x62, 0xf1, 0x74, 0x48, 0x58, 0xc2}, {0xc4, 0xe2, 0x75, 0xdc, 0xc2}, {0xc4, 0xe3, 0x75, 0x44, 0xc2, 0x00},
-    {0x66, 0x0f, 0x38, 0xcf, 0xc1}, {0xc4, 0xe2, 0x71, 0x50, 0xc2}, {0xc7, 0xf8, 0, 0, 0, 0}, {0xf3, 0x0f, 0xc7, 0xf8},
-    {0x0f, 0x01, 0xe8}, {0x0f, 0x38, 0xf9, 0x06}, {0x66, 0x0f, 0xae, 0x3e},
+    {0x62, 0xf1, 0x74, 0x48, 0x58, 0xc2},
+    {0xc4, 0xe2, 0x75, 0xdc, 0xc2},
+    {0xc4, 0xe3, 0x75, 0x44, 0xc2, 0x00},
+    {0x66, 0x0f, 0x38, 0xcf, 0xc1},
+    {0xc4, 0xe2, 0x71, 0x50, 0xc2},
+    {0xc7, 0xf8, 0, 0, 0, 0},
+    {0xf3, 0x0f, 0xc7, 0xf8},
+    {0x0f, 0x01, 0xe8},
+    {0x0f, 0x38, 0xf9, 0x06},
+    {0x66, 0x0f, 0xae, 0x3e},
 };
 
 static struct soft_vcpu *with_model(const char *spec)
@@ -63,7 +85,8 @@ static struct soft_x decoded(struct soft_vcpu *v, const uint8_t *bytes)
 static bool undefined(const struct soft_x *x)
 {
     /* those that the system half knows as undefined it raises #UD for itself */
-    return x->kind == SOFT_X_UD || (x->kind == SOFT_X_HELPER && x->in.meta.isa_ext != ZYDIS_ISA_EXT_BASE);
+    return x->kind == SOFT_X_UD ||
+           (x->kind == SOFT_X_HELPER && x->in.meta.isa_ext != ZYDIS_ISA_EXT_BASE);
 }
 
 static void features_decide(void **state)
@@ -72,10 +95,14 @@ static void features_decide(void **state)
     for (unsigned i = 0; i < G_N_ELEMENTS(instructions); i++) {
         const char *f = instructions[i].feature;
         bool in_v2 = !strcmp(f, "rdtscp") || g_str_has_prefix(f, "xsave") || !strcmp(f, "smap");
-        g_autofree char *with = !strcmp(f, "avx2") || !strcmp(f, "fma") || !strcmp(f, "f16c") ? g_strdup_printf("v2,+avx,+%s", f)
-                                : in_v2 ? g_strdup("v2") : g_strdup_printf("v2,+%s", f);
-        g_autofree char *without = in_v2 ? g_strdup_printf("v2,-%s%s", f, !strcmp(f, "xsave") ? ",-xsaveopt,-xsavec,-xgetbv1" : "")
-                                         : g_strdup("v2");
+        g_autofree char *with = !strcmp(f, "avx2") || !strcmp(f, "fma") || !strcmp(f, "f16c")
+                                    ? g_strdup_printf("v2,+avx,+%s", f)
+                                : in_v2 ? g_strdup("v2")
+                                        : g_strdup_printf("v2,+%s", f);
+        g_autofree char *without =
+            in_v2 ? g_strdup_printf("v2,-%s%s", f,
+                                    !strcmp(f, "xsave") ? ",-xsaveopt,-xsavec,-xgetbv1" : "")
+                  : g_strdup("v2");
         struct soft_vcpu *a = with_model(without), *b;
         struct soft_x x = decoded(a, instructions[i].bytes);
 

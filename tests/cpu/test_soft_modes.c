@@ -1,16 +1,17 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Code that is not flat: real, unreal and 16-bit protected mode, 16-bit stacks in 32-bit code and the reverse, segments
- * with bases and limits, code with a base. Each guest ends in a HLT: its own, or that of the exception that it raises.
+ * Code that is not flat: real, unreal and 16-bit protected mode, 16-bit stacks in 32-bit code and
+ * the reverse, segments with bases and limits, code with a base. Each guest ends in a HLT: its own,
+ * or that of the exception that it raises.
  */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 
-#include <cmocka.h>
-
 #include "soft_guest.h"
+
+#include <cmocka.h>
 
 #define BLOB(name, code)                                                                           \
     extern const uint8_t name[], name##_end[];                                                     \
@@ -19,18 +20,20 @@
 #define BLOB16(name, code) BLOB(name, ".code16\n" code "\n.code64")
 #define BLOB32(name, code) BLOB(name, ".code32\n" code "\n.code64")
 
-#define CODE_AT 0x20000u /* physical */
-#define DATA_AT 0x30000u
+#define CODE_AT  0x20000u /* physical */
+#define DATA_AT  0x30000u
 #define STACK_AT 0x40000u
 #define TRAPS_AT 0x50000u /* HLT of vector n at + n */
 
 static struct hsk_segment real_segment(uint32_t base, unsigned attr)
 {
-    return (struct hsk_segment){.base = base, .limit = 0xffff, .selector = (uint16_t)(base >> 4), .attr = (uint16_t)attr};
+    return (struct hsk_segment){
+        .base = base, .limit = 0xffff, .selector = (uint16_t)(base >> 4), .attr = (uint16_t)attr};
 }
 
 /* Real mode at CODE_AT: CS, DS, ES, SS of their own. */
-static void real_state(struct guest *g, struct hsk_cpu_state *s, const uint8_t *code, const uint8_t *end)
+static void real_state(struct guest *g, struct hsk_cpu_state *s, const uint8_t *code,
+                       const uint8_t *end)
 {
     hsk_cpu_state_reset(s, 0);
     s->cr0 = HSK_CR0_ET;
@@ -71,11 +74,12 @@ static unsigned peek(struct guest *g, unsigned off)
     return hsk_get16(g->mem + DATA_AT + off);
 }
 
-BLOB16(real_moves, "mov $0x1234, %ax\nmov %ax, 0x10\nmov $2, %bx\nmov $0xe, %si\naddw $0x1111, (%bx,%si)\n"
-                   "movl $0x89abcdef, 0x20\nmovzbl 0x21, %edx\nmov %es:0x20, %cx\n"
-                   "push $0x5566\npop %di\npushl $0x778899aa\npop %bp\npop %bp\n"
-                   "call 1f\nadd $1, %eax\nhlt\n"
-                   "1: cwde\nret\n");
+BLOB16(real_moves,
+       "mov $0x1234, %ax\nmov %ax, 0x10\nmov $2, %bx\nmov $0xe, %si\naddw $0x1111, (%bx,%si)\n"
+       "movl $0x89abcdef, 0x20\nmovzbl 0x21, %edx\nmov %es:0x20, %cx\n"
+       "push $0x5566\npop %di\npushl $0x778899aa\npop %bp\npop %bp\n"
+       "call 1f\nadd $1, %eax\nhlt\n"
+       "1: cwde\nret\n");
 
 static void real_mode_moves_and_calls(void **state)
 {
@@ -104,7 +108,7 @@ struct end_case {
     const char *name;
     uint8_t code[12];
     uint64_t bx, sp;
-    int vector;                /* or -1 */
+    int vector; /* or -1 */
 };
 
 /* At offset 0x100 of a segment of 64 KiB, followed by HLT; SP and BX as said. */
@@ -158,7 +162,8 @@ BLOB16(aliases, "xor %cx, %cx\nmov $50, %dx\n"
                 "0: call 1f\nadd %bx, %cx\ndec %dx\njnz 0b\nhlt\n"
                 "1: pop %bx\npush %bx\nret\n");
 
-/* The same bytes at several CS:IP of the same linear address, with bases that do not lie on pages. */
+/* The same bytes at several CS:IP of the same linear address, with bases that do not lie on pages.
+ */
 static void code_has_a_base(void **state)
 {
     struct guest *g = *state;
@@ -191,7 +196,8 @@ static void unreal_mode_reaches_beyond_64k(void **state)
     assert_int_equal(s.gpr[HSK_RDI], 0x200000);
 }
 
-BLOB32(stack16, "push $0x11223344\npushw $0x5566\npop %eax\ncall 1f\nhlt\n1: mov %esp, %ebx\nenter $8, $1\nleave\nret\n");
+BLOB32(stack16, "push $0x11223344\npushw $0x5566\npop %eax\ncall 1f\nhlt\n1: mov %esp, %ebx\nenter "
+                "$8, $1\nleave\nret\n");
 
 /* SP, not ESP, in 32-bit code: it wraps at 64 KiB, and the upper half stays. */
 static void a_16_bit_stack_in_32_bit_code(void **state)
@@ -237,7 +243,7 @@ static void code_of_another_mode_is_not_entered(void **state)
 int main(void)
 {
 #define BOTH(test)                                                                                 \
-    cmocka_unit_test_setup_teardown(test, guest_setup, guest_teardown),                                        \
+    cmocka_unit_test_setup_teardown(test, guest_setup, guest_teardown),                            \
         cmocka_unit_test_setup_teardown(test, guest_setup_strict, guest_teardown)
     const struct CMUnitTest tests[] = {
         BOTH(real_mode_moves_and_calls),

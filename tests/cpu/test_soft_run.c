@@ -1,18 +1,17 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What the translator must get right beside single instructions: self-modifying code, faults that restart, device
- * memory, kicks, writes by devices, 32-bit code, user code at two addresses.
+ * What the translator must get right beside single instructions: self-modifying code, faults that
+ * restart, device memory, kicks, writes by devices, 32-bit code, user code at two addresses.
  */
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 
-#include <cmocka.h>
-
 #include "soft_guest.h"
 
-#include <pthread.h>
+#include <cmocka.h>
 
 #define BLOB(name, code)                                                                           \
     extern const uint8_t name[], name##_end[];                                                     \
@@ -125,8 +124,8 @@ static void a_crossing_store_faults_before_it_writes(void **state)
     assert_int_equal(guest_run(g, &s), HSK_EXIT_HALT);
     assert_int_equal(s.rip, GUEST_TRAPS + 14 * 16 + 1);
     assert_int_equal(s.cr2, GUEST_DATA + 4096);
-    assert_int_equal(hsk_get64(frame), 3);                /* error: present, write */
-    assert_int_equal(hsk_get64(frame + 8), GUEST_CODE);   /* restarts the store */
+    assert_int_equal(hsk_get64(frame), 3);              /* error: present, write */
+    assert_int_equal(hsk_get64(frame + 8), GUEST_CODE); /* restarts the store */
     assert_int_equal(hsk_get32(g->mem + (GUEST_DATA - GUEST_VA) + 4092), 0);
     /* allowed now, the same code does all of it */
     set_pte(g, GUEST_DATA + 4096, ((GUEST_DATA + 4096 - GUEST_VA) & ~0xfffull) | 3);
@@ -155,7 +154,8 @@ static uint64_t fake_read(struct hsk_dev *dev, unsigned region, uint64_t offset,
     return f->value >> (8 * (offset & 7));
 }
 
-static void fake_write(struct hsk_dev *dev, unsigned region, uint64_t offset, unsigned size, uint64_t value)
+static void fake_write(struct hsk_dev *dev, unsigned region, uint64_t offset, unsigned size,
+                       uint64_t value)
 {
     struct fake *f = (struct fake *)dev;
 
@@ -172,7 +172,7 @@ static const struct hsk_dev_ops fake_ops = {.read = fake_read, .write = fake_wri
 #define MMIO_VA  (GUEST_VA + 0x500000)
 
 BLOB(mmio, "mov (%rdi), %eax\n"
-           "stc\nmovl $7, (%rdi)\nadcl $5, (%rdi)\n"   /* carry lives over a store to the device */
+           "stc\nmovl $7, (%rdi)\nadcl $5, (%rdi)\n" /* carry lives over a store to the device */
            "pushq (%rdi)\npop %rbx\n"
            "movups (%rdi), %xmm0\nmovq %xmm0, %rcx\n"
            "movb $9, 16(%rdi)\nhlt\n");
@@ -303,7 +303,7 @@ static void user_code_knows_where_it_is(void **state)
 int main(void)
 {
 #define BOTH(test)                                                                                 \
-    cmocka_unit_test_setup_teardown(test, guest_setup, guest_teardown),                                        \
+    cmocka_unit_test_setup_teardown(test, guest_setup, guest_teardown),                            \
         cmocka_unit_test_setup_teardown(test, guest_setup_strict, guest_teardown)
     const struct CMUnitTest tests[] = {
         BOTH(a_store_changes_the_next_instruction),

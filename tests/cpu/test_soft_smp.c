@@ -1,29 +1,29 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Several processors on the software engine, one thread each, all at the same code (rdi = which one, rsi = rounds): sums
- * that only atomic operations give, also across pages and on pages that hold code; code that one writes and another runs;
- * memory order; stops and the copy-before-write hook while all of them write.
+ * Several processors on the software engine, one thread each, all at the same code (rdi = which
+ * one, rsi = rounds): sums that only atomic operations give, also across pages and on pages that
+ * hold code; code that one writes and another runs; memory order; stops and the copy-before-write
+ * hook while all of them write.
  */
+#include <pthread.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
-
-#include <cmocka.h>
+#include <stdlib.h>
+#include <unistd.h>
 
 #include "soft_guest.h"
 
-#include <pthread.h>
-#include <sched.h>
-#include <stdlib.h>
-#include <unistd.h>
+#include <cmocka.h>
 
 #define NCPUS 3
 #define BLOB(name, code)                                                                           \
     extern const uint8_t name[], name##_end[];                                                     \
     __asm__(".pushsection .rodata\n.globl " #name ", " #name "_end\n" #name ":\n" code "\n" #name  \
             "_end:\n.popsection\n")
-#define PUT(g, va, name) memcpy((g)->mem + ((va) - GUEST_VA), name, (size_t)(name##_end - (name)))
+#define PUT(g, va, name) memcpy((g)->mem + ((va)-GUEST_VA), name, (size_t)(name##_end - (name)))
 
 static const struct hsk_engine_ops *const ops = &hsk_engine_soft_ops;
 
@@ -52,7 +52,8 @@ static void begin(struct guest *g, struct cpu *cpus, unsigned n, uint64_t rounds
     for (unsigned i = 0; i < n; i++) {
         GError *error = NULL;
 
-        cpus[i] = (struct cpu){.g = g, .index = i, .s = g_aligned_alloc0(1, sizeof(struct hsk_cpu_state), 64)};
+        cpus[i] = (struct cpu){
+            .g = g, .index = i, .s = g_aligned_alloc0(1, sizeof(struct hsk_cpu_state), 64)};
         guest_state(g, cpus[i].s);
         cpus[i].s->gpr[HSK_RDI] = i;
         cpus[i].s->gpr[HSK_RSI] = rounds;
@@ -74,10 +75,12 @@ static void end(struct guest *g, struct cpu *cpus, unsigned n)
 {
     for (unsigned i = 0; i < n; i++) {
         if (cpus[i].exit != HSK_EXIT_HALT)
-            fail_msg("processor %u: exit %u, %s", i, (unsigned)cpus[i].exit, g->cpu[i]->error ? g->cpu[i]->error : "");
+            fail_msg("processor %u: exit %u, %s", i, (unsigned)cpus[i].exit,
+                     g->cpu[i]->error ? g->cpu[i]->error : "");
         ops->get_state(g->cpu[i], cpus[i].s);
         if (cpus[i].s->rip < GUEST_CODE)
-            fail_msg("processor %u: exception %u", i, (unsigned)(cpus[i].s->rip - GUEST_TRAPS) / 16);
+            fail_msg("processor %u: exception %u", i,
+                     (unsigned)(cpus[i].s->rip - GUEST_TRAPS) / 16);
         g_aligned_free(cpus[i].s);
     }
 }
@@ -115,23 +118,24 @@ static int teardown(void **state)
 
 /* A barrier: all of rbp processors meet at the counter at rbx, which only grows. Destroys rax. */
 #define MEET(label)                                                                                \
-    "lock incq (%rbx)\n" label ": pause\nmov (%rbx), %rax\ncmp %rbp, %rax\njb " label "b\nadd $2, %rbp\n"
+    "lock incq (%rbx)\n" label ": pause\nmov (%rbx), %rax\ncmp %rbp, %rax\njb " label              \
+    "b\nadd $2, %rbp\n"
 #define MEET_START "mov $0x10280000, %ebx\nmov $2, %ebp\n"
 
 /* --- atomic operations --- */
 
-BLOB(sums,
-     "mov $0x10200000, %ebx\n"
-     "0: lock incq (%rbx)\n"
-     "mov $3, %eax\nlock xadd %rax, 8(%rbx)\n"
-     "mov 16(%rbx), %rax\n1: lea 5(%rax), %rdx\nlock cmpxchg %rdx, 16(%rbx)\njnz 1b\n"
-     "lock addw $1, 24(%rbx)\nlock subl $7, 28(%rbx)\n"
-     "mov %rsi, %rax\nxor %edx, %edx\nmov $64, %ecx\ndiv %rcx\nlock btc %rdx, 32(%rbx)\n"
-     "mov 48(%rbx), %rax\nmov 56(%rbx), %rdx\n"
-     "push %rbx\npush %rdi\nmov %rbx, %rdi\n"
-     "2: mov %rax, %rbx\nadd $1, %rbx\nmov %rdx, %rcx\nadc $2, %rcx\nlock cmpxchg16b 48(%rdi)\njnz 2b\n"
-     "pop %rdi\npop %rbx\n"
-     "dec %rsi\njnz 0b\nhlt\n");
+BLOB(sums, "mov $0x10200000, %ebx\n"
+           "0: lock incq (%rbx)\n"
+           "mov $3, %eax\nlock xadd %rax, 8(%rbx)\n"
+           "mov 16(%rbx), %rax\n1: lea 5(%rax), %rdx\nlock cmpxchg %rdx, 16(%rbx)\njnz 1b\n"
+           "lock addw $1, 24(%rbx)\nlock subl $7, 28(%rbx)\n"
+           "mov %rsi, %rax\nxor %edx, %edx\nmov $64, %ecx\ndiv %rcx\nlock btc %rdx, 32(%rbx)\n"
+           "mov 48(%rbx), %rax\nmov 56(%rbx), %rdx\n"
+           "push %rbx\npush %rdi\nmov %rbx, %rdi\n"
+           "2: mov %rax, %rbx\nadd $1, %rbx\nmov %rdx, %rcx\nadc $2, %rcx\nlock cmpxchg16b "
+           "48(%rdi)\njnz 2b\n"
+           "pop %rdi\npop %rbx\n"
+           "dec %rsi\njnz 0b\nhlt\n");
 
 static void locked_operations_are_atomic(void **state)
 {
@@ -150,14 +154,14 @@ static void locked_operations_are_atomic(void **state)
     assert_int_equal(data(g, 56), NCPUS * n * 2);
 }
 
-/* A quadword three bytes before a page's end, the doubleword in it that lies in the second page, xchg as a lock. */
-BLOB(crossing,
-     "mov $0x10200ffd, %ebx\n"
-     "0: test $1, %edi\njz 1f\nlock incl 3(%rbx)\njmp 2f\n1: lock incq (%rbx)\n"
-     "2: mov $1, %eax\nlock xadd %rax, 0x1000(%rbx)\n"
-     "3: mov $1, %eax\nxchg %rax, 0x3000(%rbx)\ntest %rax, %rax\njz 4f\npause\njmp 3b\n"
-     "4: incq 0x2003(%rbx)\nmovq $0, 0x3000(%rbx)\n"
-     "dec %rsi\njnz 0b\nhlt\n");
+/* A quadword three bytes before a page's end, the doubleword in it that lies in the second page,
+ * xchg as a lock. */
+BLOB(crossing, "mov $0x10200ffd, %ebx\n"
+               "0: test $1, %edi\njz 1f\nlock incl 3(%rbx)\njmp 2f\n1: lock incq (%rbx)\n"
+               "2: mov $1, %eax\nlock xadd %rax, 0x1000(%rbx)\n"
+               "3: mov $1, %eax\nxchg %rax, 0x3000(%rbx)\ntest %rax, %rax\njz 4f\npause\njmp 3b\n"
+               "4: incq 0x2003(%rbx)\nmovq $0, 0x3000(%rbx)\n"
+               "dec %rsi\njnz 0b\nhlt\n");
 
 static void locked_operations_across_pages_are_atomic(void **state)
 {
@@ -172,9 +176,9 @@ static void locked_operations_across_pages_are_atomic(void **state)
 }
 
 /* Counters in the very line that holds a function which all of them call. */
-BLOB(on_code,
-     "0: lock incq 2f(%rip)\ncall 1f\nmov $1, %edx\nlock xadd %rdx, 3f(%rip)\ndec %rsi\njnz 0b\nhlt\n"
-     ".balign 64\n1: mov $1, %eax\nret\n.balign 8\n2: .quad 0\n3: .quad 0\n");
+BLOB(on_code, "0: lock incq 2f(%rip)\ncall 1f\nmov $1, %edx\nlock xadd %rdx, 3f(%rip)\ndec "
+              "%rsi\njnz 0b\nhlt\n"
+              ".balign 64\n1: mov $1, %eax\nret\n.balign 8\n2: .quad 0\n3: .quad 0\n");
 
 static void locked_operations_on_code_are_atomic(void **state)
 {
@@ -190,21 +194,23 @@ static void locked_operations_on_code_are_atomic(void **state)
 
 /* --- code that others write --- */
 
-/* Processor 0 patches the constant of a function and raises the version; the others serialise, call and compare. */
+/* Processor 0 patches the constant of a function and raises the version; the others serialise, call
+ * and compare. */
 BLOB(patched,
-     MEET_START
-     "test %edi, %edi\njnz 2f\n"
-     "mov $1, %ecx\nmovb $0xb8, 0x10240000\nmovb $0xc3, 0x10240005\n"
-     "0: mov %ecx, 0x10220000\ntest $1, %cl\njz 5f\n"
-     "mov %rsi, %r8\nmov %rcx, %r9\nmov $0x10220000, %esi\nmov $0x10240001, %edi\nmov $4, %ecx\nrep movsb\n"
-     "mov %r9, %rcx\nmov %r8, %rsi\njmp 6f\n"
-     "5: mov %ecx, 0x10240001\n6: mov %rcx, 0x10200000\n"
-     "1: pause\nmov 0x10200008, %rax\nlea (%rcx,%rcx), %rdx\ncmp %rdx, %rax\njb 1b\n"
-     "inc %ecx\ncmp %rsi, %rcx\njbe 0b\nhlt\n"
-     "2: mov $1, %r12d\n"
-     "3: pause\ncmp %r12, 0x10200000\njb 3b\n"
-     "xor %eax, %eax\ncpuid\nmov $0x10240000, %eax\ncall *%rax\ncmp %r12d, %eax\nje 4f\nlock incq 0x10200010\n"
-     "4: lock incq 0x10200008\ninc %r12\ncmp %rsi, %r12\njbe 3b\nhlt\n");
+     MEET_START "test %edi, %edi\njnz 2f\n"
+                "mov $1, %ecx\nmovb $0xb8, 0x10240000\nmovb $0xc3, 0x10240005\n"
+                "0: mov %ecx, 0x10220000\ntest $1, %cl\njz 5f\n"
+                "mov %rsi, %r8\nmov %rcx, %r9\nmov $0x10220000, %esi\nmov $0x10240001, %edi\nmov "
+                "$4, %ecx\nrep movsb\n"
+                "mov %r9, %rcx\nmov %r8, %rsi\njmp 6f\n"
+                "5: mov %ecx, 0x10240001\n6: mov %rcx, 0x10200000\n"
+                "1: pause\nmov 0x10200008, %rax\nlea (%rcx,%rcx), %rdx\ncmp %rdx, %rax\njb 1b\n"
+                "inc %ecx\ncmp %rsi, %rcx\njbe 0b\nhlt\n"
+                "2: mov $1, %r12d\n"
+                "3: pause\ncmp %r12, 0x10200000\njb 3b\n"
+                "xor %eax, %eax\ncpuid\nmov $0x10240000, %eax\ncall *%rax\ncmp %r12d, %eax\nje "
+                "4f\nlock incq 0x10200010\n"
+                "4: lock incq 0x10200008\ninc %r12\ncmp %rsi, %r12\njbe 3b\nhlt\n");
 
 static void code_patched_by_another_is_seen_after_serialising(void **state)
 {
@@ -220,13 +226,13 @@ static void code_patched_by_another_is_seen_after_serialising(void **state)
     g_free(cpuid);
 }
 
-/* Each makes functions of its own (mov $n, %eax; ret), 64 bytes apart in one page, and adds up what they return. */
-BLOB(jit,
-     "xor %r12d, %r12d\nmov %edi, %ebx\nshl $6, %ebx\nadd $0x10240000, %ebx\n"
-     "0: mov %esi, %eax\nand $7, %eax\nshl $8, %eax\nlea (%rbx,%rax), %rdx\n"
-     "movb $0xb8, (%rdx)\nmov %esi, 1(%rdx)\nmovb $0xc3, 5(%rdx)\ncall *%rdx\n"
-     "add %rax, %r12\ncall *%rdx\nadd %rax, %r12\ndec %rsi\njnz 0b\n"
-     "mov %r12, 0x10200000(,%rdi,8)\nhlt\n");
+/* Each makes functions of its own (mov $n, %eax; ret), 64 bytes apart in one page, and adds up what
+ * they return. */
+BLOB(jit, "xor %r12d, %r12d\nmov %edi, %ebx\nshl $6, %ebx\nadd $0x10240000, %ebx\n"
+          "0: mov %esi, %eax\nand $7, %eax\nshl $8, %eax\nlea (%rbx,%rax), %rdx\n"
+          "movb $0xb8, (%rdx)\nmov %esi, 1(%rdx)\nmovb $0xc3, 5(%rdx)\ncall *%rdx\n"
+          "add %rax, %r12\ncall *%rdx\nadd %rax, %r12\ndec %rsi\njnz 0b\n"
+          "mov %r12, 0x10200000(,%rdi,8)\nhlt\n");
 
 static void several_make_code_in_one_page(void **state)
 {
@@ -247,7 +253,8 @@ BLOB(recycled,
      "movl $0xc3c0ff48, (%rdx)\nmov %r12, %rax\ncall *%rdx\nmov %rax, %r12\ndec %rsi\njnz 0b\n"
      "mov %r12, 0x10200000\nmovq $1, 0x10200008\nhlt\n"
      "2: xor %ecx, %ecx\n"
-     "3: mov %ecx, %eax\nand $63, %eax\nshl $12, %eax\nincq (%rbx,%rax)\nlock incq 8(%rbx,%rax)\ninc %rcx\n"
+     "3: mov %ecx, %eax\nand $63, %eax\nshl $12, %eax\nincq (%rbx,%rax)\nlock incq "
+     "8(%rbx,%rax)\ninc %rcx\n"
      "cmpq $0, 0x10200008\nje 3b\nmov %rcx, 0x10200010(,%rdi,8)\nhlt\n");
 
 static void pages_change_between_data_and_code(void **state)
@@ -284,11 +291,11 @@ static void *writing_device(void *arg)
 }
 
 /* As above, but a device writes the function. */
-BLOB(loaded,
-     "mov $1, %r12d\n"
-     "0: pause\ncmp %r12d, 0x10200000\njb 0b\n"
-     "xor %eax, %eax\ncpuid\nmov $0x10240000, %eax\ncall *%rax\ncmp %r12d, %eax\nje 1f\nlock incq 0x10200010\n"
-     "1: lock incl 0x10200008\ninc %r12\ncmp %rsi, %r12\njbe 0b\nhlt\n");
+BLOB(loaded, "mov $1, %r12d\n"
+             "0: pause\ncmp %r12d, 0x10200000\njb 0b\n"
+             "xor %eax, %eax\ncpuid\nmov $0x10240000, %eax\ncall *%rax\ncmp %r12d, %eax\nje "
+             "1f\nlock incq 0x10200010\n"
+             "1: lock incl 0x10200008\ninc %r12\ncmp %rsi, %r12\njbe 0b\nhlt\n");
 
 static void code_written_by_a_device_is_seen_by_all(void **state)
 {
@@ -307,13 +314,15 @@ static void code_written_by_a_device_is_seen_by_all(void **state)
 
 /* --- memory order --- */
 
-/* Store, fence, load of the other's: both loads never find the old value. Counts those in which they do. */
-BLOB(dekker,
-     MEET_START "mov $0x10200000, %r12d\nlea (%r12,%rdi,8), %r13\nxor $1, %edi\nlea (%r12,%rdi,8), %r14\nxor $1, %edi\n"
-     "0: " MEET("7")
-     "mov %rsi, (%r13)\nmfence\nmov (%r14), %rdx\nmov %rdx, 0x40(%r13)\n" MEET("8")
-     "test %edi, %edi\njnz 1f\ncmp %rsi, 0x40(%r13)\nje 1f\ncmp %rsi, 0x40(%r14)\nje 1f\nlock incq 0x10200100\n"
-     "1: " MEET("9") "dec %rsi\njnz 0b\nhlt\n");
+/* Store, fence, load of the other's: both loads never find the old value. Counts those in which
+ * they do. */
+BLOB(dekker, MEET_START
+     "mov $0x10200000, %r12d\nlea (%r12,%rdi,8), %r13\nxor $1, %edi\nlea (%r12,%rdi,8), %r14\nxor "
+     "$1, %edi\n"
+     "0: " MEET("7") "mov %rsi, (%r13)\nmfence\nmov (%r14), %rdx\nmov %rdx, 0x40(%r13)\n" MEET(
+         "8") "test %edi, %edi\njnz 1f\ncmp %rsi, 0x40(%r13)\nje 1f\ncmp %rsi, 0x40(%r14)\nje "
+              "1f\nlock incq 0x10200100\n"
+              "1: " MEET("9") "dec %rsi\njnz 0b\nhlt\n");
 
 static void fences_order_stores_before_loads(void **state)
 {
@@ -338,7 +347,8 @@ struct stopper {
 static void *stopped_main(void *arg)
 {
     struct cpu *c = arg;
-    struct stopper *p = (struct stopper *)(void *)((char *)(c - c->index) - offsetof(struct stopper, cpus));
+    struct stopper *p =
+        (struct stopper *)(void *)((char *)(c - c->index) - offsetof(struct stopper, cpus));
 
     ops->thread_begin(c->g->cpu[c->index]);
     for (unsigned i = 0; i < p->epochs; i++) {
@@ -359,9 +369,9 @@ static void before_write(struct hsk_memobj *obj, uint64_t page, void *opaque)
 }
 
 /* Writes through many pages, alone and locked, for ever; each counts its rounds in r15. */
-BLOB(writers,
-     "0: mov $0x10240000, %ebx\nmov $64, %ecx\n"
-     "1: lock incq (%rbx)\nmov %rdi, 8(%rbx,%rdi,8)\nadd $4096, %rbx\ndec %ecx\njnz 1b\ninc %r15\njmp 0b\n");
+BLOB(writers, "0: mov $0x10240000, %ebx\nmov $64, %ecx\n"
+              "1: lock incq (%rbx)\nmov %rdi, 8(%rbx,%rdi,8)\nadd $4096, %rbx\ndec %ecx\njnz "
+              "1b\ninc %r15\njmp 0b\n");
 
 static void the_hook_runs_once_for_each_page_and_epoch(void **state)
 {

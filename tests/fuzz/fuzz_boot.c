@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* fuzz-libs: hsk_vmm */
-/* Kernel files as they may come: any bytes, alone or behind a header that makes them a bzImage's payload, an ELF or a
-   multiboot kernel. */
+/* Kernel files as they may come: any bytes, alone or behind a header that makes them a bzImage's
+   payload, an ELF or a multiboot kernel. */
 #include "../../vmm/firmware/boot-priv.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -15,7 +15,8 @@ static void make(void)
     struct hsk_memobj *obj = hsk_memobj_new("ram", RAM_BYTES, NULL);
 
     ram = hsk_ram_new();
-    hsk_assert(obj && hsk_ram_map_add(ram, &(struct hsk_ram_region){.size_bytes = RAM_BYTES, .obj = obj}));
+    hsk_assert(obj &&
+               hsk_ram_map_add(ram, &(struct hsk_ram_region){.size_bytes = RAM_BYTES, .obj = obj}));
 }
 
 static void try(const void *kernel, size_t len)
@@ -23,8 +24,12 @@ static void try(const void *kernel, size_t len)
     g_autoptr(GError) error = NULL;
     /* a copy of the exact size, so that the sanitizer sees one byte too far */
     g_autofree void *copy = g_memdup2(kernel, len);
-    struct hsk_boot_config cfg = {
-        .kernel = copy, .kernel_bytes = len, .kernel_name = "fuzz", .cmdline = "x", .initrd = "initrd", .initrd_bytes = 6};
+    struct hsk_boot_config cfg = {.kernel = copy,
+                                  .kernel_bytes = len,
+                                  .kernel_name = "fuzz",
+                                  .cmdline = "x",
+                                  .initrd = "initrd",
+                                  .initrd_bytes = 6};
     g_autofree struct hsk_boot *b = g_new0(struct hsk_boot, 1);
 
     b->cfg = &cfg;
@@ -76,7 +81,8 @@ static void try_bzimage(const uint8_t *data, size_t size)
     try(p, header + size);
 }
 
-/* An ELF with the header behind it, or what the header itself describes: then the first bytes are its addresses. */
+/* An ELF with the header behind it, or what the header itself describes: then the first bytes are
+ * its addresses. */
 static void try_multiboot(const uint8_t *data, size_t size)
 {
     const size_t room = 64;

@@ -1,18 +1,19 @@
 /* SPDX-License-Identifier: MIT */
 /* fuzz-libs: hsk_vmm */
 /*
- * Any bytes as guest code, run for a bounded time in real, 16-, 32- and 64-bit mode, as kernel and as user, translated and strict:
- * run() comes back, the state that it leaves is one that a processor can be in, and the host's own state (FS base, MXCSR, x87
- * control word, direction flag, signal mask) and the bytes around the guest's memory are as before.
- * A second thread kicks what does not end by itself.
+ * Any bytes as guest code, run for a bounded time in real, 16-, 32- and 64-bit mode, as kernel and
+ * as user, translated and strict: run() comes back, the state that it leaves is one that a
+ * processor can be in, and the host's own state (FS base, MXCSR, x87 control word, direction flag,
+ * signal mask) and the bytes around the guest's memory are as before. A second thread kicks what
+ * does not end by itself.
  */
-#include "../../vmm/engine-soft/xlate.h"
-
 #include <vmm/cpu_bits.h>
 
 #include <pthread.h>
 #include <signal.h>
 #include <unistd.h>
+
+#include "../../vmm/engine-soft/xlate.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 __attribute__((visibility("default"))) const char *__asan_default_options(void);
@@ -24,8 +25,18 @@ const char *__asan_default_options(void)
 }
 
 #define RAM_BYTES (2u << 20)
-enum { CR3 = 0x1000, PDPT = 0x2000, PD = 0x3000, PD32 = 0x4000, GDT = 0x5000, TSS = 0x5800, IDT = 0x6000, TRAPS = 0x8000, CODE = 0x20000,
-       STACK = 0x80000 };
+enum {
+    CR3 = 0x1000,
+    PDPT = 0x2000,
+    PD = 0x3000,
+    PD32 = 0x4000,
+    GDT = 0x5000,
+    TSS = 0x5800,
+    IDT = 0x6000,
+    TRAPS = 0x8000,
+    CODE = 0x20000,
+    STACK = 0x80000
+};
 
 static struct hsk_memobj *obj;
 static struct hsk_engine *engine[2]; /* as usual, strict */
@@ -101,7 +112,8 @@ static void make(void)
 
     obj = hsk_memobj_new("ram", RAM_BYTES, NULL);
     ram = hsk_ram_new();
-    hsk_assert(obj && hsk_ram_map_add(ram, &(struct hsk_ram_region){.size_bytes = RAM_BYTES, .obj = obj}));
+    hsk_assert(obj &&
+               hsk_ram_map_add(ram, &(struct hsk_ram_region){.size_bytes = RAM_BYTES, .obj = obj}));
     pio = hsk_bus_new("pio");
     mmio = hsk_bus_new("mmio");
     fuzz_clock = hsk_clock_new(0);
@@ -121,7 +133,8 @@ static void make(void)
     pthread_create(&thread, NULL, kicker, NULL);
 }
 
-static void set_segments(struct hsk_cpu_state *s, uint16_t cs, uint16_t code, uint16_t ss, uint16_t stack, uint32_t limit)
+static void set_segments(struct hsk_cpu_state *s, uint16_t cs, uint16_t code, uint16_t ss,
+                         uint16_t stack, uint32_t limit)
 {
     s->seg[HSK_CS] = (struct hsk_segment){.selector = cs, .attr = code, .limit = limit};
     s->seg[HSK_SS] = (struct hsk_segment){.selector = ss, .attr = stack, .limit = limit};
@@ -136,26 +149,33 @@ static void start_state(struct hsk_cpu_state *s, uint8_t *m, unsigned how, uint8
     s->xcr0 = 7;
     s->gdtr = (struct hsk_dtable){GDT, 0x7f};
     s->idtr = (struct hsk_dtable){IDT, 0xfff};
-    s->seg[HSK_TR] = (struct hsk_segment){.base = TSS, .limit = 0x67, .selector = 0x48, .attr = 0x8b};
+    s->seg[HSK_TR] =
+        (struct hsk_segment){.base = TSS, .limit = 0x67, .selector = 0x48, .attr = 0x8b};
     s->seg[HSK_LDTR] = (struct hsk_segment){0};
-    s->rflags = HSK_FLAG_FIXED | (bits & 0xd5) | (bits & 2 ? HSK_FLAG_DF : 0) | (bits & 8 ? HSK_FLAG_AC : 0);
+    s->rflags = HSK_FLAG_FIXED | (bits & 0xd5) | (bits & 2 ? HSK_FLAG_DF : 0) |
+                (bits & 8 ? HSK_FLAG_AC : 0);
     s->rip = CODE;
     put_idt(m, how == 4 ? 16 : how <= 1 || how == 7 ? 64 : 32);
     switch (how) {
-    case 0: case 1: case 7:
+    case 0:
+    case 1:
+    case 7:
         s->cr0 |= HSK_CR0_PG | HSK_CR0_WP | (bits & 0x20 ? HSK_CR0_AM : 0);
         s->cr3 = CR3;
         s->cr4 |= HSK_CR4_PAE;
         s->efer = HSK_EFER_LME | HSK_EFER_LMA | HSK_EFER_NXE | HSK_EFER_SCE;
-        set_segments(s, how == 1 ? 0x23 : 0x08, how == 1 ? 0xa0fb : 0xa09b, how == 1 ? 0x2b : 0x10, how == 1 ? 0xc0f3 : 0xc093, UINT32_MAX);
+        set_segments(s, how == 1 ? 0x23 : 0x08, how == 1 ? 0xa0fb : 0xa09b, how == 1 ? 0x2b : 0x10,
+                     how == 1 ? 0xc0f3 : 0xc093, UINT32_MAX);
         break;
-    case 2: case 3:
+    case 2:
+    case 3:
         if (how == 3) {
             s->cr0 |= HSK_CR0_PG;
             s->cr3 = PD32;
             hsk_put16(m + TSS + 8, 0x10);
         }
-        set_segments(s, how == 3 ? 0x33 : 0x18, how == 3 ? 0xc0fb : 0xc09b, how == 3 ? 0x2b : 0x10, how == 3 ? 0xc0f3 : 0xc093, UINT32_MAX);
+        set_segments(s, how == 3 ? 0x33 : 0x18, how == 3 ? 0xc0fb : 0xc09b, how == 3 ? 0x2b : 0x10,
+                     how == 3 ? 0xc0f3 : 0xc093, UINT32_MAX);
         break;
     case 4:
         s->cr0 &= ~(uint64_t)HSK_CR0_PE;
@@ -184,7 +204,8 @@ struct host {
 static void get_host(struct host *h)
 {
     memset(h, 0, sizeof *h);
-    __asm__ volatile("rdfsbase %0; stmxcsr %1; fnstcw %2; pushfq; pop %3" : "=r"(h->fs), "=m"(h->mxcsr), "=m"(h->fcw), "=r"(h->flags));
+    __asm__ volatile("rdfsbase %0; stmxcsr %1; fnstcw %2; pushfq; pop %3"
+                     : "=r"(h->fs), "=m"(h->mxcsr), "=m"(h->fcw), "=r"(h->flags));
     h->flags &= HSK_FLAG_DF | HSK_FLAG_AC | HSK_FLAG_TF;
     h->mxcsr &= ~0x3fu;
     pthread_sigmask(SIG_SETMASK, NULL, &h->signals);
@@ -192,11 +213,13 @@ static void get_host(struct host *h)
 
 static void random_registers(struct hsk_cpu_state *s, uint32_t seed)
 {
-    static const uint64_t nice[] = {STACK, CODE, 0x60000, 0, 1, ~0ull, 0x1ffff8, 0x200000, 1ull << 47, 0x80000000};
+    static const uint64_t nice[] = {STACK, CODE,     0x60000,  0,          1,
+                                    ~0ull, 0x1ffff8, 0x200000, 1ull << 47, 0x80000000};
 
     for (unsigned i = 0; i < 16; i++) {
         seed = seed * 1664525 + 1013904223;
-        s->gpr[i] = seed >> 28 < 10 ? nice[seed >> 28] + (seed >> 20 & 0xff) : (uint64_t)seed << (seed >> 27);
+        s->gpr[i] = seed >> 28 < 10 ? nice[seed >> 28] + (seed >> 20 & 0xff)
+                                    : (uint64_t)seed << (seed >> 27);
     }
     s->gpr[HSK_RSP] = s->rip < CODE ? 0x8000 : STACK - 0x100;
     if (!(s->cr0 & HSK_CR0_PG))
@@ -221,7 +244,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     memcpy(obj->host, pristine, RAM_BYTES);
     start_state(&s, obj->host, how, data[1]);
     random_registers(&s, hsk_get32(data + 2));
-    memcpy(obj->host + (s.rip == CODE || how == 4 ? CODE : s.rip), data + 6, MIN(size - 6, 0x8000u));
+    memcpy(obj->host + (s.rip == CODE || how == 4 ? CODE : s.rip), data + 6,
+           MIN(size - 6, 0x8000u));
     get_host(&before);
     hsk_engine_soft_ops.thread_begin(vcpu[strict]);
     hsk_engine_soft_ops.flush(engine[strict], HSK_FLUSH_CODE | HSK_FLUSH_WRITES);
@@ -234,7 +258,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     hsk_engine_soft_ops.thread_end(vcpu[strict]);
     get_host(&after);
     hsk_assert(!memcmp(&before, &after, sizeof before));
-    hsk_assert(e == HSK_EXIT_KICK || e == HSK_EXIT_HALT || e == HSK_EXIT_SHUTDOWN || (e == HSK_EXIT_ERROR && vcpu[strict]->error));
+    hsk_assert(e == HSK_EXIT_KICK || e == HSK_EXIT_HALT || e == HSK_EXIT_SHUTDOWN ||
+               (e == HSK_EXIT_ERROR && vcpu[strict]->error));
     if (e != HSK_EXIT_ERROR && !hsk_cpu_state_check(&s, &error))
         g_error("left in a state that no processor is in: %s", error->message);
     return 0;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* fuzz-libs: hsk_vmm */
-/* Guest code as it may come, decoded in all three code sizes: a length within bounds, a kind, and what the system half gets of it. */
+/* Guest code as it may come, decoded in all three code sizes: a length within bounds, a kind, and
+ * what the system half gets of it. */
 #include "../../vmm/engine-soft/xlate.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -31,7 +32,10 @@ static void decode(struct soft_vcpu *v, uint32_t mode, const uint8_t *bytes, uns
     if (!x.in.length)
         return;
     if (x.kind != SOFT_X_UD) /* by the maps, too; other makers' extensions go by other rules */
-        hsk_assert(soft_length(bytes, n, mode & SOFT_MODE_CODE16 ? 16 : mode & SOFT_MODE_CODE32 ? 32 : 64) == x.in.length);
+        hsk_assert(soft_length(bytes, n,
+                               mode & SOFT_MODE_CODE16   ? 16
+                               : mode & SOFT_MODE_CODE32 ? 32
+                                                         : 64) == x.in.length);
     soft_x_insn(&x, mode, &in);
     hsk_assert(in.length == x.in.length && in.nops <= 4);
     for (unsigned i = 0; i < in.nops; i++)
@@ -40,8 +44,9 @@ static void decode(struct soft_vcpu *v, uint32_t mode, const uint8_t *bytes, uns
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    static const uint32_t modes[] = {0, SOFT_MODE_CODE32, SOFT_MODE_CODE32 | SOFT_MODE_CODE16 | SOFT_MODE_STACK16, SOFT_MMU_USER,
-                                     SOFT_MODE_CODE32 | SOFT_MODE_CODE16 | SOFT_MODE_REAL};
+    static const uint32_t modes[] = {
+        0, SOFT_MODE_CODE32, SOFT_MODE_CODE32 | SOFT_MODE_CODE16 | SOFT_MODE_STACK16, SOFT_MMU_USER,
+        SOFT_MODE_CODE32 | SOFT_MODE_CODE16 | SOFT_MODE_REAL};
     static struct soft_vcpu *v;
     uint8_t bytes[15];
 

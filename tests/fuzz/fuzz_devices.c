@@ -1,19 +1,20 @@
 /* SPDX-License-Identifier: MIT */
 /* fuzz-libs: hsk_vmm */
 /*
- * Devices against a hostile guest and a hostile file. First byte even: the rest is a stream of accesses, input and time
- * steps. Odd: the rest is loaded as a saved state (if it is one, operations follow); with bit 1 it is laid over a real
- * state first, so that mutations reach the fields behind the framing.
- * Afterwards every device must load what it saves.
+ * Devices against a hostile guest and a hostile file. First byte even: the rest is a stream of
+ * accesses, input and time steps. Odd: the rest is loaded as a saved state (if it is one,
+ * operations follow); with bit 1 it is laid over a real state first, so that mutations reach the
+ * fields behind the framing. Afterwards every device must load what it saves.
  */
-#include "../include/device-ops.h"
-
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "../include/device-ops.h"
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-/* One machine for all inputs (making one takes longer than an input): each begins with a reset at time 0. */
+/* One machine for all inputs (making one takes longer than an input): each begins with a reset at
+ * time 0. */
 static struct hsk_machine *machine;
 
 static void make(void)
@@ -58,7 +59,8 @@ static void check_save_load(void)
 static GBytes *damaged_state(const uint8_t *data, size_t size)
 {
     g_autoptr(GBytes) good = hsk_machine_save(machine);
-    GByteArray *a = g_byte_array_append(g_byte_array_new(), g_bytes_get_data(good, NULL), (guint)g_bytes_get_size(good));
+    GByteArray *a = g_byte_array_append(g_byte_array_new(), g_bytes_get_data(good, NULL),
+                                        (guint)g_bytes_get_size(good));
 
     for (size_t i = 0; i + 3 <= size; i += 3)
         a->data[hsk_get16(data + i) % a->len] = data[i + 2];
@@ -73,7 +75,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         make();
     fresh();
     if (data[0] & 1) {
-        g_autoptr(GBytes) state = data[0] & 2 ? damaged_state(data + 1, size - 1) : g_bytes_new(data + 1, size - 1);
+        g_autoptr(GBytes) state =
+            data[0] & 2 ? damaged_state(data + 1, size - 1) : g_bytes_new(data + 1, size - 1);
         g_autoptr(GError) error = NULL;
 
         if (!hsk_machine_load(machine, state, &error)) {

@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /* fuzz-libs: hsk_display */
 /*
- * Both ends of the surface protocol against a peer that sends anything. Input: packets of one byte what (bit 7: to the
- * window instead of the machine, bit 6: the header as it comes, bits 0-5: index of the type), one byte length, the body.
+ * Both ends of the surface protocol against a peer that sends anything. Input: packets of one byte
+ * what (bit 7: to the window instead of the machine, bit 6: the header as it comes, bits 0-5: index
+ * of the type), one byte length, the body.
  */
 #include <base/loop.h>
 #include <display/client.h>
 #include <display/server.h>
+
 #include <sys/socket.h>
 
 #define SIZE (64u << 10)
@@ -29,7 +31,8 @@ static void on_dirty(void *opaque, const struct hsk_display_rect *rects, unsigne
         size_t last = (size_t)(rects[i].y + rects[i].height - 1) * v.stride_bytes +
                       (size_t)(rects[i].x + rects[i].width - 1) * 4;
 
-        hsk_assert(rects[i].x + rects[i].width <= (int)v.width && rects[i].y + rects[i].height <= (int)v.height);
+        hsk_assert(rects[i].x + rects[i].width <= (int)v.width &&
+                   rects[i].y + rects[i].height <= (int)v.height);
         f->sum += v.pixels[last + 3];
     }
     hsk_display_client_ack(f->client);
@@ -58,9 +61,10 @@ static void quit(void *opaque)
 static size_t make(const uint8_t *data, size_t size, struct hsk_display_msg *msg, size_t *len)
 {
     static const uint32_t types[] = {
-        HSK_DISPLAY_HELLO, HSK_DISPLAY_SURFACE, HSK_DISPLAY_DIRTY,   HSK_DISPLAY_LED,   HSK_DISPLAY_MODE,
-        HSK_DISPLAY_STATE, HSK_DISPLAY_ACK,     HSK_DISPLAY_KEY,     HSK_DISPLAY_PTR_ABS, HSK_DISPLAY_PTR_REL,
-        HSK_DISPLAY_WHEEL, HSK_DISPLAY_SIZE_HINT, HSK_DISPLAY_RELEASE_ALL, HSK_DISPLAY_VISIBLE,
+        HSK_DISPLAY_HELLO,       HSK_DISPLAY_SURFACE, HSK_DISPLAY_DIRTY, HSK_DISPLAY_LED,
+        HSK_DISPLAY_MODE,        HSK_DISPLAY_STATE,   HSK_DISPLAY_ACK,   HSK_DISPLAY_KEY,
+        HSK_DISPLAY_PTR_ABS,     HSK_DISPLAY_PTR_REL, HSK_DISPLAY_WHEEL, HSK_DISPLAY_SIZE_HINT,
+        HSK_DISPLAY_RELEASE_ALL, HSK_DISPLAY_VISIBLE,
     };
     size_t body = MIN(MIN(data[1], size - 2), sizeof(*msg) - 8);
 
@@ -79,9 +83,11 @@ static size_t make(const uint8_t *data, size_t size, struct hsk_display_msg *msg
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    static const struct hsk_display_server_ops server_ops = {.collect = collect, .key = on_key, .wheel = on_wheel};
+    static const struct hsk_display_server_ops server_ops = {
+        .collect = collect, .key = on_key, .wheel = on_wheel};
     static const struct hsk_display_client_ops client_ops = {.dirty = on_dirty};
-    struct hsk_display_surface surface = {.fd_size_bytes = SIZE, .width = 100, .height = 100, .stride_bytes = 512};
+    struct hsk_display_surface surface = {
+        .fd_size_bytes = SIZE, .width = 100, .height = 100, .stride_bytes = 512};
     struct fuzz f = {.loop = hsk_loop_new(NULL, NULL)};
     struct hsk_display_server *server = hsk_display_server_new(f.loop, &server_ops, &f, NULL);
     int to_server[2], to_client[2];
@@ -98,7 +104,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         size_t len, used = make(data, size, &msg, &len);
 
         if (data[0] & 0x80)
-            (void)!hsk_send_fds(to_client[0], &msg, len, &surface.fd, 1, MSG_DONTWAIT | MSG_NOSIGNAL);
+            (void)!hsk_send_fds(to_client[0], &msg, len, &surface.fd, 1,
+                                MSG_DONTWAIT | MSG_NOSIGNAL);
         else
             (void)!send(to_server[1], &msg, len, MSG_DONTWAIT | MSG_NOSIGNAL);
         data += used;

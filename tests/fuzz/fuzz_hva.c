@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /* fuzz-libs: hsk_snapshots */
 /*
- * A document from a stranger. The first byte chooses what the rest is, and hashes are put right, so that what lies behind
- * them is reached: a whole file (tar checksums and ROOT's own hash recomputed), a ROOT, a segment, a page map.
+ * A document from a stranger. The first byte chooses what the rest is, and hashes are put right, so
+ * that what lies behind them is reached: a whole file (tar checksums and ROOT's own hash
+ * recomputed), a ROOT, a segment, a page map.
  */
 #include <snapshots/store.h>
 
 #include <sodium.h>
-
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -31,7 +31,8 @@ static void repair_archive(uint8_t *file, size_t size)
         snprintf((char *)file + pos + 148, 8, "%06o", sum);
         memcpy(octal, file + pos + 124, 12);
         uint64_t len = strtoull(octal, NULL, 8);
-        if (memcmp(file + pos, "ROOT", 5) == 0 && len > 71 && len < size && pos + 512 + len <= size) {
+        if (memcmp(file + pos, "ROOT", 5) == 0 && len > 71 && len < size &&
+            pos + 512 + len <= size) {
             uint8_t hash[HSK_HASH_BYTES];
             char hex[2 * HSK_HASH_BYTES + 1];
             hsk_hash(file + pos + 512, len - 71, hash);
@@ -100,7 +101,8 @@ static void segment_file(const uint8_t *data, size_t size)
         return;
     struct hsk_segment_id id = {.number = 1, .nframes = hsk_get16(data)};
     g_autofree uint8_t *file = g_memdup2(data + 4, size - 4);
-    uint64_t bytes = size - 4, seek = 8 + 8ull * id.nframes + 9, table = 8 + 16 + 64ull * id.nframes;
+    uint64_t bytes = size - 4, seek = 8 + 8ull * id.nframes + 9,
+             table = 8 + 16 + 64ull * id.nframes;
     if (seek + table > bytes)
         return;
     uint8_t *t = file + bytes - seek - table;
@@ -127,7 +129,8 @@ struct nodes {
     size_t size;
 };
 
-static bool load(void *opaque, uint32_t member, uint32_t offset, void *buf, size_t len, GError **error)
+static bool load(void *opaque, uint32_t member, uint32_t offset, void *buf, size_t len,
+                 GError **error)
 {
     const struct nodes *n = opaque;
     if (!hsk_range_ok(offset, len, n->size))
@@ -163,7 +166,8 @@ static void page_map(const uint8_t *data, size_t size)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    static void (*const kinds[])(const uint8_t *, size_t) = {whole_file, root_text, segment_file, page_map};
+    static void (*const kinds[])(const uint8_t *, size_t) = {whole_file, root_text, segment_file,
+                                                             page_map};
     if (size > 1)
         kinds[data[0] % G_N_ELEMENTS(kinds)](data + 1, size - 1);
     return 0;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /* fuzz-libs: hsk_snapshots */
 /*
- * A write log that anything may have happened to, with its checksums put right along the chain of records. Recovery gives
- * records that can be read, and a second recovery gives the same ones.
+ * A write log that anything may have happened to, with its checksums put right along the chain of
+ * records. Recovery gives records that can be read, and a second recovery gives the same ones.
  */
 #include <snapshots/store.h>
 
@@ -16,7 +16,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 static void seal(uint8_t *head, size_t bytes)
 {
-    /* the payload follows the header: hash both parts as one buffer without the 16 bytes between them */
+    /* the payload follows the header: hash both parts as one buffer without the 16 bytes between
+     * them */
     g_autofree uint8_t *all = g_malloc(48 + bytes);
     XXH128_canonical_t c;
     memcpy(all, head, 48);
@@ -32,7 +33,8 @@ static void repair(uint8_t *file, size_t size)
         return;
     seal(file, 0);
     while (pos + 64 <= size) {
-        size_t bytes = hsk_get32(file + pos + 4) == 1 ? (size_t)hsk_get32(file + pos + 28) * HSK_PAGE_SIZE : 0;
+        size_t bytes =
+            hsk_get32(file + pos + 4) == 1 ? (size_t)hsk_get32(file + pos + 28) * HSK_PAGE_SIZE : 0;
         if (bytes > size - pos - 64)
             return;
         seal(file + pos, bytes);

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /* fuzz-libs: hsk_vmm */
 /*
- * A hostile virtio driver: both virtio devices are set up properly, then the input fills rings and descriptors with what it
- * likes, kicks, pokes registers, and lets I/O finish. Afterwards the device's own state must pass its own check.
+ * A hostile virtio driver: both virtio devices are set up properly, then the input fills rings and
+ * descriptors with what it likes, kicks, pokes registers, and lets I/O finish. Afterwards the
+ * device's own state must pass its own check.
  */
-#include "../include/fake-engine.h"
-
 #include <stdlib.h>
+
+#include "../include/fake-engine.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -153,7 +154,8 @@ static void operate(struct input *in, unsigned t, struct hsk_dev *dev, uint64_t 
         if (op & 0x40)
             start_driver(bar, targets[t].nqueues, (uint32_t)take(in, 4));
         else
-            hsk_machine_input(machine)->pointer_abs(hsk_machine_input(machine), (uint16_t)take(in, 2), (uint16_t)take(in, 2), 1);
+            hsk_machine_input(machine)->pointer_abs(
+                hsk_machine_input(machine), (uint16_t)take(in, 2), (uint16_t)take(in, 2), 1);
         break;
     }
 }

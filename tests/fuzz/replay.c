@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* Runs a fuzz target over the files of a corpus folder, then over mutations of them from a fixed seed: a quick regression test
-   that needs no libFuzzer. */
+/* Runs a fuzz target over the files of a corpus folder, then over mutations of them from a fixed
+   seed: a quick regression test that needs no libFuzzer. */
 #include <base/util.h>
 
 #include <stdio.h>

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A stream of operations on a machine's devices, from bytes: what a guest, the user's hands and time can do to them.
- * For the fuzz target and the contract tests. The machine is stopped; the clock moves only by steps of the stream.
+ * A stream of operations on a machine's devices, from bytes: what a guest, the user's hands and
+ * time can do to them. For the fuzz target and the contract tests. The machine is stopped; the
+ * clock moves only by steps of the stream.
  */
 #pragma once
 
@@ -82,7 +83,8 @@ static inline void device_ops_access(struct hsk_machine *m, struct device_stream
     const struct device_range *r = &device_ranges[stream_take(s, 1) % G_N_ELEMENTS(device_ranges)];
     struct hsk_bus *bus = r->mmio ? hsk_machine_mmio(m) : hsk_machine_pio(m);
     unsigned size = 1u << (stream_take(s, 1) % (r->mmio ? 4 : 3));
-    uint64_t addr = r->base + (r->size > 1 ? stream_take(s, r->size > 256 ? 3 : 1) % r->size : 0), value;
+    uint64_t addr = r->base + (r->size > 1 ? stream_take(s, r->size > 256 ? 3 : 1) % r->size : 0),
+             value;
 
     if (r->mmio)
         addr &= ~(uint64_t)(size - 1);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* An engine that executes nothing: every vCPU is halted. For tests of devices in a whole machine. */
+/* An engine that executes nothing: every vCPU is halted. For tests of devices in a whole machine.
+ */
 #pragma once
 
 #include <vmm/machine.h>
@@ -16,7 +17,8 @@ static void fake_engine_free(struct hsk_engine *e)
 {
     g_free(e);
 }
-static struct hsk_vcpu *fake_vcpu_new(struct hsk_engine *e, const struct hsk_vcpu_config *cfg, GError **error)
+static struct hsk_vcpu *fake_vcpu_new(struct hsk_engine *e, const struct hsk_vcpu_config *cfg,
+                                      GError **error)
 {
     struct fake_vcpu *v = g_new0(struct fake_vcpu, 1);
 

@@ -1,19 +1,21 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A whole machine with the engine that executes nothing, for cmocka tests of devices: registers are reached through the
- * buses, time by setting the stopped clock, timers by letting the machine run for some of the guest's time.
+ * A whole machine with the engine that executes nothing, for cmocka tests of devices: registers are
+ * reached through the buses, time by setting the stopped clock, timers by letting the machine run
+ * for some of the guest's time.
  *
- * A busy host may stop a test for a while at any place: time goes on then while the machine runs, and not while it is
- * stopped. So "not yet" needs a deadline that is seconds away, and "now" needs turns of the loop, not time.
+ * A busy host may stop a test for a while at any place: time goes on then while the machine runs,
+ * and not while it is stopped. So "not yet" needs a deadline that is seconds away, and "now" needs
+ * turns of the loop, not time.
  */
 #pragma once
 
-#include <stdarg.h>
+#include <fake-engine.h>
 #include <setjmp.h>
+#include <stdarg.h>
 #include <stdio.h>
 
 #include <cmocka.h>
-#include <fake-engine.h>
 
 /* Reset, stopped at guest time 0. */
 static inline struct hsk_machine *fake_machine_from(const struct hsk_machine_config *cfg)
@@ -61,7 +63,8 @@ static inline bool irq_requested(struct hsk_machine *m, unsigned line)
 {
     return in8(m, line < 8 ? 0x20 : 0xa0) >> (line & 7) & 1;
 }
-/* Forgets the edges of the past: an ICW1 clears the detectors (and leaves the PIC waiting for ICW2). */
+/* Forgets the edges of the past: an ICW1 clears the detectors (and leaves the PIC waiting for
+ * ICW2). */
 static inline void irq_forget(struct hsk_machine *m)
 {
     out8(m, 0x20, 0x11);
@@ -82,7 +85,8 @@ static inline void fake_quit_(void *opaque)
 {
     hsk_loop_quit(opaque);
 }
-/* Clock, loop and timers go on, at the host's pace, until the guest's time has come to a deadline. */
+/* Clock, loop and timers go on, at the host's pace, until the guest's time has come to a deadline.
+ */
 static inline void run_until_ns(struct hsk_machine *m, uint64_t ns)
 {
     struct hsk_loop *loop = hsk_machine_loop(m);
@@ -94,7 +98,8 @@ static inline void run_until_ns(struct hsk_machine *m, uint64_t ns)
     hsk_machine_stop(m);
     hsk_timer_free(t);
 }
-/* At least so much of the guest's time goes by, in ten jumps: ten turns of the loop at least, and no waiting. */
+/* At least so much of the guest's time goes by, in ten jumps: ten turns of the loop at least, and
+ * no waiting. */
 static inline void run_for_ms(struct hsk_machine *m, unsigned ms)
 {
     const uint64_t start = hsk_clock_ns(hsk_machine_clock(m));
@@ -106,7 +111,8 @@ static inline void run_for_ms(struct hsk_machine *m, unsigned ms)
         run_until_ns(m, at);
     }
 }
-/* For what depends on the host's time of day: runs at its pace until the line rose; false after 20 s. */
+/* For what depends on the host's time of day: runs at its pace until the line rose; false after 20
+ * s. */
 static inline bool run_until_irq(struct hsk_machine *m, unsigned line)
 {
     for (unsigned i = 0; i < 2000 && !irq_requested(m, line); i++)
@@ -115,7 +121,8 @@ static inline bool run_until_irq(struct hsk_machine *m, unsigned line)
 }
 
 /* Sets an element of a field of the device's state. */
-static inline void poke_field(struct hsk_dev *dev, const char *field, unsigned index, uint64_t value)
+static inline void poke_field(struct hsk_dev *dev, const char *field, unsigned index,
+                              uint64_t value)
 {
     const struct hsk_state_desc *d = &dev->ops->state;
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* How often a test of chance repeats: in every run, and with HSK_LONG=1 in the environment (./dev check --long). */
+/* How often a test of chance repeats: in every run, and with HSK_LONG=1 in the environment (./dev
+ * check --long). */
 #pragma once
 
 #include <stdlib.h>

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* A small virtio driver for tests: sets a device up through PCI as an operating system would, and fills its rings in guest memory. */
+/* A small virtio driver for tests: sets a device up through PCI as an operating system would, and
+ * fills its rings in guest memory. */
 #pragma once
 
 #include <fake-machine.h>
@@ -13,8 +14,9 @@ enum { VSTATUS_OK = 0x0f, VSTATUS_NEEDS_RESET = 0x40 };
 /* offsets in BAR 0 */
 enum { V_COMMON = 0, V_ISR = 0x1000, V_DEVICE = 0x2000, V_NOTIFY = 0x3000, V_MSIX = 0x4000 };
 
-#define VRING_BASE  0x100000 /* + 0x10000 per queue: descriptors, available at 0x4000, used at 0x8000 */
-#define VDATA_BASE  0x200000
+#define VRING_BASE                                                                                 \
+    0x100000 /* + 0x10000 per queue: descriptors, available at 0x4000, used at 0x8000 */
+#define VDATA_BASE 0x200000
 
 struct vdriver {
     struct hsk_machine *m;
@@ -22,7 +24,7 @@ struct vdriver {
     unsigned slot;
     uint64_t bar;
     uint16_t size;
-    uint16_t avail[2], used[2];  /* next indices */
+    uint16_t avail[2], used[2]; /* next indices */
     unsigned next_desc;
 };
 
@@ -109,7 +111,8 @@ static inline struct vdriver vdriver(struct hsk_machine *m, const char *id, unsi
     return d;
 }
 
-static inline void vdesc(struct vdriver *d, gpa_t table, unsigned i, gpa_t gpa, uint32_t len, uint16_t flags, uint16_t next)
+static inline void vdesc(struct vdriver *d, gpa_t table, unsigned i, gpa_t gpa, uint32_t len,
+                         uint16_t flags, uint16_t next)
 {
     uint8_t *p = guest(d, table + 16 * (gpa_t)i);
 

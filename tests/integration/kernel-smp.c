@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The other processors of the integration tests' kernel: started with INIT and start-up IPIs, they work for ever, and what
- * they have done can be checked at any time: a ticket counter that all raise atomically against what each counted for
- * itself, and a pair of numbers that only change together, under a lock.
+ * The other processors of the integration tests' kernel: started with INIT and start-up IPIs, they
+ * work for ever, and what they have done can be checked at any time: a ticket counter that all
+ * raise atomically against what each counted for itself, and a pair of numbers that only change
+ * together, under a lock.
  */
 #include "kernel.h"
 

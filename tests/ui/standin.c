@@ -1,16 +1,19 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A stand-in for `hva run --no-window --serial null FILE`: control and display sockets as a keeper has them, a test
- * picture instead of a machine. The window's tests use it as the hva beside haversack.
+ * A stand-in for `hva run --no-window --serial null FILE`: control and display sockets as a keeper
+ * has them, a test picture instead of a machine. The window's tests use it as the hva beside
+ * haversack.
  *
- * The picture is 640x400: all in the colour of the present (black at first, another one after each snapshot), a bar that
- * moves along the bottom 16 lines, and a white square 32x32 at (16 * code % 624, 100) for each key that is held.
- * What arrives is written to $STANDIN_LOG, a line each. FILE's name makes it misbehave: "refuse" does not start,
- * "stubborn" fails its first stop, "cold" says something at its start, "readonly" cannot write its document when it closes;
- * the command "die" plays a crash of the machine. One thread.
+ * The picture is 640x400: all in the colour of the present (black at first, another one after each
+ * snapshot), a bar that moves along the bottom 16 lines, and a white square 32x32 at (16 * code %
+ * 624, 100) for each key that is held. What arrives is written to $STANDIN_LOG, a line each. FILE's
+ * name makes it misbehave: "refuse" does not start, "stubborn" fails its first stop, "cold" says
+ * something at its start, "readonly" cannot write its document when it closes; the command "die"
+ * plays a crash of the machine. One thread.
  */
 #include <base/loop.h>
 #include <display/server.h>
+
 #include <errno.h>
 #include <jansson.h>
 #include <stdio.h>
@@ -21,11 +24,11 @@
 #include <sys/stat.h>
 #include <sys/un.h>
 
-#define W        640u
-#define H        400u
-#define BAR_TOP  384u
-#define SIZE     (W * H * 4)
-#define MAX_CONN 8
+#define W            640u
+#define H            400u
+#define BAR_TOP      384u
+#define SIZE         (W * H * 4)
+#define MAX_CONN     8
 #define MAX_VERSIONS 32
 
 struct standin;
@@ -81,7 +84,8 @@ static void fill(struct standin *s, uint32_t x, uint32_t y, uint32_t w, uint32_t
     for (uint32_t row = y; row < y + h; row++) {
         for (uint32_t column = x; column < x + w; column++)
             s->px[row * W + column] = colour;
-        for (uint64_t b = (row * W + x) * 4; b < (row * W + x + w) * 4 + HSK_PAGE_SIZE - 1; b += HSK_PAGE_SIZE)
+        for (uint64_t b = (row * W + x) * 4; b < (row * W + x + w) * 4 + HSK_PAGE_SIZE - 1;
+             b += HSK_PAGE_SIZE)
             s->written[MIN(b, (row * W + x + w) * 4 - 1) / HSK_PAGE_SIZE] = 1;
     }
 }
@@ -175,8 +179,8 @@ static void tell(struct standin *s, json_t *event)
 
 static json_t *info(struct standin *s)
 {
-    return json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:s}", "name", "Stand-in", "uuid", "0", "engine", "none",
-                     "engine_note", "the stand-in's engine", "state",
+    return json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:s}", "name", "Stand-in", "uuid", "0",
+                     "engine", "none", "engine_note", "the stand-in's engine", "state",
                      s->paused ? "paused" : "running", "path", s->file, "instance", "standin");
 }
 
@@ -186,7 +190,8 @@ static unsigned add_version(struct standin *s, const char *title, bool before_re
 
     if (s->nversions == MAX_VERSIONS)
         exit(3);
-    *v = (struct version){.title = g_strdup(title), .before_revert = before_revert, .colour = s->colour};
+    *v = (struct version){
+        .title = g_strdup(title), .before_revert = before_revert, .colour = s->colour};
     return ++s->nversions;
 }
 
@@ -199,10 +204,12 @@ static json_t *take_snapshot(struct standin *s, json_t *request)
     id = g_strdup_printf("v%u", s->current);
     s->colour = (s->nversions * 0x402010) & 0xffffff;
     paint_all(s);
-    tell(s, json_pack("{s:s, s:s, s:s, s:b}", "event", "snapshot", "id", id, "title", title, "durable", 0));
-    tell(s, json_pack("{s:s, s:s, s:s, s:b}", "event", "snapshot", "id", id, "title", title, "durable", 1));
-    return json_pack("{s:s, s:s, s:i, s:i, s:i}", "id", id, "title", title, "pause_ms", 1, "durable_ms", 2,
-                     "bytes_added", 3);
+    tell(s, json_pack("{s:s, s:s, s:s, s:b}", "event", "snapshot", "id", id, "title", title,
+                      "durable", 0));
+    tell(s, json_pack("{s:s, s:s, s:s, s:b}", "event", "snapshot", "id", id, "title", title,
+                      "durable", 1));
+    return json_pack("{s:s, s:s, s:i, s:i, s:i}", "id", id, "title", title, "pause_ms", 1,
+                     "durable_ms", 2, "bytes_added", 3);
 }
 
 /* The windows' screen sockets end, as when a new machine takes over. */
@@ -221,7 +228,8 @@ static json_t *go_to(struct standin *s, unsigned number, bool undo)
     hsk_display_server_detach_all(s->server);
     memset(s->held, 0, sizeof(s->held));
     paint_all(s);
-    tell(s, json_pack("{s:s, s:s, s:s, s:b}", "event", "reverted", "to", id, "title", title, "undo", undo));
+    tell(s, json_pack("{s:s, s:s, s:s, s:b}", "event", "reverted", "to", id, "title", title, "undo",
+                      undo));
     return json_pack("{s:s, s:s, s:i}", "to", id, "title", title, "pause_ms", 1);
 }
 
@@ -232,10 +240,12 @@ static json_t *versions(struct standin *s)
     for (unsigned i = 0; i < s->nversions; i++) {
         g_autofree char *id = g_strdup_printf("v%u", i + 1);
 
-        json_array_append_new(list, json_pack("{s:s, s:s, s:s, s:s, s:I, s:s, s:i}", "id", id, "parent", "", "title",
-                                              s->versions[i].title, "kind",
-                                              s->versions[i].before_revert ? "before-revert" : "user", "time",
-                                              (json_int_t)(g_get_real_time() / G_USEC_PER_SEC), "type", "", "bytes", 1));
+        json_array_append_new(list,
+                              json_pack("{s:s, s:s, s:s, s:s, s:I, s:s, s:i}", "id", id, "parent",
+                                        "", "title", s->versions[i].title, "kind",
+                                        s->versions[i].before_revert ? "before-revert" : "user",
+                                        "time", (json_int_t)(g_get_real_time() / G_USEC_PER_SEC),
+                                        "type", "", "bytes", 1));
     }
     return json_pack("{s:o, s:s}", "versions", list, "current", "");
 }
@@ -250,12 +260,15 @@ static json_t *set_paused(struct standin *s, bool paused)
 
 static json_t *stop(struct standin *s, json_t *request)
 {
-    if (strstr(s->file, "stubborn") && !s->failed_stop && !json_is_true(json_object_get(request, "force"))) {
+    if (strstr(s->file, "stubborn") && !s->failed_stop &&
+        !json_is_true(json_object_get(request, "force"))) {
         s->failed_stop = true;
         return NULL;
     }
     tell(s, json_pack("{s:s, s:s?}", "event", "closing", "text",
-                      strstr(s->file, "readonly") ? "everything is saved here, but not yet in the document" : NULL));
+                      strstr(s->file, "readonly")
+                          ? "everything is saved here, but not yet in the document"
+                          : NULL));
     s->stopping = true;
     return json_object();
 }
@@ -282,7 +295,8 @@ static json_t *act(struct standin *s, struct conn *c, const char *cmd, json_t *r
         return stop(s, request);
     if (!strcmp(cmd, "die")) {
         hsk_display_server_detach_all(s->server);
-        tell(s, json_pack("{s:s, s:s}", "event", "machine-died", "text", "the machine crashed; version 1 is kept"));
+        tell(s, json_pack("{s:s, s:s}", "event", "machine-died", "text",
+                          "the machine crashed; version 1 is kept"));
         s->stopping = true;
     }
     return json_object();
@@ -301,7 +315,8 @@ static void take_line(struct conn *c, const char *line)
     if (reply)
         json_object_set_new(reply, "ok", json_true());
     else
-        reply = json_pack("{s:b, s:s, s:s}", "ok", 0, "error", "There is nothing to do that with.", "code", "failed");
+        reply = json_pack("{s:b, s:s, s:s}", "ok", 0, "error", "There is nothing to do that with.",
+                          "code", "failed");
     json_object_set_new(reply, "id", json_incref(json_object_get(request, "id")));
     send_line(c, reply);
     json_decref(request);
@@ -378,7 +393,8 @@ static void remove_socket(struct standin *s, const char *name)
 
 static void start(struct standin *s)
 {
-    struct hsk_display_surface surface = {.fd_size_bytes = SIZE, .width = W, .height = H, .stride_bytes = W * 4};
+    struct hsk_display_surface surface = {
+        .fd_size_bytes = SIZE, .width = W, .height = H, .stride_bytes = W * 4};
 
     s->loop = hsk_loop_new(NULL, NULL);
     s->memfd = surface.fd = hsk_memfd_new("picture", SIZE, NULL);

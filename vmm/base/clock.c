@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The guest's clock: a linear function of the host's invariant TSC. See base/clock.h for the contract.
- * Host frequency: CPUID leaf 15h where it says one (SDM vol. 2A, CPUID), else measured against CLOCK_MONOTONIC_RAW once.
+ * The guest's clock: a linear function of the host's invariant TSC. See base/clock.h for the
+ * contract. Host frequency: CPUID leaf 15h where it says one (SDM vol. 2A, CPUID), else measured
+ * against CLOCK_MONOTONIC_RAW once.
  */
 #include <base/clock.h>
 
@@ -14,8 +15,9 @@
 struct hsk_clock {
     struct hsk_clock_tsc_params p;
     uint64_t tsc_hz, host_hz;
-    uint64_t stopped_tsc;        /* guest TSC while stopped */
-    uint64_t stopped_wall_ns;    /* UTC at the stop: what a save records, so that saving twice gives the same */
+    uint64_t stopped_tsc;     /* guest TSC while stopped */
+    uint64_t stopped_wall_ns; /* UTC at the stop: what a save records, so that saving twice gives
+                                 the same */
     bool running;
 };
 
@@ -32,7 +34,8 @@ static uint64_t host_ns(clockid_t id)
     return (uint64_t)t.tv_sec * NS_PER_S + (uint64_t)t.tv_nsec;
 }
 
-/* Best of a few tries: the sample with the shortest clock_gettime is the one that was not interrupted. */
+/* Best of a few tries: the sample with the shortest clock_gettime is the one that was not
+ * interrupted. */
 static void sample(uint64_t *tsc, uint64_t *ns)
 {
     uint64_t best = UINT64_MAX;
@@ -66,7 +69,9 @@ static uint64_t host_tsc_hz(void)
 
 static void set_rate(struct hsk_clock *c)
 {
-    c->p.mult = c->tsc_hz == c->host_hz ? 1ull << 32 : (uint64_t)(((unsigned __int128)c->tsc_hz << 32) / c->host_hz);
+    c->p.mult = c->tsc_hz == c->host_hz
+                    ? 1ull << 32
+                    : (uint64_t)(((unsigned __int128)c->tsc_hz << 32) / c->host_hz);
 }
 
 struct hsk_clock *hsk_clock_new(uint64_t tsc_hz)
@@ -86,7 +91,8 @@ void hsk_clock_free(struct hsk_clock *c)
 
 static uint64_t scaled(const struct hsk_clock *c, uint64_t host_tsc)
 {
-    return c->p.guest_base + (uint64_t)(((unsigned __int128)(host_tsc - c->p.host_base) * c->p.mult) >> 32);
+    return c->p.guest_base +
+           (uint64_t)(((unsigned __int128)(host_tsc - c->p.host_base) * c->p.mult) >> 32);
 }
 
 void hsk_clock_start(struct hsk_clock *c)

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The event loop (base/loop.h): epoll, one eventfd for other threads, one timerfd for the earliest deadline.
- * Timers stand in an intrusive sorted list: a machine has about a dozen, and arm/disarm must not allocate.
+ * The event loop (base/loop.h): epoll, one eventfd for other threads, one timerfd for the earliest
+ * deadline. Timers stand in an intrusive sorted list: a machine has about a dozen, and arm/disarm
+ * must not allocate.
  */
 #include <base/clock.h>
 #include <base/loop.h>
@@ -18,9 +19,9 @@ struct hsk_timer {
     struct hsk_loop *loop;
     hsk_loop_fn fn;
     void *opaque;
-    uint64_t deadline_ns;      /* lock */
-    bool armed;                /* lock */
-    struct hsk_timer *next;    /* lock: sorted by deadline */
+    uint64_t deadline_ns;   /* lock */
+    bool armed;             /* lock */
+    struct hsk_timer *next; /* lock: sorted by deadline */
 };
 
 struct watch {
@@ -40,12 +41,12 @@ struct hsk_loop {
     int epoll_fd, event_fd, timer_fd;
     struct hsk_clock *clock;
     /* loop thread only */
-    GHashTable *watches;       /* fd -> struct watch, owned */
-    GPtrArray *dead;           /* watches unwatched during a round of events */
+    GHashTable *watches; /* fd -> struct watch, owned */
+    GPtrArray *dead;     /* watches unwatched during a round of events */
     /* lock */
     pthread_mutex_t lock;
     struct hsk_timer *timers;
-    uint64_t timer_ns;         /* what the timerfd was last set to */
+    uint64_t timer_ns; /* what the timerfd was last set to */
     GArray *calls;
     /* atomic */
     _Atomic bool quit;
@@ -91,7 +92,8 @@ struct hsk_loop *hsk_loop_new(struct hsk_clock *clock, GError **error)
     ev.data.fd = loop->event_fd;
     if (loop->epoll_fd < 0 || loop->event_fd < 0 || loop->timer_fd < 0 ||
         epoll_ctl(loop->epoll_fd, EPOLL_CTL_ADD, loop->event_fd, &ev) < 0) {
-        g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED, "Cannot make an event loop: %s", g_strerror(errno));
+        g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED, "Cannot make an event loop: %s",
+                    g_strerror(errno));
         hsk_loop_free(loop);
         return NULL;
     }
@@ -123,7 +125,8 @@ static uint64_t deadline_locked(const struct hsk_loop *loop)
 {
     if (!loop->timers)
         return UINT64_MAX;
-    return loop->clock ? hsk_clock_host_deadline(loop->clock, loop->timers->deadline_ns) : loop->timers->deadline_ns;
+    return loop->clock ? hsk_clock_host_deadline(loop->clock, loop->timers->deadline_ns)
+                       : loop->timers->deadline_ns;
 }
 
 /* Under the lock, so that an older view never overwrites a newer one. */
@@ -230,7 +233,8 @@ void hsk_loop_quit(struct hsk_loop *loop)
     wake(loop);
 }
 
-bool hsk_loop_watch_fd(struct hsk_loop *loop, int fd, uint32_t epoll_events, hsk_loop_fd_fn fn, void *opaque)
+bool hsk_loop_watch_fd(struct hsk_loop *loop, int fd, uint32_t epoll_events, hsk_loop_fd_fn fn,
+                       void *opaque)
 {
     struct epoll_event ev = {.events = epoll_events, .data.fd = fd};
     struct watch *w = g_new0(struct watch, 1);
@@ -313,8 +317,9 @@ void hsk_timer_arm(struct hsk_timer *t, uint64_t deadline_ns)
     t->armed = true;
     t->next = *p;
     *p = t;
-    /* Directly, without waking the loop thread: a guest arms its timer thousands of times a second. A timerfd that is too
-       early, after a disarm or because the guest put its timer off, costs one idle wake-up, which sets it right. */
+    /* Directly, without waking the loop thread: a guest arms its timer thousands of times a second.
+       A timerfd that is too early, after a disarm or because the guest put its timer off, costs one
+       idle wake-up, which sets it right. */
     if (deadline_locked(loop) < loop->timer_ns)
         set_timerfd_locked(loop, deadline_locked(loop));
     pthread_mutex_unlock(&loop->lock);

@@ -1,16 +1,17 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Saved state: writes and reads the sections that base/state.h describes. The reader treats its input as hostile: framing
- * is checked once for the whole, each field against the table of the one device that asks for it.
+ * Saved state: writes and reads the sections that base/state.h describes. The reader treats its
+ * input as hostile: framing is checked once for the whole, each field against the table of the one
+ * device that asks for it.
  */
 #include <base/state.h>
 
-#define MAGIC 0x534b5348u /* "HSKS" */
+#define MAGIC          0x534b5348u /* "HSKS" */
 #define FORMAT_VERSION 1
-#define MAX_SECTIONS 256
-#define MAX_BYTES (16u << 20)
-#define MAX_PAYLOAD (1u << 20)
-#define END_ID "end"
+#define MAX_SECTIONS   256
+#define MAX_BYTES      (16u << 20)
+#define MAX_PAYLOAD    (1u << 20)
+#define END_ID         "end"
 
 struct hsk_state_writer {
     GByteArray *bytes;
@@ -74,7 +75,8 @@ static void put_header(GByteArray *a, const char *id, uint16_t version, uint32_t
 /* Integers are little-endian in the file; x86 hosts are too, so an element is its bytes. */
 G_STATIC_ASSERT(G_BYTE_ORDER == G_LITTLE_ENDIAN);
 
-void hsk_state_put(struct hsk_state_writer *w, const char *id, const struct hsk_state_desc *d, const void *state)
+void hsk_state_put(struct hsk_state_writer *w, const char *id, const struct hsk_state_desc *d,
+                   const void *state)
 {
     g_autoptr(GByteArray) payload = g_byte_array_new();
 
@@ -113,7 +115,8 @@ static bool parse_sections(struct hsk_state_reader *r, GError **error)
     if (size < 8 || size > MAX_BYTES || hsk_get32(p) != MAGIC)
         return damaged(error, "it does not start as one");
     if (hsk_get32(p + 4) != FORMAT_VERSION) {
-        g_set_error(error, HSK_ERROR, HSK_ERROR_UNSUPPORTED, "The saved state has format version %u; this program knows version %u",
+        g_set_error(error, HSK_ERROR, HSK_ERROR_UNSUPPORTED,
+                    "The saved state has format version %u; this program knows version %u",
                     hsk_get32(p + 4), FORMAT_VERSION);
         return false;
     }
@@ -184,25 +187,29 @@ static uint64_t element(const void *p, unsigned elem)
     }
 }
 
-static bool get_field(const struct hsk_field *f, const uint8_t *p, uint32_t len, void *state, const char *id, GError **error)
+static bool get_field(const struct hsk_field *f, const uint8_t *p, uint32_t len, void *state,
+                      const char *id, GError **error)
 {
     char *dst = (char *)state + f->offset;
 
     if (len != (uint32_t)f->elem * f->count) {
-        g_set_error(error, HSK_ERROR, HSK_ERROR_DAMAGED, "The saved state is damaged: %s.%s has %u bytes instead of %u", id, f->name,
+        g_set_error(error, HSK_ERROR, HSK_ERROR_DAMAGED,
+                    "The saved state is damaged: %s.%s has %u bytes instead of %u", id, f->name,
                     len, (uint32_t)f->elem * f->count);
         return false;
     }
     for (uint32_t i = 0; f->max && i < f->count; i++)
         if (element(p + (size_t)i * f->elem, f->elem) > f->max) {
-            g_set_error(error, HSK_ERROR, HSK_ERROR_DAMAGED, "The saved state is damaged: %s.%s is out of range", id, f->name);
+            g_set_error(error, HSK_ERROR, HSK_ERROR_DAMAGED,
+                        "The saved state is damaged: %s.%s is out of range", id, f->name);
             return false;
         }
     memcpy(dst, p, len);
     return true;
 }
 
-static bool get_fields(const struct section *s, const struct hsk_state_desc *d, void *state, GError **error)
+static bool get_fields(const struct section *s, const struct hsk_state_desc *d, void *state,
+                       GError **error)
 {
     g_autofree bool *seen = g_new0(bool, d->nfields);
     uint32_t off = 0;
@@ -216,11 +223,14 @@ static bool get_fields(const struct section *s, const struct hsk_state_desc *d, 
         if (!hsk_range_ok(off + 1 + n + 4, len, s->len))
             return damaged(error, "a field is longer than its section");
         for (i = 0; i < d->nfields; i++)
-            if (strlen(d->fields[i].name) == n && memcmp(d->fields[i].name, s->payload + off + 1, n) == 0)
+            if (strlen(d->fields[i].name) == n &&
+                memcmp(d->fields[i].name, s->payload + off + 1, n) == 0)
                 break;
         if (i == d->nfields || seen[i]) {
-            g_set_error(error, HSK_ERROR, HSK_ERROR_DAMAGED, "The saved state is damaged: %s has %s field %.*s", s->id,
-                        i == d->nfields ? "an unknown" : "twice the", (int)n, (const char *)s->payload + off + 1);
+            g_set_error(error, HSK_ERROR, HSK_ERROR_DAMAGED,
+                        "The saved state is damaged: %s has %s field %.*s", s->id,
+                        i == d->nfields ? "an unknown" : "twice the", (int)n,
+                        (const char *)s->payload + off + 1);
             return false;
         }
         seen[i] = true;
@@ -230,13 +240,15 @@ static bool get_fields(const struct section *s, const struct hsk_state_desc *d, 
     }
     for (uint32_t i = 0; i < d->nfields; i++)
         if (!seen[i] && MAX(d->fields[i].since, 1) <= s->version) {
-            g_set_error(error, HSK_ERROR, HSK_ERROR_DAMAGED, "The saved state is damaged: %s.%s is missing", s->id, d->fields[i].name);
+            g_set_error(error, HSK_ERROR, HSK_ERROR_DAMAGED,
+                        "The saved state is damaged: %s.%s is missing", s->id, d->fields[i].name);
             return false;
         }
     return true;
 }
 
-bool hsk_state_get(struct hsk_state_reader *r, const char *id, const struct hsk_state_desc *d, void *state, GError **error)
+bool hsk_state_get(struct hsk_state_reader *r, const char *id, const struct hsk_state_desc *d,
+                   void *state, GError **error)
 {
     memset(state, 0, d->size);
     for (unsigned i = 0; i < r->nsections; i++) {
@@ -245,14 +257,17 @@ bool hsk_state_get(struct hsk_state_reader *r, const char *id, const struct hsk_
         if (strcmp(s->id, id) != 0 || strcmp(id, END_ID) == 0)
             continue;
         if (s->version == 0 || s->version > d->version) {
-            g_set_error(error, HSK_ERROR, HSK_ERROR_UNSUPPORTED, "The state of %s has version %u; this program knows up to %u: use a newer one",
-                        id, s->version, d->version);
+            g_set_error(
+                error, HSK_ERROR, HSK_ERROR_UNSUPPORTED,
+                "The state of %s has version %u; this program knows up to %u: use a newer one", id,
+                s->version, d->version);
             return false;
         }
         s->used = true;
         return get_fields(s, d, state, error);
     }
-    g_set_error(error, HSK_ERROR, HSK_ERROR_DAMAGED, "The saved state is damaged: nothing about %s is in it", id);
+    g_set_error(error, HSK_ERROR, HSK_ERROR_DAMAGED,
+                "The saved state is damaged: nothing about %s is in it", id);
     return false;
 }
 
@@ -260,7 +275,8 @@ bool hsk_state_reader_done(struct hsk_state_reader *r, GError **error)
 {
     for (unsigned i = 0; i < r->nsections; i++)
         if (!r->section[i].used) {
-            g_set_error(error, HSK_ERROR, HSK_ERROR_DAMAGED, "The saved state has a device that this machine does not have: %s",
+            g_set_error(error, HSK_ERROR, HSK_ERROR_DAMAGED,
+                        "The saved state has a device that this machine does not have: %s",
                         r->section[i].id);
             return false;
         }

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* Errors, whole-buffer I/O, memfds and descriptor passing. No thread of its own; all functions are reentrant. */
+/* Errors, whole-buffer I/O, memfds and descriptor passing. No thread of its own; all functions are
+ * reentrant. */
 #include <base/util.h>
 
 #include <errno.h>
@@ -17,7 +18,8 @@ GQuark hsk_error_quark(void)
 
 void hsk_assert_failed(const char *cond, const char *file, int line, const char *func)
 {
-    fprintf(stderr, "haversack: internal error: %s:%d: %s: %s does not hold\n", file, line, func, cond);
+    fprintf(stderr, "haversack: internal error: %s:%d: %s: %s does not hold\n", file, line, func,
+            cond);
     abort();
 }
 
@@ -67,11 +69,13 @@ int hsk_memfd_new(const char *name, uint64_t size_bytes, GError **error)
 {
     HSK_AUTOFD fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
 
-    /* Sealed, so that a process that maps it cannot be hit by SIGBUS when another one truncates it. */
+    /* Sealed, so that a process that maps it cannot be hit by SIGBUS when another one truncates it.
+     */
     if (fd < 0 || ftruncate(fd, (off_t)size_bytes) < 0 ||
         fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0) {
-        g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED, "Cannot get %" G_GUINT64_FORMAT " MiB of shared memory: %s",
-                    size_bytes >> 20, g_strerror(errno));
+        g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED,
+                    "Cannot get %" G_GUINT64_FORMAT " MiB of shared memory: %s", size_bytes >> 20,
+                    g_strerror(errno));
         return -1;
     }
     return hsk_steal_fd(&fd);
@@ -118,7 +122,10 @@ ssize_t hsk_recv_fds(int sock, void *buf, size_t len, int *fds, unsigned *nfds, 
         char buf[CMSG_SPACE(sizeof(int) * MAX_FDS)];
         struct cmsghdr align;
     } control;
-    struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.buf, .msg_controllen = sizeof control.buf};
+    struct msghdr msg = {.msg_iov = &iov,
+                         .msg_iovlen = 1,
+                         .msg_control = control.buf,
+                         .msg_controllen = sizeof control.buf};
     unsigned capacity = nfds ? *nfds : 0, count = 0;
     ssize_t n;
 

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A block back end (vmm/block.h) over a raw image file or a block device: one pool thread does the blocking calls, first
- * come first served, so requests never overtake each other. Completions come back through an eventfd to the loop thread.
- * FLUSH is fdatasync. DISCARD punches a hole, and is allowed to do nothing where the file system cannot.
+ * A block back end (vmm/block.h) over a raw image file or a block device: one pool thread does the
+ * blocking calls, first come first served, so requests never overtake each other. Completions come
+ * back through an eventfd to the loop thread. FLUSH is fdatasync. DISCARD punches a hole, and is
+ * allowed to do nothing where the file system cannot.
  */
 #include <vmm/block.h>
 
@@ -16,7 +17,7 @@
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 
-#define SECTOR 512u
+#define SECTOR           512u
 #define ZERO_CHUNK_BYTES (256u << 10)
 
 struct list {
@@ -89,7 +90,8 @@ static int punch(const struct rawfile *f, uint64_t offset, uint64_t len)
 {
     uint64_t range[2] = {offset, len};
     int r = f->is_device ? ioctl(f->fd, BLKDISCARD, range)
-                         : fallocate(f->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)offset, (off_t)len);
+                         : fallocate(f->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+                                     (off_t)offset, (off_t)len);
 
     return r < 0 ? -errno : 0;
 }
@@ -104,6 +106,31 @@ static int zero(const struct rawfile *f, uint64_t offset, uint64_t len)
     return write_zeros(f, offset, len);
 }
 
+/* A write that the kernel cuts short goes on at the byte it came to. */
+static int write_gathered(const struct rawfile *f, const struct hsk_block_req *req)
+{
+    struct iovec iov[HSK_BLOCK_MAX_IOV], *v = iov, *end = iov + req->niov;
+    uint64_t offset = req->offset;
+
+    memcpy(iov, req->iov, req->niov * sizeof *iov);
+    while (v < end) {
+        ssize_t n = pwritev(f->fd, v, (int)(end - v), (off_t)offset);
+
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            return n < 0 ? -errno : -EIO;
+        offset += (uint64_t)n;
+        for (; v < end && (size_t)n >= v->iov_len; v++)
+            n -= (ssize_t)v->iov_len;
+        if (v < end) {
+            v->iov_base = (char *)v->iov_base + n;
+            v->iov_len -= (size_t)n;
+        }
+    }
+    return 0;
+}
+
 static int perform(const struct rawfile *f, const struct hsk_block_req *req)
 {
     int r;
@@ -112,7 +139,8 @@ static int perform(const struct rawfile *f, const struct hsk_block_req *req)
     case HSK_BLOCK_READ:
         return hsk_pread_all(f->fd, req->buf, req->len, req->offset);
     case HSK_BLOCK_WRITE:
-        return hsk_pwrite_all(f->fd, req->buf, req->len, req->offset);
+        return req->niov ? write_gathered(f, req)
+                         : hsk_pwrite_all(f->fd, req->buf, req->len, req->offset);
     case HSK_BLOCK_FLUSH:
         return f->block.readonly || fdatasync(f->fd) == 0 ? 0 : -errno;
     case HSK_BLOCK_DISCARD:
@@ -128,6 +156,7 @@ static void *pool_main(void *arg)
 {
     struct rawfile *f = arg;
     struct hsk_block_req *req;
+    bool announced;
 
     pthread_mutex_lock(&f->lock);
     while (!f->quit) {
@@ -142,9 +171,12 @@ static void *pool_main(void *arg)
             req->result = perform(f, req);
         pthread_mutex_lock(&f->lock);
         f->busy = false;
+        announced =
+            f->finished.first != NULL; /* and not yet taken: whoever takes it finds this one too */
         list_add(&f->finished, req);
         pthread_cond_signal(&f->idle);
-        eventfd_write(f->event_fd, 1);
+        if (!announced)
+            eventfd_write(f->event_fd, 1);
     }
     pthread_mutex_unlock(&f->lock);
     return NULL;
@@ -179,6 +211,7 @@ static int refuse(const struct hsk_block *b, const struct hsk_block_req *req)
 {
     if (req->op == HSK_BLOCK_FLUSH)
         return 0;
+    hsk_assert(req->niov <= HSK_BLOCK_MAX_IOV);
     if (!hsk_range_ok(req->offset, req->len, b->size_bytes))
         return -EINVAL;
     return b->readonly && req->op != HSK_BLOCK_READ ? -EROFS : 0;
@@ -250,22 +283,26 @@ static bool file_size(int fd, uint64_t *size_bytes, bool *is_device, GError **er
     struct stat st;
 
     if (fstat(fd, &st) < 0) {
-        g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED, "The disk image cannot be examined: %s", g_strerror(errno));
+        g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED, "The disk image cannot be examined: %s",
+                    g_strerror(errno));
         return false;
     }
     *is_device = S_ISBLK(st.st_mode);
     if (!*is_device && !S_ISREG(st.st_mode)) {
-        g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED, "The disk image is neither a file nor a block device");
+        g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED,
+                    "The disk image is neither a file nor a block device");
         return false;
     }
     *size_bytes = (uint64_t)st.st_size;
     if (*is_device && ioctl(fd, BLKGETSIZE64, size_bytes) < 0) {
-        g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED, "The size of the block device cannot be found: %s", g_strerror(errno));
+        g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED,
+                    "The size of the block device cannot be found: %s", g_strerror(errno));
         return false;
     }
     *size_bytes -= *size_bytes % SECTOR;
     if (*size_bytes == 0) {
-        g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED, "The disk image is empty: it has no whole sector of 512 bytes");
+        g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED,
+                    "The disk image is empty: it has no whole sector of 512 bytes");
         return false;
     }
     return true;
@@ -283,7 +320,8 @@ struct hsk_block *hsk_block_rawfile_new(int fd, bool readonly, GError **error)
     if (!file_size(own_fd, &size_bytes, &is_device, error))
         return NULL;
     f = g_new0(struct rawfile, 1);
-    f->block = (struct hsk_block){.ops = &rawfile_ops, .size_bytes = size_bytes, .readonly = readonly};
+    f->block = (struct hsk_block){
+        .ops = &rawfile_ops, .size_bytes = size_bytes, .readonly = readonly, .gathers = true};
     f->fd = own_fd;
     f->event_fd = event_fd;
     f->is_device = is_device;
@@ -294,7 +332,8 @@ struct hsk_block *hsk_block_rawfile_new(int fd, bool readonly, GError **error)
     pthread_cond_init(&f->idle, NULL);
     r = event_fd < 0 ? errno : pthread_create(&f->thread, NULL, pool_main, f);
     if (r) {
-        g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED, "The disk's thread cannot be started: %s", g_strerror(r));
+        g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED, "The disk's thread cannot be started: %s",
+                    g_strerror(r));
         pthread_cond_destroy(&f->work);
         pthread_cond_destroy(&f->idle);
         pthread_mutex_destroy(&f->lock);

@@ -1,29 +1,45 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The processor model that guests see: a leaf-by-leaf table (Intel SDM vol. 2, CPUID; KVM leaves: kernel documentation,
- * virt/kvm/x86/cpuid.rst). The same under both engines and on every host, so that a machine can move.
+ * The processor model that guests see: a leaf-by-leaf table (Intel SDM vol. 2, CPUID; KVM leaves:
+ * kernel documentation, virt/kvm/x86/cpuid.rst). The same under both engines and on every host, so
+ * that a machine can move.
  *
- * Levels are those of the x86-64 psABI. Everything of level v1/v2 and what an operating system expects beside it is in v2.
- * Hidden for good: CET, AMX, PKU, TSX, SGX, MPX, AVX-512, PMU, MONITOR, VMX, XSAVES; a guest gets #UD or #GP for them.
- * ARCH_CAPABILITIES says that the model is not affected by the known flaws, and enhanced IBRS and BHI_DIS_S are offered, so
- * that guests need no retpolines, return thunks or branch history loops: the flaws of the host are the host's to mend.
+ * Levels are those of the x86-64 psABI. Everything of level v1/v2 and what an operating system
+ * expects beside it is in v2. Hidden for good: CET, AMX, PKU, TSX, SGX, MPX, AVX-512, PMU, MONITOR,
+ * VMX, XSAVES; a guest gets #UD or #GP for them. ARCH_CAPABILITIES says that the model is not
+ * affected by the known flaws, and enhanced IBRS and BHI_DIS_S are offered, so that guests need no
+ * retpolines, return thunks or branch history loops: the flaws of the host are the host's to mend.
  *
  * Threads: pure functions on the caller's table.
  */
+#include <vmm/cpu_bits.h>
 #include <vmm/cpuid.h>
 
 #include <cpuid.h>
-#include <vmm/cpu_bits.h>
 
-enum word { W_1_ECX, W_1_EDX, W_7_EBX, W_7_EDX, W_72_EDX, W_D1_EAX, W_X1_ECX, W_X1_EDX, W_X7_EDX, W_6_EAX, W_KVM, NWORDS };
+enum word {
+    W_1_ECX,
+    W_1_EDX,
+    W_7_EBX,
+    W_7_EDX,
+    W_72_EDX,
+    W_D1_EAX,
+    W_X1_ECX,
+    W_X1_EDX,
+    W_X7_EDX,
+    W_6_EAX,
+    W_KVM,
+    NWORDS
+};
 
 enum {
-    V2 = 1,      /* part of level v2 */
-    V3 = 2,      /* part of level v3 */
-    AUTO = 4,    /* in the default model where the host has it */
-    HOST = 8,    /* the engines execute it on the host's processor, which must have it */
-    FIXED = 16,  /* cannot be taken away */
-    GUARD = 32,  /* the software engine always has it; under KVM a guest that uses it faults where KVM lacks it */
+    V2 = 1,     /* part of level v2 */
+    V3 = 2,     /* part of level v3 */
+    AUTO = 4,   /* in the default model where the host has it */
+    HOST = 8,   /* the engines execute it on the host's processor, which must have it */
+    FIXED = 16, /* cannot be taken away */
+    GUARD = 32, /* the software engine always has it; under KVM a guest that uses it faults where
+                   KVM lacks it */
 };
 
 struct feature {
@@ -123,9 +139,12 @@ struct leaf_reg {
     uint8_t reg; /* 0-3: eax ebx ecx edx */
 };
 static const struct leaf_reg word_place[NWORDS] = {
-    [W_1_ECX] = {1, 0, 2}, [W_1_EDX] = {1, 0, 3}, [W_7_EBX] = {7, 0, 1}, [W_7_EDX] = {7, 0, 3}, [W_72_EDX] = {7, 2, 3}, [W_D1_EAX] = {0xd, 1, 0},
-    [W_X1_ECX] = {0x80000001, 0, 2}, [W_X1_EDX] = {0x80000001, 0, 3}, [W_X7_EDX] = {0x80000007, 0, 3},
-    [W_6_EAX] = {6, 0, 0}, [W_KVM] = {0x40000001, 0, 0},
+    [W_1_ECX] = {1, 0, 2},           [W_1_EDX] = {1, 0, 3},
+    [W_7_EBX] = {7, 0, 1},           [W_7_EDX] = {7, 0, 3},
+    [W_72_EDX] = {7, 2, 3},          [W_D1_EAX] = {0xd, 1, 0},
+    [W_X1_ECX] = {0x80000001, 0, 2}, [W_X1_EDX] = {0x80000001, 0, 3},
+    [W_X7_EDX] = {0x80000007, 0, 3}, [W_6_EAX] = {6, 0, 0},
+    [W_KVM] = {0x40000001, 0, 0},
 };
 
 static bool host_has(const struct feature *f)
@@ -142,14 +161,17 @@ static bool host_has(const struct feature *f)
 
 static bool parse_item(const char *item, size_t len, bool *on, GError **error)
 {
-    const struct feature *f = len > 1 && (item[0] == '+' || item[0] == '-') ? find_feature(item + 1, len - 1) : NULL;
+    const struct feature *f =
+        len > 1 && (item[0] == '+' || item[0] == '-') ? find_feature(item + 1, len - 1) : NULL;
 
     if (!f) {
-        g_set_error(error, HSK_ERROR, HSK_ERROR_USAGE, "The processor model has no feature \"%.*s\".", (int)MIN(len, 40), item);
+        g_set_error(error, HSK_ERROR, HSK_ERROR_USAGE,
+                    "The processor model has no feature \"%.*s\".", (int)MIN(len, 40), item);
         return false;
     }
     if (item[0] == '-' && (f->flags & FIXED)) {
-        g_set_error(error, HSK_ERROR, HSK_ERROR_USAGE, "The feature %s cannot be taken away from the processor model.", f->name);
+        g_set_error(error, HSK_ERROR, HSK_ERROR_USAGE,
+                    "The feature %s cannot be taken away from the processor model.", f->name);
         return false;
     }
     on[f - features] = item[0] == '+';
@@ -168,7 +190,9 @@ static bool parse_spec(const char *spec, bool *on, unsigned *level, GError **err
         *level = 3;
     } else {
         g_set_error(error, HSK_ERROR, HSK_ERROR_USAGE,
-                    "Unknown processor model \"%.*s\": use v2 or v3, with ,+feature or ,-feature behind it.", (int)MIN(len, 40), p);
+                    "Unknown processor model \"%.*s\": use v2 or v3, with ,+feature or ,-feature "
+                    "behind it.",
+                    (int)MIN(len, 40), p);
         return false;
     }
     for (unsigned i = 0; i < NFEATURES; i++)
@@ -190,12 +214,15 @@ static bool check_features(const bool *on, GError **error)
         if (!on[i])
             continue;
         if (f->needs && !on[find_feature(f->needs, strlen(f->needs)) - features]) {
-            g_set_error(error, HSK_ERROR, HSK_ERROR_USAGE, "The feature %s needs %s: add both or neither.", f->name, f->needs);
+            g_set_error(error, HSK_ERROR, HSK_ERROR_USAGE,
+                        "The feature %s needs %s: add both or neither.", f->name, f->needs);
             return false;
         }
         if ((f->flags & HOST) && !host_has(f)) {
-            g_set_error(error, HSK_ERROR, HSK_ERROR_UNSUPPORTED,
-                        "The machine's processor model has %s, which this computer's processor lacks.", f->name);
+            g_set_error(
+                error, HSK_ERROR, HSK_ERROR_UNSUPPORTED,
+                "The machine's processor model has %s, which this computer's processor lacks.",
+                f->name);
             return false;
         }
     }
@@ -213,7 +240,8 @@ static bool normalise(struct hsk_cpuid *out, const bool *on, unsigned level, GEr
             g_string_append_printf(text, ",%c%s", on[i] ? '+' : '-', features[i].name);
     }
     if (text->len >= sizeof(out->model)) {
-        g_set_error(error, HSK_ERROR, HSK_ERROR_USAGE, "The processor model changes too many features: %s", text->str);
+        g_set_error(error, HSK_ERROR, HSK_ERROR_USAGE,
+                    "The processor model changes too many features: %s", text->str);
         return false;
     }
     memcpy(out->model, text->str, text->len + 1);
@@ -222,12 +250,18 @@ static bool normalise(struct hsk_cpuid *out, const bool *on, unsigned level, GEr
 
 /* --- the leaves --- */
 
-static void add(struct hsk_cpuid *c, uint32_t leaf, int subleaf, uint32_t eax, uint32_t ebx, uint32_t ecx, uint32_t edx)
+static void add(struct hsk_cpuid *c, uint32_t leaf, int subleaf, uint32_t eax, uint32_t ebx,
+                uint32_t ecx, uint32_t edx)
 {
     hsk_assert(c->count < HSK_CPUID_MAX);
     c->leaf[c->count++] = (struct hsk_cpuid_leaf){
-        .leaf = leaf, .subleaf = subleaf < 0 ? 0 : (uint32_t)subleaf, .has_subleaf = subleaf >= 0,
-        .eax = eax, .ebx = ebx, .ecx = ecx, .edx = edx,
+        .leaf = leaf,
+        .subleaf = subleaf < 0 ? 0 : (uint32_t)subleaf,
+        .has_subleaf = subleaf >= 0,
+        .eax = eax,
+        .ebx = ebx,
+        .ecx = ecx,
+        .edx = edx,
     };
 }
 
@@ -250,11 +284,13 @@ static void add_caches(struct hsk_cpuid *c, unsigned ncpus)
 {
     const uint32_t cores = ((1u << core_bits(ncpus)) - 1) << 26;
 
-    /* type | level << 5 | self-initialising | sharing; ways, line size 64; sets: 32 KiB, 32 KiB, 1 MiB, 16 MiB shared */
+    /* type | level << 5 | self-initialising | sharing; ways, line size 64; sets: 32 KiB, 32 KiB, 1
+     * MiB, 16 MiB shared */
     add(c, 4, 0, cores | 1 | 1 << 5 | 1 << 8, 7u << 22 | 63, 63, 0);
     add(c, 4, 1, cores | 2 | 1 << 5 | 1 << 8, 7u << 22 | 63, 63, 0);
     add(c, 4, 2, cores | 3 | 2 << 5 | 1 << 8, 15u << 22 | 63, 1023, 0);
-    add(c, 4, 3, cores | 3 | 3 << 5 | 1 << 8 | ((1u << core_bits(ncpus)) - 1) << 14, 15u << 22 | 63, 16383, 4);
+    add(c, 4, 3, cores | 3 | 3 << 5 | 1 << 8 | ((1u << core_bits(ncpus)) - 1) << 14, 15u << 22 | 63,
+        16383, 4);
     add(c, 4, 4, 0, 0, 0, 0);
 }
 
@@ -262,8 +298,8 @@ static void add_time(struct hsk_cpuid *c, uint64_t tsc_hz)
 {
     const uint32_t mhz = (uint32_t)MIN(tsc_hz / 1000000, 65535);
 
-    /* The crystal is what the APIC timer counts: 1 GHz. A TSC that is no whole number of MHz cannot be told without
-       overflowing the guests' 32-bit arithmetic; they calibrate then. */
+    /* The crystal is what the APIC timer counts: 1 GHz. A TSC that is no whole number of MHz cannot
+       be told without overflowing the guests' 32-bit arithmetic; they calibrate then. */
     if (tsc_hz % 1000000 == 0)
         add(c, 0x15, -1, 1000, mhz, 1000000000, 0);
     else
@@ -278,7 +314,8 @@ static void add_leaves(struct hsk_cpuid *c, const uint32_t *w, unsigned ncpus, u
     const unsigned bits = core_bits(ncpus);
 
     add(c, 0, -1, 0x16, text32("Genu"), text32("ntel"), text32("ineI"));
-    add(c, 1, -1, HSK_CPU_SIGNATURE, 8 << 8 | (1u << bits) << 16, w[W_1_ECX], w[W_1_EDX] | (ncpus > 1 ? 1u << 28 : 0));
+    add(c, 1, -1, HSK_CPU_SIGNATURE, 8 << 8 | (1u << bits) << 16, w[W_1_ECX],
+        w[W_1_EDX] | (ncpus > 1 ? 1u << 28 : 0));
     add(c, 2, -1, 0x00feff01, 0, 0, 0); /* TLB and caches: see leaf 4 */
     add_caches(c, ncpus);
     add(c, 6, -1, w[W_6_EAX], 0, 0, 0);
@@ -288,7 +325,8 @@ static void add_leaves(struct hsk_cpuid *c, const uint32_t *w, unsigned ncpus, u
     add(c, 0xb, 0, 0, 1, 0x100, 0);
     add(c, 0xb, 1, bits, ncpus, 0x201, 0);
     if (xsave) {
-        add(c, 0xd, 0, (uint32_t)c->xcr0_mask, 0, c->xcr0_mask & HSK_XCR0_AVX ? HSK_XSAVE_END : HSK_XSAVE_YMM, 0);
+        add(c, 0xd, 0, (uint32_t)c->xcr0_mask, 0,
+            c->xcr0_mask & HSK_XCR0_AVX ? HSK_XSAVE_END : HSK_XSAVE_YMM, 0);
         add(c, 0xd, 1, w[W_D1_EAX], 0, 0, 0);
         if (c->xcr0_mask & HSK_XCR0_AVX)
             add(c, 0xd, 2, 256, HSK_XSAVE_YMM, 0, 0);
@@ -300,32 +338,36 @@ static void add_leaves(struct hsk_cpuid *c, const uint32_t *w, unsigned ncpus, u
     add(c, 0x80000000, -1, 0x80000008, 0, 0, 0);
     add(c, 0x80000001, -1, 0, 0, w[W_X1_ECX], w[W_X1_EDX]);
     for (unsigned i = 0; i < 3; i++)
-        add(c, 0x80000002 + i, -1, text32(brand + 16 * i), text32(brand + 16 * i + 4), text32(brand + 16 * i + 8),
-            text32(brand + 16 * i + 12));
+        add(c, 0x80000002 + i, -1, text32(brand + 16 * i), text32(brand + 16 * i + 4),
+            text32(brand + 16 * i + 8), text32(brand + 16 * i + 12));
     add(c, 0x80000006, -1, 0, 0, 1024 << 16 | 6 << 12 | 64, 0);
     add(c, 0x80000007, -1, 0, 0, 0, w[W_X7_EDX]);
     add(c, 0x80000008, -1, 48 << 8 | HSK_PHYS_BITS, 0, 0, 0);
 }
 
-bool hsk_cpuid_build(struct hsk_cpuid *out, const char *spec, unsigned ncpus, uint64_t tsc_hz, GError **error)
+bool hsk_cpuid_build(struct hsk_cpuid *out, const char *spec, unsigned ncpus, uint64_t tsc_hz,
+                     GError **error)
 {
     bool on[NFEATURES];
     uint32_t words[NWORDS] = {0};
     unsigned level;
 
     memset(out, 0, sizeof(*out));
-    if (!parse_spec(spec, on, &level, error) || !check_features(on, error) || !normalise(out, on, level, error))
+    if (!parse_spec(spec, on, &level, error) || !check_features(on, error) ||
+        !normalise(out, on, level, error))
         return false;
     for (unsigned i = 0; i < NFEATURES; i++)
         if (on[i])
             words[features[i].word] |= 1u << features[i].bit;
     if (words[W_1_ECX] >> 26 & 1)
-        out->xcr0_mask = HSK_XCR0_X87 | HSK_XCR0_SSE | (words[W_1_ECX] >> 28 & 1 ? HSK_XCR0_AVX : 0);
+        out->xcr0_mask =
+            HSK_XCR0_X87 | HSK_XCR0_SSE | (words[W_1_ECX] >> 28 & 1 ? HSK_XCR0_AVX : 0);
     add_leaves(out, words, MAX(ncpus, 1), tsc_hz);
     return true;
 }
 
-static const struct hsk_cpuid_leaf *find_leaf(const struct hsk_cpuid *c, uint32_t leaf, uint32_t subleaf)
+static const struct hsk_cpuid_leaf *find_leaf(const struct hsk_cpuid *c, uint32_t leaf,
+                                              uint32_t subleaf)
 {
     for (unsigned i = 0; i < c->count; i++)
         if (c->leaf[i].leaf == leaf && (!c->leaf[i].has_subleaf || c->leaf[i].subleaf == subleaf))
@@ -333,15 +375,16 @@ static const struct hsk_cpuid_leaf *find_leaf(const struct hsk_cpuid *c, uint32_
     return NULL;
 }
 
-void hsk_cpuid_query(const struct hsk_cpuid *c, unsigned index, uint64_t cr4, uint64_t xcr0, uint32_t leaf, uint32_t subleaf,
-                     uint32_t out[4])
+void hsk_cpuid_query(const struct hsk_cpuid *c, unsigned index, uint64_t cr4, uint64_t xcr0,
+                     uint32_t leaf, uint32_t subleaf, uint32_t out[4])
 {
     const uint32_t area = xcr0 & HSK_XCR0_AVX ? HSK_XSAVE_END : HSK_XSAVE_YMM;
     const struct hsk_cpuid_leaf *l;
 
     memset(out, 0, 16);
     /* A leaf beyond the last of its range answers as the highest basic leaf (SDM vol. 2, CPUID). */
-    if ((leaf > 0x16 && leaf < 0x40000000) || (leaf > 0x40000010 && leaf < 0x80000000) || leaf > 0x80000008)
+    if ((leaf > 0x16 && leaf < 0x40000000) || (leaf > 0x40000010 && leaf < 0x80000000) ||
+        leaf > 0x80000008)
         leaf = 0x16;
     l = find_leaf(c, leaf, subleaf);
     if (l) {
@@ -395,7 +438,8 @@ bool hsk_cpuid_has(const struct hsk_cpuid *c, const char *feature)
 const char *hsk_cpuid_lacking(const struct hsk_cpuid *c, const struct hsk_cpuid *offered)
 {
     for (unsigned i = 0; i < NFEATURES; i++)
-        if ((features[i].flags & (HOST | GUARD)) && has(c, &features[i]) && !has(offered, &features[i]))
+        if ((features[i].flags & (HOST | GUARD)) && has(c, &features[i]) &&
+            !has(offered, &features[i]))
             return features[i].name;
     return NULL;
 }

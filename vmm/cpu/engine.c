@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: MIT */
-/* Which engine runs a machine: the user's word, else KVM where it really virtualizes, else the software engine. Any thread. */
+/* Which engine runs a machine: the user's word, else KVM where it really virtualizes, else the
+ * software engine. Any thread. */
 #include <vmm/engine.h>
 
 #include "engine-kvm/kvm.h"
 
-const struct hsk_engine_ops *hsk_engine_pick(enum hsk_engine_choice choice, char **note, GError **error)
+const struct hsk_engine_ops *hsk_engine_pick(enum hsk_engine_choice choice, char **note,
+                                             GError **error)
 {
     const bool kvm = choice != HSK_ENGINE_SOFT;
     const struct hsk_engine_ops *ops = kvm ? &hsk_engine_kvm_ops : &hsk_engine_soft_ops;
@@ -14,7 +16,8 @@ const struct hsk_engine_ops *hsk_engine_pick(enum hsk_engine_choice choice, char
     if (note)
         *note = NULL;
     if (choice != HSK_ENGINE_AUTO && !usable) {
-        g_set_error(error, HSK_ERROR, HSK_ERROR_UNSUPPORTED, "%s", why ? why : "This engine does not run here.");
+        g_set_error(error, HSK_ERROR, HSK_ERROR_UNSUPPORTED, "%s",
+                    why ? why : "This engine does not run here.");
         return NULL;
     }
     if (choice == HSK_ENGINE_KVM && !hsk_kvm_virtualizes() && note)

@@ -1,17 +1,20 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * ACPI fixed hardware (ACPI 6.4, 4.8; layout of the ICH's PM block at HSK_PMBASE): PM1a event block +0 (status, enable),
- * PM1a control +4, PM timer +8 (24 bits, 3.579545 MHz), and the reset control register 0xcf9, which the PCI host passes on.
- * Always in ACPI mode: SCI_EN reads 1. S5 is the only sleep state that the tables offer, so SLP_EN with any type is it.
+ * ACPI fixed hardware (ACPI 6.4, 4.8; layout of the ICH's PM block at HSK_PMBASE): PM1a event block
+ * +0 (status, enable), PM1a control +4, PM timer +8 (24 bits, 3.579545 MHz), and the reset control
+ * register 0xcf9, which the PCI host passes on. Always in ACPI mode: SCI_EN reads 1. S5 is the only
+ * sleep state that the tables offer, so SLP_EN with any type is it.
  *
- * Threads: registers under the device's lock, the reset register under the PCI host's; the timer runs on the loop thread.
+ * Threads: registers under the device's lock, the reset register under the PCI host's; the timer
+ * runs on the loop thread.
  *
- * Deliberately missing: other sleep states, SMIs, GPEs, the RTC's status bit (the RTC has its own interrupt), throttling.
+ * Deliberately missing: other sleep states, SMIs, GPEs, the RTC's status bit (the RTC has its own
+ * interrupt), throttling.
  */
-#include "devices.h"
-
 #include <base/clock.h>
 #include <vmm/machine.h>
+
+#include "devices.h"
 
 #define PM_HZ    3579545u
 #define NS_PER_S 1000000000u
@@ -58,7 +61,8 @@ static uint64_t ticks(const struct acpi_pm *p)
     return (uint64_t)((unsigned __int128)hsk_clock_ns(p->clock) * PM_HZ / NS_PER_S);
 }
 
-/* Brings the timer's status bit up to date, sets the SCI, and waits for the next change if the guest wants to hear of it. */
+/* Brings the timer's status bit up to date, sets the SCI, and waits for the next change if the
+ * guest wants to hear of it. */
 static void update(struct acpi_pm *p)
 {
     struct acpi_pm_state *s = &p->s;
@@ -69,8 +73,10 @@ static void update(struct acpi_pm *p)
         s->status |= STS_TIMER;
     }
     if ((s->enable & STS_TIMER) && !(s->status & STS_TIMER))
-        hsk_timer_arm(p->timer,
-                      (uint64_t)(((unsigned __int128)((toggles + 1) << TOGGLE) * NS_PER_S + PM_HZ - 1) / PM_HZ));
+        hsk_timer_arm(
+            p->timer,
+            (uint64_t)(((unsigned __int128)((toggles + 1) << TOGGLE) * NS_PER_S + PM_HZ - 1) /
+                       PM_HZ));
     else
         hsk_timer_disarm(p->timer);
     if (p->irq)
@@ -106,7 +112,8 @@ void hsk_acpi_pm_reset_write(struct hsk_dev *dev, uint8_t value)
 
     p->s.reset = value & RESET_WRITABLE;
     if ((value & RESET_CPU) && !was)
-        hsk_machine_post_event(dev->machine, HSK_EVENT_RESET, 0, "the guest wrote the reset register");
+        hsk_machine_post_event(dev->machine, HSK_EVENT_RESET, 0,
+                               "the guest wrote the reset register");
 }
 
 static uint64_t pm_read(struct hsk_dev *dev, unsigned region, uint64_t offset, unsigned size)
@@ -129,7 +136,8 @@ static void control_write(struct acpi_pm *p, uint16_t value)
         hsk_machine_post_event(p->dev.machine, HSK_EVENT_POWEROFF, 0, NULL);
 }
 
-static void pm_write(struct hsk_dev *dev, unsigned region, uint64_t offset, unsigned size, uint64_t value)
+static void pm_write(struct hsk_dev *dev, unsigned region, uint64_t offset, unsigned size,
+                     uint64_t value)
 {
     struct acpi_pm *p = (struct acpi_pm *)dev;
     struct acpi_pm_state *s = &p->s;
@@ -165,7 +173,8 @@ static bool pm_check(struct hsk_dev *dev, GError **error)
     if (!(s->status & ~STS_ALL) && !(s->enable & ~EN_WRITABLE) && !(s->control & ~CNT_WRITABLE) &&
         !(s->reset & ~RESET_WRITABLE))
         return true;
-    g_set_error(error, HSK_ERROR, HSK_ERROR_DAMAGED, "The saved state of %s is not one that it can have.", dev->id);
+    g_set_error(error, HSK_ERROR, HSK_ERROR_DAMAGED,
+                "The saved state of %s is not one that it can have.", dev->id);
     return false;
 }
 
@@ -185,7 +194,8 @@ static void pm_free(struct hsk_dev *dev)
 }
 
 static const struct hsk_dev_ops acpi_pm_ops = {
-    .state = {"acpi-pm", 1, sizeof(struct acpi_pm_state), acpi_pm_fields, G_N_ELEMENTS(acpi_pm_fields)},
+    .state = {"acpi-pm", 1, sizeof(struct acpi_pm_state), acpi_pm_fields,
+              G_N_ELEMENTS(acpi_pm_fields)},
     .state_offset = offsetof(struct acpi_pm, s),
     .min_size = 1,
     .max_size = 4,

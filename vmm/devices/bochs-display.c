@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Display adapter compatible with the Bochs VBE extensions (bochs: iodev/display/vga.h; QEMU: docs/specs/standard-vga.rst),
- * PCI 1234:1111: BAR 0 is the linear framebuffer, BAR 2 has EDID, the one VGA register that blanks, the VBE registers and
- * QEMU's byte-order register; the VBE registers are at ports 0x1ce/0x1cf too. It comes up in 1024x768x32, so that a kernel
- * entered directly can draw at once. vCPU threads under the device's lock; the display side asks for the scanout.
- * Deliberately missing: VGA text and planar modes, depths other than 32 bits, banked access: a write that asks for one is ignored.
+ * Display adapter compatible with the Bochs VBE extensions (bochs: iodev/display/vga.h; QEMU:
+ * docs/specs/standard-vga.rst), PCI 1234:1111: BAR 0 is the linear framebuffer, BAR 2 has EDID, the
+ * one VGA register that blanks, the VBE registers and QEMU's byte-order register; the VBE registers
+ * are at ports 0x1ce/0x1cf too. It comes up in 1024x768x32, so that a kernel entered directly can
+ * draw at once. vCPU threads under the device's lock; the display side asks for the scanout.
+ * Deliberately missing: VGA text and planar modes, depths other than 32 bits, banked access: a
+ * write that asks for one is ignored.
  */
 #include "edid.h"
 #include "virtio/pci-devices.h"
@@ -12,13 +14,34 @@
 
 enum { BAR_VRAM = 0, BAR_REGS = 2, REGION_PORTS = 16 };
 #define REGS_BYTES 0x1000u
-enum { AT_EDID = 0x000, AT_VGA = 0x400, VGA_BYTES = 0x20, AT_VBE = 0x500, VBE_BYTES = 0x16, AT_EXT = 0x600, EXT_BYTES = 8 };
+enum {
+    AT_EDID = 0x000,
+    AT_VGA = 0x400,
+    VGA_BYTES = 0x20,
+    AT_VBE = 0x500,
+    VBE_BYTES = 0x16,
+    AT_EXT = 0x600,
+    EXT_BYTES = 8
+};
 #define PORT_BASE  0x1ce
 #define PORT_BYTES 3
 enum { PORT_INDEX = 0, PORT_DATA = 1 };
 
 /* VBE registers */
-enum { R_ID, R_XRES, R_YRES, R_BPP, R_ENABLE, R_BANK, R_VIRT_WIDTH, R_VIRT_HEIGHT, R_X_OFFSET, R_Y_OFFSET, R_MEMORY_64K, R_COUNT };
+enum {
+    R_ID,
+    R_XRES,
+    R_YRES,
+    R_BPP,
+    R_ENABLE,
+    R_BANK,
+    R_VIRT_WIDTH,
+    R_VIRT_HEIGHT,
+    R_X_OFFSET,
+    R_Y_OFFSET,
+    R_MEMORY_64K,
+    R_COUNT
+};
 enum { ENABLE_ON = 0x01, ENABLE_GETCAPS = 0x02, ENABLE_LFB = 0x40, ENABLE_NOCLEAR = 0x80 };
 #define ID_FIRST 0xb0c0
 #define ID_LAST  0xb0c5
@@ -43,9 +66,10 @@ struct bochs_display_state {
     uint16_t enable, bank;
     uint16_t virt_width;
     uint16_t x_offset, y_offset;
-    uint16_t attr_index;      /* of the VGA attribute controller: bit 5 shows the screen */
-    uint16_t attr_data_next;  /* flip-flop: the next write to the attribute port is data, not index */
-    uint16_t reserved;        /* 0: fills the struct */
+    uint16_t attr_index; /* of the VGA attribute controller: bit 5 shows the screen */
+    uint16_t
+        attr_data_next; /* flip-flop: the next write to the attribute port is data, not index */
+    uint16_t reserved;  /* 0: fills the struct */
 };
 
 struct bochs_display {
@@ -56,7 +80,8 @@ struct bochs_display {
     uint64_t vram_bytes;
     uint8_t edid[HSK_EDID_BYTES];
     /* device lock */
-    bool told;                /* of a change since somebody last asked for the scanout: a guest cannot flood the loop */
+    bool told; /* of a change since somebody last asked for the scanout: a guest cannot flood the
+                  loop */
 };
 
 #define F(m, ...) HSK_F(struct bochs_display_state, m, __VA_ARGS__)
@@ -92,7 +117,8 @@ static uint64_t stride_of(const struct bochs_display_state *s)
 static void get_scanout(const struct bochs_display *d, struct hsk_scanout *out)
 {
     const struct bochs_display_state *s = &d->s;
-    uint64_t stride = stride_of(s), offset = s->y_offset * stride + (uint64_t)s->x_offset * BYTES_PER_PIXEL;
+    uint64_t stride = stride_of(s),
+             offset = s->y_offset * stride + (uint64_t)s->x_offset * BYTES_PER_PIXEL;
     bool on = (s->enable & ENABLE_ON) && (s->attr_index & ATTR_SCREEN_ON) && s->xres && s->yres;
 
     *out = (struct hsk_scanout){
@@ -104,7 +130,9 @@ static void get_scanout(const struct bochs_display *d, struct hsk_scanout *out)
         .format = HSK_PIXEL_XRGB8888,
     };
     /* a picture that reaches over the end of the memory is not shown */
-    out->blank = !on || !hsk_range_ok(offset, (s->yres - 1) * stride + (uint64_t)s->xres * BYTES_PER_PIXEL, d->vram_bytes);
+    out->blank =
+        !on || !hsk_range_ok(offset, (s->yres - 1) * stride + (uint64_t)s->xres * BYTES_PER_PIXEL,
+                             d->vram_bytes);
     if (out->blank) {
         out->offset = 0;
         out->stride_bytes = out->width * BYTES_PER_PIXEL;
@@ -113,8 +141,8 @@ static void get_scanout(const struct bochs_display *d, struct hsk_scanout *out)
 
 static bool same_scanout(const struct hsk_scanout *a, const struct hsk_scanout *b)
 {
-    return a->offset == b->offset && a->width == b->width && a->height == b->height && a->stride_bytes == b->stride_bytes &&
-           a->blank == b->blank;
+    return a->offset == b->offset && a->width == b->width && a->height == b->height &&
+           a->stride_bytes == b->stride_bytes && a->blank == b->blank;
 }
 
 bool hsk_bochs_display_scanout(struct hsk_dev *display, struct hsk_scanout *out)
@@ -137,7 +165,9 @@ static void geometry_changed(struct bochs_display *d)
 static void clear_picture(struct bochs_display *d)
 {
     uint64_t len = MIN(stride_of(&d->s) * d->s.yres, d->vram_bytes), gpa = d->pci.mapped[BAR_VRAM];
-    void *picture = gpa != HSK_PCI_UNMAPPED ? hsk_ram_ptr_write(hsk_machine_ram(d->pci.dev.machine), gpa, len) : NULL;
+    void *picture = gpa != HSK_PCI_UNMAPPED
+                        ? hsk_ram_ptr_write(hsk_machine_ram(d->pci.dev.machine), gpa, len)
+                        : NULL;
 
     if (!picture) {
         for (uint64_t at = 0; at < len; at += HSK_PAGE_SIZE)
@@ -294,7 +324,8 @@ static uint64_t display_read(struct hsk_dev *dev, unsigned region, uint64_t offs
     return offset == PORT_INDEX ? d->s.index : read_vbe(d, d->s.index);
 }
 
-static void display_write(struct hsk_dev *dev, unsigned region, uint64_t offset, unsigned size, uint64_t value)
+static void display_write(struct hsk_dev *dev, unsigned region, uint64_t offset, unsigned size,
+                          uint64_t value)
 {
     struct bochs_display *d = display_of(dev);
 
@@ -331,7 +362,8 @@ static bool display_check(struct hsk_dev *dev, GError **error)
     struct bochs_display *d = display_of(dev);
 
     if (d->s.id < ID_FIRST || d->s.reserved) {
-        g_set_error(error, HSK_ERROR, HSK_ERROR_DAMAGED, "The saved registers of %s are damaged", dev->id);
+        g_set_error(error, HSK_ERROR, HSK_ERROR_DAMAGED, "The saved registers of %s are damaged",
+                    dev->id);
         return false;
     }
     return hsk_pci_check(&d->pci, error);
@@ -357,7 +389,8 @@ static void display_free(struct hsk_dev *dev)
 }
 
 static const struct hsk_dev_ops display_ops = {
-    .state = {"bochs-display", 1, sizeof(struct bochs_display_state), display_fields, G_N_ELEMENTS(display_fields)},
+    .state = {"bochs-display", 1, sizeof(struct bochs_display_state), display_fields,
+              G_N_ELEMENTS(display_fields)},
     .state_offset = offsetof(struct bochs_display, s),
     .min_size = 1,
     .max_size = 8,
@@ -369,11 +402,15 @@ static const struct hsk_dev_ops display_ops = {
     .free = display_free,
 };
 
-struct hsk_dev *hsk_bochs_display_new(struct hsk_machine *m, struct hsk_dev *pci_host, const char *id, unsigned devfn,
-                                      struct hsk_memobj *vram)
+struct hsk_dev *hsk_bochs_display_new(struct hsk_machine *m, struct hsk_dev *pci_host,
+                                      const char *id, unsigned devfn, struct hsk_memobj *vram)
 {
-    static const struct hsk_pci_ids ids = {
-        .vendor = 0x1234, .device = 0x1111, .subvendor = 0x1af4, .subdevice = 0x1100, .class_code = 0x038000, .revision = 2};
+    static const struct hsk_pci_ids ids = {.vendor = 0x1234,
+                                           .device = 0x1111,
+                                           .subvendor = 0x1af4,
+                                           .subdevice = 0x1100,
+                                           .class_code = 0x038000,
+                                           .revision = 2};
     struct bochs_display *d = g_new0(struct bochs_display, 1);
     uint32_t bar_bytes = 1u << 20;
 

@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The debug-exit port of tests: a write of any size tells the owner, who ends with status (value << 1) | 1 (as QEMU's
- * isa-debug-exit does). Reads give zero, so that a guest can tell it from a port that is not there.
+ * The debug-exit port of tests: a write of any size tells the owner, who ends with status (value <<
+ * 1) | 1 (as QEMU's isa-debug-exit does). Reads give zero, so that a guest can tell it from a port
+ * that is not there.
  *
  * Threads: a vCPU's.
  */
-#include "devices.h"
-
 #include <vmm/machine.h>
+
+#include "devices.h"
 
 struct debug_exit_state {
     uint32_t value; /* the last write */
@@ -20,12 +21,14 @@ struct debug_exit {
 
 static const struct hsk_field debug_exit_fields[] = {HSK_F(struct debug_exit_state, value)};
 
-static uint64_t debug_exit_read(struct hsk_dev *dev, unsigned region, uint64_t offset, unsigned size)
+static uint64_t debug_exit_read(struct hsk_dev *dev, unsigned region, uint64_t offset,
+                                unsigned size)
 {
     return 0;
 }
 
-static void debug_exit_write(struct hsk_dev *dev, unsigned region, uint64_t offset, unsigned size, uint64_t value)
+static void debug_exit_write(struct hsk_dev *dev, unsigned region, uint64_t offset, unsigned size,
+                             uint64_t value)
 {
     struct debug_exit *d = (struct debug_exit *)dev;
 
@@ -46,7 +49,8 @@ static void debug_exit_free(struct hsk_dev *dev)
 }
 
 static const struct hsk_dev_ops debug_exit_ops = {
-    .state = {"debug-exit", 1, sizeof(struct debug_exit_state), debug_exit_fields, G_N_ELEMENTS(debug_exit_fields)},
+    .state = {"debug-exit", 1, sizeof(struct debug_exit_state), debug_exit_fields,
+              G_N_ELEMENTS(debug_exit_fields)},
     .state_offset = offsetof(struct debug_exit, s),
     .min_size = 1,
     .max_size = 4,

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * EDID 1.4 base block (VESA E-EDID A2) of a digital monitor without extensions: one detailed timing for the preferred size,
- * the common standard timings, a range and a name. Pure function.
+ * EDID 1.4 base block (VESA E-EDID A2) of a digital monitor without extensions: one detailed timing
+ * for the preferred size, the common standard timings, a range and a name. Pure function.
  */
 #include "edid.h"
 
@@ -18,7 +18,8 @@ static const uint8_t established[3] = {0x21, 0x08, 0x00};
 static const struct {
     uint16_t width;
     uint8_t aspect;
-} standard[8] = {{1280, 3}, {1280, 0}, {1280, 2}, {1440, 0}, {1600, 3}, {1680, 0}, {1920, 3}, {1920, 0}};
+} standard[8] = {{1280, 3}, {1280, 0}, {1280, 2}, {1440, 0},
+                 {1600, 3}, {1680, 0}, {1920, 3}, {1920, 0}};
 
 /* Detailed timing descriptor (3.10.2) with reduced blanking: 160 pixels, and 3 % of the lines. */
 static void put_detailed(uint8_t *d, uint16_t width, uint16_t height)
@@ -68,13 +69,13 @@ void hsk_edid_fill(uint8_t edid[HSK_EDID_BYTES], uint16_t width, uint16_t height
     edid[9] = 0x6b;
     hsk_put16(edid + 10, 1);
     edid[16] = 1;
-    edid[17] = 34;  /* 2024 */
+    edid[17] = 34; /* 2024 */
     edid[18] = 1;
     edid[19] = 4;
     edid[20] = 0xa5; /* digital, 8 bits per color, DisplayPort */
     edid[21] = (uint8_t)(width * 254u / 9600);
     edid[22] = (uint8_t)(height * 254u / 9600);
-    edid[23] = 120; /* gamma 2.2 */
+    edid[23] = 120;  /* gamma 2.2 */
     edid[24] = 0x06; /* sRGB, the first detailed timing is the native one */
     memcpy(edid + 25, chroma, sizeof chroma);
     memcpy(edid + 35, established, sizeof established);

@@ -1,26 +1,28 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The PS/2 keyboard controller (IBM PS/2 hardware interface technical reference; ports 0x60 and 0x64) with a keyboard
- * (MF2, scan code sets 1 and 2) and a mouse (standard and IntelliMouse wheel protocol) behind it.
+ * The PS/2 keyboard controller (IBM PS/2 hardware interface technical reference; ports 0x60 and
+ * 0x64) with a keyboard (MF2, scan code sets 1 and 2) and a mouse (standard and IntelliMouse wheel
+ * protocol) behind it.
  *
- * Bytes wait in a queue per device and move into the one output register when the guest has read the last. A controller's
- * answer goes before them: a device's byte that stood there goes back to the head of its queue. Keys are translated to
- * set 1 when they are queued.
+ * Bytes wait in a queue per device and move into the one output register when the guest has read
+ * the last. A controller's answer goes before them: a device's byte that stood there goes back to
+ * the head of its queue. Keys are translated to set 1 when they are queued.
  *
  * Threads: registers on a vCPU thread, input on the loop thread; all under the device's lock.
  *
- * Deliberately missing: typematic repeat (the host's keyboard has it off, kernels repeat themselves), scan code set 3,
- * address line 20 (always on), passwords, reading the keyboard's pins.
+ * Deliberately missing: typematic repeat (the host's keyboard has it off, kernels repeat
+ * themselves), scan code set 3, address line 20 (always on), passwords, reading the keyboard's
+ * pins.
  */
+#include <vmm/machine.h>
+
 #include "devices.h"
 #include "keymap.h"
 
-#include <vmm/machine.h>
-
-#define KBD_QUEUE   256
-#define KBD_ROOM    128 /* beyond this no press is taken: the rest is for releases */
-#define AUX_QUEUE   64
-#define MOTION_MAX  (1 << 16)
+#define KBD_QUEUE  256
+#define KBD_ROOM   128 /* beyond this no press is taken: the rest is for releases */
+#define AUX_QUEUE  64
+#define MOTION_MAX (1 << 16)
 
 enum { PORT_DATA = 0, PORT_COMMAND = 4 };
 
@@ -38,9 +40,9 @@ enum { PORT_DATA = 0, PORT_COMMAND = 4 };
 #define OUT_RUN     0x01 /* output port: 0 holds the processor in reset */
 #define OUT_A20     0x02
 
-#define PS2_ACK     0xfa
-#define PS2_RESEND  0xfe
-#define PS2_OK      0xaa
+#define PS2_ACK    0xfa
+#define PS2_RESEND 0xfe
+#define PS2_OK     0xaa
 
 enum { SRC_NONE, SRC_KBD, SRC_AUX, SRC_CTL, SRC_MAX = SRC_CTL };
 
@@ -52,7 +54,8 @@ struct i8042_state {
     uint8_t aux[AUX_QUEUE];
     uint8_t down[32]; /* evdev codes 0-255 */
     /* controller */
-    uint8_t config, out_byte, out_source, out_aux; /* out_aux: the register shows itself as the mouse's */
+    uint8_t config, out_byte, out_source,
+        out_aux;      /* out_aux: the register shows itself as the mouse's */
     uint8_t command;  /* waits for its data byte; 0 = none */
     uint8_t a2;       /* the last write was a command */
     uint8_t out_port; /* as last written, RUN and A20 */
@@ -219,10 +222,12 @@ static void key_event(struct i8042_state *s, uint16_t code, bool down)
     uint8_t bytes[HSK_SCANCODE_MAX];
     unsigned n;
 
-    /* Repeats of the host's keyboard are not presses; a release without a press happened elsewhere. */
+    /* Repeats of the host's keyboard are not presses; a release without a press happened elsewhere.
+     */
     if (code > 255 || is_down(s, code) == down)
         return;
-    /* A press that finds no room did not happen, nor will its release: so there is always room for the other releases. */
+    /* A press that finds no room did not happen, nor will its release: so there is always room for
+     * the other releases. */
     if (down && s->kbd_len > KBD_ROOM)
         return;
     s->down[code / 8] ^= (uint8_t)(1u << (code % 8));
@@ -381,7 +386,8 @@ static void mouse_report(struct i8042_state *s)
 
 static void accumulate(uint32_t *sum, int32_t v)
 {
-    *sum = (uint32_t)CLAMP((int32_t)*sum + CLAMP(v, -MOTION_MAX, MOTION_MAX), -MOTION_MAX, MOTION_MAX);
+    *sum =
+        (uint32_t)CLAMP((int32_t)*sum + CLAMP(v, -MOTION_MAX, MOTION_MAX), -MOTION_MAX, MOTION_MAX);
 }
 
 void hsk_i8042_mouse(struct hsk_dev *dev, int dx, int dy, int wheel, uint8_t buttons)
@@ -397,7 +403,8 @@ void hsk_i8042_mouse(struct hsk_dev *dev, int dx, int dy, int wheel, uint8_t but
         accumulate(&s->dz, -CLAMP(wheel, -MOTION_MAX, MOTION_MAX));
     }
     s->buttons = buttons & 7;
-    /* Motion waits until the guest has taken the last packet; a press and its release must not melt into nothing. */
+    /* Motion waits until the guest has taken the last packet; a press and its release must not melt
+     * into nothing. */
     if (click && s->reporting && !s->remote && s->aux_len < AUX_QUEUE / 2)
         mouse_report(s);
     pump(k);
@@ -439,8 +446,9 @@ static void mouse_argument(struct i8042_state *s, uint8_t command, uint8_t value
 
 static void mouse_status(struct i8042_state *s)
 {
-    uint8_t flags = (uint8_t)(s->remote << 6 | s->reporting << 5 | s->scaling << 4 | (s->buttons & 1) << 2 |
-                              (s->buttons & 4) >> 1 | (s->buttons & 2) >> 1);
+    uint8_t flags =
+        (uint8_t)(s->remote << 6 | s->reporting << 5 | s->scaling << 4 | (s->buttons & 1) << 2 |
+                  (s->buttons & 4) >> 1 | (s->buttons & 2) >> 1);
 
     aux_put(s, (const uint8_t[]){PS2_ACK, flags, (uint8_t)s->resolution, (uint8_t)s->rate}, 4);
 }
@@ -533,7 +541,8 @@ static void output_port(struct i8042 *k, uint8_t value)
 {
     k->s.out_port = value & (OUT_RUN | OUT_A20);
     if (!(value & OUT_RUN))
-        hsk_machine_post_event(k->dev.machine, HSK_EVENT_RESET, 0, "the guest reset itself through the keyboard controller");
+        hsk_machine_post_event(k->dev.machine, HSK_EVENT_RESET, 0,
+                               "the guest reset itself through the keyboard controller");
 }
 
 static void command_write(struct i8042 *k, uint8_t value)
@@ -576,7 +585,8 @@ static void command_write(struct i8042 *k, uint8_t value)
         controller_answer(k, 0x80, false);
         break;
     case 0xd0:
-        controller_answer(k, s->out_port | (s->out_source != SRC_NONE ? s->out_aux ? 0x20 : 0x10 : 0), false);
+        controller_answer(
+            k, s->out_port | (s->out_source != SRC_NONE ? s->out_aux ? 0x20 : 0x10 : 0), false);
         break;
     case 0xdd:
     case 0xdf:
@@ -639,7 +649,8 @@ static uint64_t i8042_read(struct hsk_dev *dev, unsigned region, uint64_t offset
     return byte;
 }
 
-static void i8042_write(struct hsk_dev *dev, unsigned region, uint64_t offset, unsigned size, uint64_t value)
+static void i8042_write(struct hsk_dev *dev, unsigned region, uint64_t offset, unsigned size,
+                        uint64_t value)
 {
     struct i8042 *k = (struct i8042 *)dev;
 
@@ -673,13 +684,17 @@ static bool motion_ok(uint32_t v)
 static bool i8042_check(struct hsk_dev *dev, GError **error)
 {
     const struct i8042_state *s = &((struct i8042 *)dev)->s;
-    bool ok = s->kbd_set >= 1 && !(s->config & ~0x77) && motion_ok(s->dx) && motion_ok(s->dy) && motion_ok(s->dz) &&
-              (s->command == 0 || s->command == 0x60 || (s->command >= 0xd1 && s->command <= 0xd4)) &&
-              (s->kbd_command == 0 || s->kbd_command == 0xed || s->kbd_command == 0xf0 || s->kbd_command == 0xf3) &&
-              (s->aux_command == 0 || s->aux_command == 0xe8 || s->aux_command == 0xf3);
+    bool ok =
+        s->kbd_set >= 1 && !(s->config & ~0x77) && motion_ok(s->dx) && motion_ok(s->dy) &&
+        motion_ok(s->dz) &&
+        (s->command == 0 || s->command == 0x60 || (s->command >= 0xd1 && s->command <= 0xd4)) &&
+        (s->kbd_command == 0 || s->kbd_command == 0xed || s->kbd_command == 0xf0 ||
+         s->kbd_command == 0xf3) &&
+        (s->aux_command == 0 || s->aux_command == 0xe8 || s->aux_command == 0xf3);
 
     if (!ok)
-        g_set_error(error, HSK_ERROR, HSK_ERROR_DAMAGED, "The saved state of %s is not one that a keyboard can have.", dev->id);
+        g_set_error(error, HSK_ERROR, HSK_ERROR_DAMAGED,
+                    "The saved state of %s is not one that a keyboard can have.", dev->id);
     return ok;
 }
 
@@ -715,7 +730,8 @@ static const struct hsk_dev_ops i8042_ops = {
     .free = i8042_free,
 };
 
-struct hsk_dev *hsk_i8042_new(struct hsk_machine *m, const char *id, struct hsk_irq *kbd_irq, struct hsk_irq *mouse_irq)
+struct hsk_dev *hsk_i8042_new(struct hsk_machine *m, const char *id, struct hsk_irq *kbd_irq,
+                              struct hsk_irq *mouse_irq)
 {
     struct i8042 *k = g_new0(struct i8042, 1);
 

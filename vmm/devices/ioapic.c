@@ -1,16 +1,18 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The I/O APIC (Intel 82093AA data sheet; version 0x20 with the EOI register, as in the ICH): 24 pins, edge and level.
+ * The I/O APIC (Intel 82093AA data sheet; version 0x20 with the EOI register, as in the ICH): 24
+ * pins, edge and level.
  *
- * Threads: any. Pins are set with device locks held, so the state has a leaf lock of its own; messages to the local APICs
- * are sent under it (order: I/O APIC, then local APIC).
+ * Threads: any. Pins are set with device locks held, so the state has a leaf lock of its own;
+ * messages to the local APICs are sent under it (order: I/O APIC, then local APIC).
  *
- * Deliberately missing: the delivery-status bit (always idle) and polarity (lines are logical levels here).
+ * Deliberately missing: the delivery-status bit (always idle) and polarity (lines are logical
+ * levels here).
  */
-#include "devices.h"
-
 #include <vmm/lapic.h>
 #include <vmm/machine.h>
+
+#include "devices.h"
 
 #define NPINS          24
 #define VERSION        (0x20u | (NPINS - 1) << 16)
@@ -60,7 +62,8 @@ static void pin_send_locked(struct ioapic *io, unsigned pin, bool edge)
     } else if (!edge) {
         return;
     }
-    /* An RTE is an MSI in other clothes: bits 0-10 are data bits 0-10, 11 the destination mode, 56-63 the destination. */
+    /* An RTE is an MSI in other clothes: bits 0-10 are data bits 0-10, 11 the destination mode,
+     * 56-63 the destination. */
     hsk_msi_send(io->dev.machine, HSK_LAPIC_BASE | (rte >> 56) << 12 | (rte >> 11 & 1) << 2,
                  (uint32_t)(rte & 0x7ff) | (level ? 1u << 15 | 1u << 14 : 0));
 }
@@ -151,7 +154,8 @@ static uint64_t ioapic_read(struct hsk_dev *dev, unsigned region, uint64_t offse
     return value;
 }
 
-static void ioapic_write(struct hsk_dev *dev, unsigned region, uint64_t offset, unsigned size, uint64_t value)
+static void ioapic_write(struct hsk_dev *dev, unsigned region, uint64_t offset, unsigned size,
+                         uint64_t value)
 {
     struct ioapic *io = (struct ioapic *)dev;
 
@@ -183,9 +187,10 @@ static bool ioapic_check(struct hsk_dev *dev, GError **error)
     for (unsigned pin = 0; pin < NPINS; pin++) {
         uint64_t rte = io->s.rte[pin];
 
-        if ((rte & ~(RTE_WRITABLE | RTE_REMOTE_IRR)) || ((rte & RTE_REMOTE_IRR) && !(rte & RTE_LEVEL))) {
-            g_set_error(error, HSK_ERROR, HSK_ERROR_DAMAGED, "The saved state of %s is not one that an I/O APIC can have.",
-                        dev->id);
+        if ((rte & ~(RTE_WRITABLE | RTE_REMOTE_IRR)) ||
+            ((rte & RTE_REMOTE_IRR) && !(rte & RTE_LEVEL))) {
+            g_set_error(error, HSK_ERROR, HSK_ERROR_DAMAGED,
+                        "The saved state of %s is not one that an I/O APIC can have.", dev->id);
             return false;
         }
     }

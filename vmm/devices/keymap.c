@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * evdev key codes to scan codes. The table says set 1, which evdev codes 1-83 are by definition; set 2 is what the keyboard
- * controller's translation (IBM PS/2 hardware interface reference, keyboard controller) makes it from.
+ * evdev key codes to scan codes. The table says set 1, which evdev codes 1-83 are by definition;
+ * set 2 is what the keyboard controller's translation (IBM PS/2 hardware interface reference,
+ * keyboard controller) makes it from.
  */
 #include "keymap.h"
 
@@ -11,18 +12,21 @@ enum { KEY_SYSRQ = 99, KEY_PAUSE = 119, KEY_HANGUL = 122, KEY_HANJA = 123 };
 
 /* Set 1 of the evdev codes above 83. */
 static const uint16_t set1_high[] = {
-    [85 - 84] = 0x76,       [86 - 84] = 0x56,       [87 - 84] = 0x57,       [88 - 84] = 0x58,       [89 - 84] = 0x73,
-    [90 - 84] = 0x78,       [91 - 84] = 0x77,       [92 - 84] = 0x79,       [93 - 84] = 0x70,       [94 - 84] = 0x7b,
-    [95 - 84] = 0x5c,       [96 - 84] = E0 | 0x1c,  [97 - 84] = E0 | 0x1d,  [98 - 84] = E0 | 0x35,  [99 - 84] = E0 | 0x37,
-    [100 - 84] = E0 | 0x38, [102 - 84] = E0 | 0x47, [103 - 84] = E0 | 0x48, [104 - 84] = E0 | 0x49, [105 - 84] = E0 | 0x4b,
-    [106 - 84] = E0 | 0x4d, [107 - 84] = E0 | 0x4f, [108 - 84] = E0 | 0x50, [109 - 84] = E0 | 0x51, [110 - 84] = E0 | 0x52,
-    [111 - 84] = E0 | 0x53, [113 - 84] = E0 | 0x20, [114 - 84] = E0 | 0x2e, [115 - 84] = E0 | 0x30, [116 - 84] = E0 | 0x5e,
-    [117 - 84] = 0x59,      [121 - 84] = 0x7e,      [124 - 84] = 0x7d,      [125 - 84] = E0 | 0x5b, [126 - 84] = E0 | 0x5c,
-    [127 - 84] = E0 | 0x5d, [140 - 84] = E0 | 0x21, [142 - 84] = E0 | 0x5f, [143 - 84] = E0 | 0x63, [155 - 84] = E0 | 0x6c,
-    [156 - 84] = E0 | 0x66, [157 - 84] = E0 | 0x6b, [158 - 84] = E0 | 0x6a, [159 - 84] = E0 | 0x69, [163 - 84] = E0 | 0x19,
-    [164 - 84] = E0 | 0x22, [165 - 84] = E0 | 0x10, [166 - 84] = E0 | 0x24, [172 - 84] = E0 | 0x32, [173 - 84] = E0 | 0x67,
-    [183 - 84] = 0x64,      [184 - 84] = 0x65,      [185 - 84] = 0x66,      [186 - 84] = 0x67,      [187 - 84] = 0x68,
-    [188 - 84] = 0x69,      [189 - 84] = 0x6a,      [190 - 84] = 0x6b,      [191 - 84] = 0x6c,      [192 - 84] = 0x6d,
+    [85 - 84] = 0x76,       [86 - 84] = 0x56,       [87 - 84] = 0x57,       [88 - 84] = 0x58,
+    [89 - 84] = 0x73,       [90 - 84] = 0x78,       [91 - 84] = 0x77,       [92 - 84] = 0x79,
+    [93 - 84] = 0x70,       [94 - 84] = 0x7b,       [95 - 84] = 0x5c,       [96 - 84] = E0 | 0x1c,
+    [97 - 84] = E0 | 0x1d,  [98 - 84] = E0 | 0x35,  [99 - 84] = E0 | 0x37,  [100 - 84] = E0 | 0x38,
+    [102 - 84] = E0 | 0x47, [103 - 84] = E0 | 0x48, [104 - 84] = E0 | 0x49, [105 - 84] = E0 | 0x4b,
+    [106 - 84] = E0 | 0x4d, [107 - 84] = E0 | 0x4f, [108 - 84] = E0 | 0x50, [109 - 84] = E0 | 0x51,
+    [110 - 84] = E0 | 0x52, [111 - 84] = E0 | 0x53, [113 - 84] = E0 | 0x20, [114 - 84] = E0 | 0x2e,
+    [115 - 84] = E0 | 0x30, [116 - 84] = E0 | 0x5e, [117 - 84] = 0x59,      [121 - 84] = 0x7e,
+    [124 - 84] = 0x7d,      [125 - 84] = E0 | 0x5b, [126 - 84] = E0 | 0x5c, [127 - 84] = E0 | 0x5d,
+    [140 - 84] = E0 | 0x21, [142 - 84] = E0 | 0x5f, [143 - 84] = E0 | 0x63, [155 - 84] = E0 | 0x6c,
+    [156 - 84] = E0 | 0x66, [157 - 84] = E0 | 0x6b, [158 - 84] = E0 | 0x6a, [159 - 84] = E0 | 0x69,
+    [163 - 84] = E0 | 0x19, [164 - 84] = E0 | 0x22, [165 - 84] = E0 | 0x10, [166 - 84] = E0 | 0x24,
+    [172 - 84] = E0 | 0x32, [173 - 84] = E0 | 0x67, [183 - 84] = 0x64,      [184 - 84] = 0x65,
+    [185 - 84] = 0x66,      [186 - 84] = 0x67,      [187 - 84] = 0x68,      [188 - 84] = 0x69,
+    [189 - 84] = 0x6a,      [190 - 84] = 0x6b,      [191 - 84] = 0x6c,      [192 - 84] = 0x6d,
     [193 - 84] = 0x6e,      [217 - 84] = E0 | 0x65, [226 - 84] = E0 | 0x6d,
 };
 
@@ -46,7 +50,8 @@ static unsigned bytes(uint8_t *out, const uint8_t *from, unsigned n)
 
 static unsigned pause_scancode(bool down, unsigned set, bool ctrl, uint8_t *out)
 {
-    static const uint8_t pause[2][8] = {{0xe1, 0x1d, 0x45, 0xe1, 0x9d, 0xc5}, {0xe1, 0x14, 0x77, 0xe1, 0xf0, 0x14, 0xf0, 0x77}};
+    static const uint8_t pause[2][8] = {{0xe1, 0x1d, 0x45, 0xe1, 0x9d, 0xc5},
+                                        {0xe1, 0x14, 0x77, 0xe1, 0xf0, 0x14, 0xf0, 0x77}};
     static const uint8_t brk[2][5] = {{0xe0, 0x46, 0xe0, 0xc6}, {0xe0, 0x7e, 0xe0, 0xf0, 0x7e}};
 
     if (!down)

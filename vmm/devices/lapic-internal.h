@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Inside of the local APIC: its state, and what lapic.c (registers, life cycle, the engine's calls), lapic-ipi.c (accepting
- * and sending interrupts) and lapic-timer.c have in common. Threads and locks: lapic.c. What ends in _locked is called with
- * the leaf lock held.
+ * Inside of the local APIC: its state, and what lapic.c (registers, life cycle, the engine's
+ * calls), lapic-ipi.c (accepting and sending interrupts) and lapic-timer.c have in common. Threads
+ * and locks: lapic.c. What ends in _locked is called with the leaf lock held.
  */
 #pragma once
 
@@ -10,18 +10,28 @@
 #include <vmm/machine.h>
 
 enum { LVT_TIMER, LVT_THERMAL, LVT_PERF, LVT_LINT0, LVT_LINT1, LVT_ERROR, NLVT };
-enum { MODE_FIXED, MODE_LOWEST, MODE_SMI, MODE_RESERVED, MODE_NMI, MODE_INIT, MODE_SIPI, MODE_EXTINT };
+enum {
+    MODE_FIXED,
+    MODE_LOWEST,
+    MODE_SMI,
+    MODE_RESERVED,
+    MODE_NMI,
+    MODE_INIT,
+    MODE_SIPI,
+    MODE_EXTINT
+};
 enum { TIMER_ONESHOT, TIMER_PERIODIC, TIMER_TSC_DEADLINE };
 
-#define BASE_X2APIC    (1u << 10)
-#define BASE_ENABLE    HSK_APIC_BASE_ENABLE
-#define SVR_ENABLE     (1u << 8)
-#define LVT_MASKED     (1u << 16)
-#define MAX_NMIS       2u
+#define BASE_X2APIC (1u << 10)
+#define BASE_ENABLE HSK_APIC_BASE_ENABLE
+#define SVR_ENABLE  (1u << 8)
+#define LVT_MASKED  (1u << 16)
+#define MAX_NMIS    2u
 
 struct lapic_state {
-    uint64_t base;         /* IA32_APIC_BASE */
-    uint64_t deadline_ns;  /* one-shot and periodic: guest time of the next expiry; 0 = not counting */
+    uint64_t base; /* IA32_APIC_BASE */
+    uint64_t
+        deadline_ns; /* one-shot and periodic: guest time of the next expiry; 0 = not counting */
     uint64_t tsc_deadline; /* IA32_TSC_DEADLINE; 0 = not armed */
     uint64_t extint;       /* level of the PIC's output (64 bits: no padding) */
     uint32_t isr[8], irr[8], tmr[8];
@@ -98,8 +108,8 @@ void hsk_lapic_send_icr(struct hsk_lapic *l, uint32_t low, uint32_t high, bool x
 uint32_t hsk_lapic_timer_count_locked(const struct hsk_lapic *l);
 void hsk_lapic_timer_arm_locked(struct hsk_lapic *l);
 void hsk_lapic_timer_start_locked(struct hsk_lapic *l, uint32_t count);
-/* Does what is due by the clock, true if something was. The loop's timer may be late: who touches the timer must not see
-   that. */
+/* Does what is due by the clock, true if something was. The loop's timer may be late: who touches
+   the timer must not see that. */
 bool hsk_lapic_timer_due_locked(struct hsk_lapic *l);
 void hsk_lapic_timer_set_divide_locked(struct hsk_lapic *l, uint32_t value);
 /* The loop's timer fired. */

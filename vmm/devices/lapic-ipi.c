@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * How interrupts come to a local APIC (Intel SDM vol. 3, 11.6, 11.8, 11.11): accepted, found wrong, sent by the ICR of
- * another one or as a message, in xAPIC and x2APIC mode.
+ * How interrupts come to a local APIC (Intel SDM vol. 3, 11.6, 11.8, 11.11): accepted, found wrong,
+ * sent by the ICR of another one or as a message, in xAPIC and x2APIC mode.
  *
  * Threads: any; see lapic.c. Never two APICs' locks at once. What is deliberately missing: lapic.c.
  */
@@ -39,8 +39,8 @@ void hsk_lapic_error_locked(struct hsk_lapic *l, uint32_t bit)
         hsk_lapic_accept_locked(l, lvt & 0xff, false);
 }
 
-/* A processor that takes NMIs has taken the first before the second comes, and remembers that; the vCPU may be late for the
-   first. */
+/* A processor that takes NMIs has taken the first before the second comes, and remembers that; the
+   vCPU may be late for the first. */
 void hsk_lapic_nmi_locked(struct hsk_lapic *l)
 {
     l->s.nmi = MIN(l->s.nmi + 1, MAX_NMIS);
@@ -145,7 +145,8 @@ void hsk_msi_send(struct hsk_machine *m, uint64_t addr, uint32_t data)
         .vector = (uint8_t)data,
     };
 
-    /* Anything outside of the interrupt window is an ordinary write of the device's into nowhere. */
+    /* Anything outside of the interrupt window is an ordinary write of the device's into nowhere.
+     */
     if (addr >> 20 == HSK_LAPIC_BASE >> 20)
         send(m, &msg);
 }

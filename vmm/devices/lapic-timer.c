@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The local APIC's timer (Intel SDM vol. 3, 11.5.4): one-shot, periodic and TSC-deadline mode, by a timer of the machine's
- * loop. Threads: any, with the APIC's leaf lock held but in hsk_lapic_timer_expired(), which is the loop's; see lapic.c.
+ * The local APIC's timer (Intel SDM vol. 3, 11.5.4): one-shot, periodic and TSC-deadline mode, by a
+ * timer of the machine's loop. Threads: any, with the APIC's leaf lock held but in
+ * hsk_lapic_timer_expired(), which is the loop's; see lapic.c.
  */
 #include "lapic-internal.h"
 
-/* A periodic timer is not let fire more often than this: a guest's count of 1 must not occupy the host. */
+/* A periodic timer is not let fire more often than this: a guest's count of 1 must not occupy the
+ * host. */
 #define MIN_PERIOD_NS 20000u
 
 static uint64_t timer_divide(const struct hsk_lapic *l)
@@ -22,7 +24,8 @@ static uint64_t ticks_to_ns(uint64_t ticks, uint64_t divide)
 
 uint32_t hsk_lapic_timer_count_locked(const struct hsk_lapic *l)
 {
-    uint64_t now = hsk_clock_ns(l->clock), left, period = ticks_to_ns(l->s.timer_initial, timer_divide(l));
+    uint64_t now = hsk_clock_ns(l->clock), left,
+             period = ticks_to_ns(l->s.timer_initial, timer_divide(l));
 
     if (l->s.deadline_ns == 0 || hsk_lapic_timer_mode(l) == TIMER_TSC_DEADLINE)
         return 0;
@@ -82,7 +85,8 @@ void hsk_lapic_timer_expired(void *opaque)
     if (!hsk_lapic_timer_due_locked(l)) {
         /* Nanoseconds are coarser than ticks: a little too early. */
         if (hsk_lapic_timer_mode(l) == TIMER_TSC_DEADLINE && l->s.tsc_deadline)
-            hsk_timer_arm(l->timer, MAX(hsk_clock_ns(l->clock) + 1, hsk_clock_tsc_to_ns(l->clock, l->s.tsc_deadline)));
+            hsk_timer_arm(l->timer, MAX(hsk_clock_ns(l->clock) + 1,
+                                        hsk_clock_tsc_to_ns(l->clock, l->s.tsc_deadline)));
         else
             hsk_lapic_timer_arm_locked(l);
     }

@@ -1,15 +1,18 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The local APIC (Intel SDM vol. 3, chapter 11): xAPIC page and x2APIC MSRs, LVT, what is deliverable; IPIs are in
- * lapic-ipi.c, the timer is in lapic-timer.c. One struct per vCPU; all of them share the one MMIO mapping, which belongs
- * to APIC 0: an access reaches the APIC that the accessing thread bound (hsk_lapic_bind_thread).
+ * The local APIC (Intel SDM vol. 3, chapter 11): xAPIC page and x2APIC MSRs, LVT, what is
+ * deliverable; IPIs are in lapic-ipi.c, the timer is in lapic-timer.c. One struct per vCPU; all of
+ * them share the one MMIO mapping, which belongs to APIC 0: an access reaches the APIC that the
+ * accessing thread bound (hsk_lapic_bind_thread).
  *
- * Threads: any. Every entry takes the APIC's leaf lock, never two at once: a sender lets go of its own before it looks at
- * the targets, and EOI lets go before it tells the I/O APIC (whose lock is taken before ours). kick runs with no APIC lock.
+ * Threads: any. Every entry takes the APIC's leaf lock, never two at once: a sender lets go of its
+ * own before it looks at the targets, and EOI lets go before it tells the I/O APIC (whose lock is
+ * taken before ours). kick runs with no APIC lock.
  *
- * Deliberately missing: SMI (no SMM), CMCI, focus processor and arbitration registers, remote read, the delivery-status
- * bits (delivery is immediate), ExtINT from the I/O APIC or as MSI (the PIC is wired to LINT0 of APIC 0 only). TSC_ADJUST
- * is the engine's: IA32_TSC_DEADLINE here counts the clock's TSC.
+ * Deliberately missing: SMI (no SMM), CMCI, focus processor and arbitration registers, remote read,
+ * the delivery-status bits (delivery is immediate), ExtINT from the I/O APIC or as MSI (the PIC is
+ * wired to LINT0 of APIC 0 only). TSC_ADJUST is the engine's: IA32_TSC_DEADLINE here counts the
+ * clock's TSC.
  */
 #include "devices.h"
 #include "lapic-internal.h"
@@ -37,13 +40,13 @@ enum {
     REG_SELF_IPI = 0x3f0, /* x2APIC only */
 };
 
-#define BASE_BSP       (1u << 8)
-#define BASE_ADDR(b)   ((b) & ~0xfffull)
-#define LVT_READ_ONLY  (1u << 12 | 1u << 14)
-#define ESR_BAD_REG    (1u << 7)
-#define ICR_WRITABLE   0x000ccfffu
-#define ICR_STATUS     (1u << 12)
-#define VERSION        (0x14u | (NLVT - 1) << 16)
+#define BASE_BSP      (1u << 8)
+#define BASE_ADDR(b)  ((b) & ~0xfffull)
+#define LVT_READ_ONLY (1u << 12 | 1u << 14)
+#define ESR_BAD_REG   (1u << 7)
+#define ICR_WRITABLE  0x000ccfffu
+#define ICR_STATUS    (1u << 12)
+#define VERSION       (0x14u | (NLVT - 1) << 16)
 
 static const uint32_t lvt_writable[NLVT] = {0x700ff, 0x107ff, 0x107ff, 0x1a7ff, 0x1a7ff, 0x100ff};
 
@@ -97,7 +100,8 @@ static int deliverable_locked(const struct hsk_lapic *l)
 {
     int irr = bit_highest(l->s.irr);
 
-    if (irr < 0 || !(l->s.base & BASE_ENABLE) || (uint32_t)(irr & 0xf0) <= (hsk_lapic_ppr_locked(l) & 0xf0))
+    if (irr < 0 || !(l->s.base & BASE_ENABLE) ||
+        (uint32_t)(irr & 0xf0) <= (hsk_lapic_ppr_locked(l) & 0xf0))
         return -1;
     return irr;
 }
@@ -150,7 +154,8 @@ static void lvt_write_locked(struct hsk_lapic *l, unsigned entry, uint32_t value
     if (!(l->s.svr & SVR_ENABLE))
         value |= LVT_MASKED;
     l->s.lvt[entry] = value;
-    if (entry == LVT_TIMER && (old_mode == TIMER_TSC_DEADLINE) != (hsk_lapic_timer_mode(l) == TIMER_TSC_DEADLINE)) {
+    if (entry == LVT_TIMER &&
+        (old_mode == TIMER_TSC_DEADLINE) != (hsk_lapic_timer_mode(l) == TIMER_TSC_DEADLINE)) {
         l->s.deadline_ns = 0;
         l->s.tsc_deadline = 0;
         hsk_lapic_timer_arm_locked(l);
@@ -237,7 +242,8 @@ static void svr_write_locked(struct hsk_lapic *l, uint32_t value)
             l->s.lvt[i] |= LVT_MASKED;
 }
 
-/* Takes the lock. EOI and IPIs reach others only after it is let go. false: no such register to write. */
+/* Takes the lock. EOI and IPIs reach others only after it is let go. false: no such register to
+ * write. */
 static bool reg_write(struct hsk_lapic *l, unsigned reg, bool x2apic, uint64_t value64)
 {
     struct lapic_state *s = &l->s;
@@ -324,7 +330,8 @@ static struct hsk_lapic *accessor(struct hsk_dev *dev)
     return bound && bound->dev.machine == dev->machine ? bound : (struct hsk_lapic *)dev;
 }
 
-static uint64_t lapic_mmio_read(struct hsk_dev *dev, unsigned region, uint64_t offset, unsigned size)
+static uint64_t lapic_mmio_read(struct hsk_dev *dev, unsigned region, uint64_t offset,
+                                unsigned size)
 {
     struct hsk_lapic *l = accessor(dev);
     uint32_t value = 0;
@@ -338,11 +345,13 @@ static uint64_t lapic_mmio_read(struct hsk_dev *dev, unsigned region, uint64_t o
     return value >> (offset & 3) * 8;
 }
 
-static void lapic_mmio_write(struct hsk_dev *dev, unsigned region, uint64_t offset, unsigned size, uint64_t value)
+static void lapic_mmio_write(struct hsk_dev *dev, unsigned region, uint64_t offset, unsigned size,
+                             uint64_t value)
 {
     struct hsk_lapic *l = accessor(dev);
 
-    if (size != 4 || (offset & 15) || (hsk_lapic_get_base(l) & (BASE_ENABLE | BASE_X2APIC)) != BASE_ENABLE)
+    if (size != 4 || (offset & 15) ||
+        (hsk_lapic_get_base(l) & (BASE_ENABLE | BASE_X2APIC)) != BASE_ENABLE)
         return;
     if (!reg_write(l, offset & 0xff0, false, value)) {
         uint32_t ignored;
@@ -393,7 +402,8 @@ static void registers_reset_locked(struct hsk_lapic *l)
     l->s = (struct lapic_state){.base = base, .dfr = 0xffffffffu, .svr = 0xff, .extint = extint};
     for (unsigned i = 0; i < NLVT; i++)
         l->s.lvt[i] = LVT_MASKED;
-    /* What firmware leaves behind (MP specification 3.6.2.2, virtual wire mode): a kernel started directly may rely on it. */
+    /* What firmware leaves behind (MP specification 3.6.2.2, virtual wire mode): a kernel started
+     * directly may rely on it. */
     if (base & BASE_BSP)
         l->s.lvt[LVT_LINT0] = MODE_EXTINT << 8;
 }
@@ -448,7 +458,8 @@ void hsk_lapic_set_extint(struct hsk_lapic *l, bool level)
 {
     hsk_lapic_enter(l);
     if (level && !l->s.extint)
-        hsk_lapic_local_locked(l, LVT_LINT0); /* programmed as a fixed vector or NMI, LINT0 is edge triggered */
+        hsk_lapic_local_locked(
+            l, LVT_LINT0); /* programmed as a fixed vector or NMI, LINT0 is edge triggered */
     l->s.extint = level;
     hsk_lapic_leave(l);
 }
@@ -484,7 +495,8 @@ static void page_publish(struct hsk_lapic *l)
     hsk_machine_memory_changed(l->dev.machine);
     if (l->mapped == UINT64_MAX)
         hsk_machine_post_event(l->dev.machine, HSK_EVENT_ERROR, want,
-                               "The guest moved its local APIC onto another device's address, which is not supported.");
+                               "The guest moved its local APIC onto another device's address, "
+                               "which is not supported.");
 }
 
 uint64_t hsk_lapic_get_base(struct hsk_lapic *l)
@@ -550,18 +562,27 @@ bool hsk_lapic_rdmsr(struct hsk_lapic *l, uint32_t msr, uint64_t *v)
     return ok;
 }
 
-/* The bits that a WRMSR in x2APIC mode may set: reserved ones are #GP (11.12.1.3). Read-only bits of an entry are not. */
+/* The bits that a WRMSR in x2APIC mode may set: reserved ones are #GP (11.12.1.3). Read-only bits
+ * of an entry are not. */
 static uint64_t x2apic_legal(unsigned reg)
 {
     if (reg >= REG_LVT && reg <= REG_LVT_END)
         return lvt_writable[(reg - REG_LVT) >> 4] | LVT_READ_ONLY;
     switch (reg) {
-    case REG_EOI: case REG_ESR: return 0;
-    case REG_TPR: case REG_SELF_IPI: return 0xff;
-    case REG_SVR: return 0x3ff;
-    case REG_ICR_LOW: return 0xffffffffull << 32 | ICR_WRITABLE | ICR_STATUS;
-    case REG_TIMER_DIVIDE: return 0xb;
-    default: return 0xffffffffu;
+    case REG_EOI:
+    case REG_ESR:
+        return 0;
+    case REG_TPR:
+    case REG_SELF_IPI:
+        return 0xff;
+    case REG_SVR:
+        return 0x3ff;
+    case REG_ICR_LOW:
+        return 0xffffffffull << 32 | ICR_WRITABLE | ICR_STATUS;
+    case REG_TIMER_DIVIDE:
+        return 0xb;
+    default:
+        return 0xffffffffu;
     }
 }
 
@@ -571,7 +592,8 @@ bool hsk_lapic_wrmsr(struct hsk_lapic *l, uint32_t msr, uint64_t v)
 
     if (msr == 0x6e0) {
         hsk_lapic_enter(l);
-        if (hsk_lapic_timer_mode(l) == TIMER_TSC_DEADLINE) { /* ignored in the other modes (11.5.4.1) */
+        if (hsk_lapic_timer_mode(l) ==
+            TIMER_TSC_DEADLINE) { /* ignored in the other modes (11.5.4.1) */
             hsk_lapic_timer_due_locked(l);
             l->s.tsc_deadline = v;
             hsk_lapic_timer_due_locked(l);
@@ -606,13 +628,16 @@ static bool lapic_check(struct hsk_dev *dev, GError **error)
     const struct lapic_state *s = &l->s;
     bool ok = base_legal(l, s->base) && !((s->isr[0] | s->irr[0] | s->tmr[0]) & 0xffff) &&
               (s->deadline_ns == 0 || s->timer_initial != 0) && (s->timer_divide & ~0xbu) == 0 &&
-              (s->icr_low & ~ICR_WRITABLE) == 0 && (s->dfr & 0x0fffffffu) == 0x0fffffffu && !(s->ldr & 0xffffffu);
+              (s->icr_low & ~ICR_WRITABLE) == 0 && (s->dfr & 0x0fffffffu) == 0x0fffffffu &&
+              !(s->ldr & 0xffffffu);
 
     for (unsigned i = 0; i < NLVT; i++)
-        if ((s->lvt[i] & ~(lvt_writable[i] | LVT_MASKED)) || (!(s->svr & SVR_ENABLE) && i != LVT_LINT0 && !(s->lvt[i] & LVT_MASKED)))
+        if ((s->lvt[i] & ~(lvt_writable[i] | LVT_MASKED)) ||
+            (!(s->svr & SVR_ENABLE) && i != LVT_LINT0 && !(s->lvt[i] & LVT_MASKED)))
             ok = false;
     if (!ok)
-        g_set_error(error, HSK_ERROR, HSK_ERROR_DAMAGED, "The saved state of %s is not one that a local APIC can have.", dev->id);
+        g_set_error(error, HSK_ERROR, HSK_ERROR_DAMAGED,
+                    "The saved state of %s is not one that a local APIC can have.", dev->id);
     return ok;
 }
 
@@ -666,7 +691,8 @@ struct hsk_lapic *hsk_lapic_new(struct hsk_machine *m, unsigned index)
     l->timer = hsk_timer_new(hsk_machine_loop(m), hsk_lapic_timer_expired, l);
     l->mapped = UINT64_MAX;
     hsk_cpuid_query(hsk_machine_cpuid(m), index, 0, 0, 0x80000008u, 0, out);
-    l->base_reserved = ~(((1ull << CLAMP(out[0] & 0xff, 36, 52)) - 1) & ~0xfffull) & ~(uint64_t)(BASE_BSP | BASE_X2APIC | BASE_ENABLE);
+    l->base_reserved = ~(((1ull << CLAMP(out[0] & 0xff, 36, 52)) - 1) & ~0xfffull) &
+                       ~(uint64_t)(BASE_BSP | BASE_X2APIC | BASE_ENABLE);
     l->s.base = HSK_LAPIC_BASE | BASE_ENABLE;
     page_publish(l);
     return l;

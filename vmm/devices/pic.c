@@ -1,32 +1,33 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The two cascaded 8259A interrupt controllers (Intel 8259A data sheet) with the ELCR of the ICH (0x4d0, 0x4d1).
+ * The two cascaded 8259A interrupt controllers (Intel 8259A data sheet) with the ELCR of the ICH
+ * (0x4d0, 0x4d1).
  *
- * Threads: any. Lines are set with device locks held, so the state has a leaf lock of its own; the output goes to LINT0 of
- * local APIC 0 under it (order: PIC, then local APIC).
+ * Threads: any. Lines are set with device locks held, so the state has a leaf lock of its own; the
+ * output goes to LINT0 of local APIC 0 under it (order: PIC, then local APIC).
  *
  * Deliberately missing: MCS-80 mode, buffered mode's pin, cascades other than slave on line 2.
  */
-#include "devices.h"
-
 #include <vmm/lapic.h>
 #include <vmm/machine.h>
 
+#include "devices.h"
+
 struct pic_state {
     uint8_t irr[2], imr[2], isr[2];
-    uint8_t lines[2];       /* levels of the inputs (line 2 of the master is the slave's output) */
+    uint8_t lines[2]; /* levels of the inputs (line 2 of the master is the slave's output) */
     uint8_t elcr[2];
-    uint8_t base[2];        /* ICW2: bits 3-7 of the vector */
-    uint8_t lowest[2];      /* the line of lowest priority (rotation) */
-    uint8_t init_step[2];   /* 0 done, else the ICW (2, 3, 4) that comes next */
+    uint8_t base[2];      /* ICW2: bits 3-7 of the vector */
+    uint8_t lowest[2];    /* the line of lowest priority (rotation) */
+    uint8_t init_step[2]; /* 0 done, else the ICW (2, 3, 4) that comes next */
     uint8_t icw4_needed[2];
     uint8_t icw4[2];
-    uint8_t single[2];      /* ICW1 SNGL: no ICW3 */
-    uint8_t read_isr[2];    /* OCW3: what a read of the command port gives */
-    uint8_t poll[2];        /* OCW3: the next read is a poll */
+    uint8_t single[2];   /* ICW1 SNGL: no ICW3 */
+    uint8_t read_isr[2]; /* OCW3: what a read of the command port gives */
+    uint8_t poll[2];     /* OCW3: the next read is a poll */
     uint8_t special_mask[2];
     uint8_t rotate_aeoi[2];
-    uint8_t ltim[2];        /* ICW1 LTIM: all lines level triggered */
+    uint8_t ltim[2]; /* ICW1 LTIM: all lines level triggered */
 };
 
 struct pic {
@@ -95,7 +96,7 @@ static int request(const struct pic_state *s, unsigned c)
     if (s->special_mask[c])
         in_service &= (uint8_t)~s->imr[c];
     if (c == 0 && (s->icw4[0] & ICW4_SFNM))
-        in_service &= (uint8_t)~(1u << CASCADE);
+        in_service &= (uint8_t) ~(1u << CASCADE);
     return rank < rank_of(s, c, in_service) ? line_of_rank(s, c, rank) : -1;
 }
 
@@ -202,13 +203,13 @@ static void ocw2(struct pic_state *s, unsigned c, uint8_t value)
         if (rank == 8)
             break;
         line = (unsigned)line_of_rank(s, c, rank);
-        s->isr[c] &= (uint8_t)~(1u << line);
+        s->isr[c] &= (uint8_t) ~(1u << line);
         if (command == 5)
             s->lowest[c] = (uint8_t)line;
         break;
     case 3: /* specific EOI; 7: and rotate */
     case 7:
-        s->isr[c] &= (uint8_t)~(1u << line);
+        s->isr[c] &= (uint8_t) ~(1u << line);
         if (command == 7)
             s->lowest[c] = (uint8_t)line;
         break;
@@ -281,7 +282,8 @@ static uint64_t pic_read(struct hsk_dev *dev, unsigned region, uint64_t offset, 
     return value;
 }
 
-static void pic_write(struct hsk_dev *dev, unsigned region, uint64_t offset, unsigned size, uint64_t value)
+static void pic_write(struct hsk_dev *dev, unsigned region, uint64_t offset, unsigned size,
+                      uint64_t value)
 {
     struct pic *p = (struct pic *)dev;
     struct pic_state *s = &p->s;
@@ -290,7 +292,8 @@ static void pic_write(struct hsk_dev *dev, unsigned region, uint64_t offset, uns
     if (region == REGION_ELCR) {
         uint8_t level;
 
-        /* Timer, keyboard, cascade, RTC and coprocessor are always edge (ICH9 data sheet, 13.8.2.10). */
+        /* Timer, keyboard, cascade, RTC and coprocessor are always edge (ICH9 data
+         * sheet, 13.8.2.10). */
         s->elcr[offset] = (uint8_t)value & (offset == 0 ? 0xf8 : 0xde);
         level = level_lines(s, (unsigned)offset);
         s->irr[offset] = (s->irr[offset] & (uint8_t)~level) | (s->lines[offset] & level);
@@ -309,7 +312,8 @@ static void pic_reset(struct hsk_dev *dev)
 
     memset(&p->s, 0, sizeof(p->s));
     p->s.lowest[0] = p->s.lowest[1] = 7;
-    /* Not defined by the data sheet; firmware left out, nothing may interrupt before somebody sets the vectors. */
+    /* Not defined by the data sheet; firmware left out, nothing may interrupt before somebody sets
+     * the vectors. */
     p->s.imr[0] = p->s.imr[1] = 0xff;
 }
 
@@ -323,7 +327,8 @@ static bool pic_check(struct hsk_dev *dev, GError **error)
         if (s->init_step[c] == 1 || (s->base[c] & 7))
             ok = false;
     if (!ok)
-        g_set_error(error, HSK_ERROR, HSK_ERROR_DAMAGED, "The saved state of %s is not one that a PIC can have.", dev->id);
+        g_set_error(error, HSK_ERROR, HSK_ERROR_DAMAGED,
+                    "The saved state of %s is not one that a PIC can have.", dev->id);
     return ok;
 }
 

@@ -1,27 +1,28 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The 8254 programmable interval timer (Intel 8254 data sheet) at 0x40-0x43, and port 0x61 (ICH: NMI status and control):
- * gate and output of channel 2, speaker enable, refresh toggle.
+ * The 8254 programmable interval timer (Intel 8254 data sheet) at 0x40-0x43, and port 0x61 (ICH:
+ * NMI status and control): gate and output of channel 2, speaker enable, refresh toggle.
  *
- * Nothing ticks: a channel is its start time and reload count, and counter and output are computed when somebody looks.
- * Only channel 0 has a timer, one event per period.
+ * Nothing ticks: a channel is its start time and reload count, and counter and output are computed
+ * when somebody looks. Only channel 0 has a timer, one event per period.
  *
  * Threads: any, under the device's lock; the timer runs on the loop thread and takes it.
  *
- * Deliberately missing: sound; the low half of channel 0's wave (the line gets a pulse where the output rises: all that an
- * edge-triggered input sees); periods that passed while the host was busy are not made up for; a new count in modes 2
- * and 3 starts a period at once instead of at the end of the running one.
+ * Deliberately missing: sound; the low half of channel 0's wave (the line gets a pulse where the
+ * output rises: all that an edge-triggered input sees); periods that passed while the host was busy
+ * are not made up for; a new count in modes 2 and 3 starts a period at once instead of at the end
+ * of the running one.
  */
-#include "devices.h"
-
 #include <base/clock.h>
 #include <vmm/machine.h>
 
-#define PIT_HZ         1193182u
-#define NS_PER_S       1000000000u
-#define REFRESH_NS     15085u /* the refresh request toggles with channel 1's classic period */
-#define MIN_PERIOD_NS  20000u /* a count of 1 must not occupy the host */
-#define CONTROL_GATE2  0x01
+#include "devices.h"
+
+#define PIT_HZ           1193182u
+#define NS_PER_S         1000000000u
+#define REFRESH_NS       15085u /* the refresh request toggles with channel 1's classic period */
+#define MIN_PERIOD_NS    20000u /* a count of 1 must not occupy the host */
+#define CONTROL_GATE2    0x01
 #define CONTROL_WRITABLE 0x0f
 
 enum { ACCESS_LATCH, ACCESS_LOW, ACCESS_HIGH, ACCESS_BOTH };
@@ -32,7 +33,7 @@ struct pit_state {
     uint64_t next_irq_ns; /* channel 0's next rise; 0 = none */
     uint32_t count[3];    /* 1..65536; 0 = never set */
     uint16_t latch[3];
-    uint16_t control;     /* port 0x61, bits 0-3 */
+    uint16_t control; /* port 0x61, bits 0-3 */
     uint8_t mode[3], access[3], bcd[3], gate[3], running[3];
     uint8_t null_count[3]; /* mode set, count not yet */
     uint8_t latched[3], status_latched[3], status[3];
@@ -263,7 +264,8 @@ static void latch_status(struct pit *p, unsigned c)
 
     if (s->status_latched[c])
         return;
-    s->status[c] = (uint8_t)(output(p, c) << 7 | s->null_count[c] << 6 | s->access[c] << 4 | s->mode[c] << 1 | s->bcd[c]);
+    s->status[c] = (uint8_t)(output(p, c) << 7 | s->null_count[c] << 6 | s->access[c] << 4 |
+                             s->mode[c] << 1 | s->bcd[c]);
     s->status_latched[c] = 1;
 }
 
@@ -337,11 +339,13 @@ static uint64_t pit_read(struct hsk_dev *dev, unsigned region, uint64_t offset, 
     struct pit *p = (struct pit *)dev;
 
     if (region == REGION_CONTROL)
-        return (uint64_t)(p->s.control | (hsk_clock_ns(p->clock) / REFRESH_NS & 1) << 4 | (unsigned)output(p, 2) << 5);
+        return (uint64_t)(p->s.control | (hsk_clock_ns(p->clock) / REFRESH_NS & 1) << 4 |
+                          (unsigned)output(p, 2) << 5);
     return offset < 3 ? channel_read(p, (unsigned)offset) : 0xff;
 }
 
-static void pit_write(struct hsk_dev *dev, unsigned region, uint64_t offset, unsigned size, uint64_t value)
+static void pit_write(struct hsk_dev *dev, unsigned region, uint64_t offset, unsigned size,
+                      uint64_t value)
 {
     struct pit *p = (struct pit *)dev;
 
@@ -375,12 +379,15 @@ static bool pit_check(struct hsk_dev *dev, GError **error)
     bool ok = s->gate[0] && s->gate[1] && s->gate[2] == (s->control & CONTROL_GATE2);
 
     for (unsigned c = 0; c < 3; c++)
-        if (s->access[c] == ACCESS_LATCH || (s->bcd[c] && !s->null_count[c] && s->count[c] > 16665) || (s->running[c] && !s->count[c]))
+        if (s->access[c] == ACCESS_LATCH ||
+            (s->bcd[c] && !s->null_count[c] && s->count[c] > 16665) ||
+            (s->running[c] && !s->count[c]))
             ok = false;
     if (s->next_irq_ns && (!s->running[0] || s->null_count[0]))
         ok = false;
     if (!ok)
-        g_set_error(error, HSK_ERROR, HSK_ERROR_DAMAGED, "The saved state of %s is not one that a PIT can have.", dev->id);
+        g_set_error(error, HSK_ERROR, HSK_ERROR_DAMAGED,
+                    "The saved state of %s is not one that a PIT can have.", dev->id);
     return ok;
 }
 

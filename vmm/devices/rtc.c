@@ -1,43 +1,59 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The real-time clock and CMOS memory (Motorola MC146818A data sheet; second bank of 128 bytes as in the ICH) at 0x70-0x73.
+ * The real-time clock and CMOS memory (Motorola MC146818A data sheet; second bank of 128 bytes as
+ * in the ICH) at 0x70-0x73.
  *
- * The time is the guest's UTC (hsk_clock_wall_ns) plus what the guest set it off by, in whole seconds; nothing ticks.
- * The flags of register C are brought up to date when somebody looks, and by a timer while an interrupt is enabled.
+ * The time is the guest's UTC (hsk_clock_wall_ns) plus what the guest set it off by, in whole
+ * seconds; nothing ticks. The flags of register C are brought up to date when somebody looks, and
+ * by a timer while an interrupt is enabled.
  *
  * Threads: under the device's lock; the timer runs on the loop thread and takes it.
  *
- * Deliberately missing: stopping the divider chain (register A, bits 4-6), daylight saving (register B, bit 0), square wave,
- * NMI mask (port 0x70, bit 7), day of the week as a value of its own, sub-second phase of a set time.
+ * Deliberately missing: stopping the divider chain (register A, bits 4-6), daylight saving
+ * (register B, bit 0), square wave, NMI mask (port 0x70, bit 7), day of the week as a value of its
+ * own, sub-second phase of a set time.
  */
-#include "devices.h"
-
 #include <base/clock.h>
 #include <vmm/machine.h>
 
-#define BANK      128
-#define NS_PER_S  1000000000ull
-#define UIP_NS    244000u /* the update flag stands so long before a second ends */
-#define CRYSTAL   32768u
-#define DAY_S     86400
+#include "devices.h"
+
+#define BANK     128
+#define NS_PER_S 1000000000ull
+#define UIP_NS   244000u /* the update flag stands so long before a second ends */
+#define CRYSTAL  32768u
+#define DAY_S    86400
 
 enum {
-    REG_SECOND, REG_SECOND_ALARM, REG_MINUTE, REG_MINUTE_ALARM, REG_HOUR, REG_HOUR_ALARM, REG_WEEKDAY, REG_DAY, REG_MONTH,
-    REG_YEAR, REG_A, REG_B, REG_C, REG_D, REG_CENTURY = 0x32,
+    REG_SECOND,
+    REG_SECOND_ALARM,
+    REG_MINUTE,
+    REG_MINUTE_ALARM,
+    REG_HOUR,
+    REG_HOUR_ALARM,
+    REG_WEEKDAY,
+    REG_DAY,
+    REG_MONTH,
+    REG_YEAR,
+    REG_A,
+    REG_B,
+    REG_C,
+    REG_D,
+    REG_CENTURY = 0x32,
 };
 
-#define A_UIP       0x80
-#define B_SET       0x80
-#define B_BINARY    0x04
-#define B_24H       0x02
+#define A_UIP        0x80
+#define B_SET        0x80
+#define B_BINARY     0x04
+#define B_24H        0x02
 #define IRQ_PERIODIC 0x40 /* the same bits enable in B and flag in C */
-#define IRQ_ALARM   0x20
-#define IRQ_UPDATE  0x10
-#define IRQ_ALL     0x70
-#define C_IRQF      0x80
-#define D_VALID     0x80
-#define HOUR_PM     0x80
-#define ALARM_ANY   0xc0
+#define IRQ_ALARM    0x20
+#define IRQ_UPDATE   0x10
+#define IRQ_ALL      0x70
+#define C_IRQF       0x80
+#define D_VALID      0x80
+#define HOUR_PM      0x80
+#define ALARM_ANY    0xc0
 
 struct rtc_state {
     uint64_t offset_s;      /* two's complement: clock - guest UTC */
@@ -60,7 +76,13 @@ struct rtc {
 #define F(m, ...)  HSK_F(struct rtc_state, m, __VA_ARGS__)
 #define FA(m, ...) HSK_FA(struct rtc_state, m, __VA_ARGS__)
 static const struct hsk_field rtc_fields[] = {
-    F(offset_s), F(last_s), F(last_periodic), F(index, .max = BANK - 1), F(ext_index, .max = BANK - 1), FA(cmos), FA(ext),
+    F(offset_s),
+    F(last_s),
+    F(last_periodic),
+    F(index, .max = BANK - 1),
+    F(ext_index, .max = BANK - 1),
+    FA(cmos),
+    FA(ext),
 };
 #undef F
 #undef FA
@@ -76,7 +98,8 @@ struct civil {
 static int64_t days_of(int64_t year, unsigned month, unsigned day)
 {
     int64_t y = month <= 2 ? year - 1 : year, era = (y >= 0 ? y : y - 399) / 400;
-    int64_t yoe = y - era * 400, doy = (153 * (int64_t)(month > 2 ? month - 3 : month + 9) + 2) / 5 + day - 1;
+    int64_t yoe = y - era * 400,
+            doy = (153 * (int64_t)(month > 2 ? month - 3 : month + 9) + 2) / 5 + day - 1;
 
     return era * 146097 + yoe * 365 + yoe / 4 - yoe / 100 + doy - 719468;
 }
@@ -85,7 +108,8 @@ static struct civil civil_of(int64_t seconds)
 {
     int64_t days = seconds / DAY_S - (seconds % DAY_S < 0), rest = seconds - days * DAY_S;
     int64_t z = days + 719468, era = (z >= 0 ? z : z - 146096) / 146097, doe = z - era * 146097;
-    int64_t yoe = (doe - doe / 1460 + doe / 36524 - doe / 146096) / 365, doy = doe - (365 * yoe + yoe / 4 - yoe / 100);
+    int64_t yoe = (doe - doe / 1460 + doe / 36524 - doe / 146096) / 365,
+            doy = doe - (365 * yoe + yoe / 4 - yoe / 100);
     int64_t mp = (5 * doy + 2) / 153;
     struct civil c = {
         .day = (unsigned)(doy - (153 * mp + 2) / 5 + 1),
@@ -150,9 +174,11 @@ static void registers_from_time(struct rtc *r)
 static void time_from_registers(struct rtc *r)
 {
     struct rtc_state *s = &r->s;
-    unsigned month = CLAMP(decode(s, s->cmos[REG_MONTH]), 1u, 12u), day = CLAMP(decode(s, s->cmos[REG_DAY]), 1u, 31u);
+    unsigned month = CLAMP(decode(s, s->cmos[REG_MONTH]), 1u, 12u),
+             day = CLAMP(decode(s, s->cmos[REG_DAY]), 1u, 31u);
     unsigned century = decode(s, s->cmos[REG_CENTURY]);
-    int64_t year = (century >= 19 && century <= 99 ? century : 20) * 100 + decode(s, s->cmos[REG_YEAR]) % 100;
+    int64_t year =
+        (century >= 19 && century <= 99 ? century : 20) * 100 + decode(s, s->cmos[REG_YEAR]) % 100;
     int64_t t = days_of(year, month, day) * DAY_S + decode_hour(s, s->cmos[REG_HOUR]) * 3600 +
                 decode(s, s->cmos[REG_MINUTE]) * 60 + decode(s, s->cmos[REG_SECOND]);
 
@@ -179,7 +205,8 @@ static bool alarm_between(const struct rtc_state *s, int64_t from, int64_t to)
     for (int64_t t = from + 1; t <= to; t++) {
         unsigned of_day = (unsigned)((t % DAY_S + DAY_S) % DAY_S);
 
-        if (alarm_field(s, REG_SECOND_ALARM, of_day % 60) && alarm_field(s, REG_MINUTE_ALARM, of_day / 60 % 60) &&
+        if (alarm_field(s, REG_SECOND_ALARM, of_day % 60) &&
+            alarm_field(s, REG_MINUTE_ALARM, of_day / 60 % 60) &&
             alarm_field(s, REG_HOUR_ALARM, of_day / 3600))
             return true;
     }
@@ -198,7 +225,9 @@ static uint64_t periodic_count(const struct rtc *r)
 {
     int shift = periodic_shift(&r->s);
 
-    return shift < 0 ? 0 : (uint64_t)((unsigned __int128)hsk_clock_ns(r->clock) * CRYSTAL / NS_PER_S) >> shift;
+    return shift < 0 ? 0
+                     : (uint64_t)((unsigned __int128)hsk_clock_ns(r->clock) * CRYSTAL / NS_PER_S) >>
+                           shift;
 }
 
 static void timer_arm(struct rtc *r)
@@ -209,7 +238,9 @@ static void timer_arm(struct rtc *r)
     int shift = periodic_shift(s);
 
     if ((missing & IRQ_PERIODIC) && shift >= 0)
-        at = (uint64_t)(((unsigned __int128)((s->last_periodic + 1) << shift) * NS_PER_S + CRYSTAL - 1) / CRYSTAL);
+        at = (uint64_t)(((unsigned __int128)((s->last_periodic + 1) << shift) * NS_PER_S + CRYSTAL -
+                         1) /
+                        CRYSTAL);
     if ((missing & (IRQ_UPDATE | IRQ_ALARM)) && !(s->cmos[REG_B] & B_SET))
         at = MIN(at, now + NS_PER_S - hsk_clock_wall_ns(r->clock) % NS_PER_S);
     if (at == UINT64_MAX)
@@ -253,8 +284,8 @@ static void timer_expired(void *opaque)
 
 static bool time_register(unsigned reg)
 {
-    return reg == REG_SECOND || reg == REG_MINUTE || (reg >= REG_HOUR && reg <= REG_YEAR && reg != REG_HOUR_ALARM) ||
-           reg == REG_CENTURY;
+    return reg == REG_SECOND || reg == REG_MINUTE ||
+           (reg >= REG_HOUR && reg <= REG_YEAR && reg != REG_HOUR_ALARM) || reg == REG_CENTURY;
 }
 
 static uint8_t data_read(struct rtc *r)
@@ -267,7 +298,8 @@ static uint8_t data_read(struct rtc *r)
     switch (reg) {
     case REG_A:
         value = s->cmos[REG_A];
-        if (!(s->cmos[REG_B] & B_SET) && hsk_clock_wall_ns(r->clock) % NS_PER_S >= NS_PER_S - UIP_NS)
+        if (!(s->cmos[REG_B] & B_SET) &&
+            hsk_clock_wall_ns(r->clock) % NS_PER_S >= NS_PER_S - UIP_NS)
             value |= A_UIP;
         return value;
     case REG_C:
@@ -341,7 +373,8 @@ static uint64_t rtc_read(struct hsk_dev *dev, unsigned region, uint64_t offset, 
     }
 }
 
-static void rtc_write(struct hsk_dev *dev, unsigned region, uint64_t offset, unsigned size, uint64_t value)
+static void rtc_write(struct hsk_dev *dev, unsigned region, uint64_t offset, unsigned size,
+                      uint64_t value)
 {
     struct rtc *r = (struct rtc *)dev;
 
@@ -398,11 +431,13 @@ static bool rtc_check(struct hsk_dev *dev, GError **error)
 {
     const struct rtc_state *s = &((struct rtc *)dev)->s;
 
-    if (!(s->cmos[REG_A] & A_UIP) && !(s->cmos[REG_C] & (uint8_t)~IRQ_ALL) && s->cmos[REG_D] == D_VALID &&
-        (int64_t)s->offset_s > -(1ll << 40) && (int64_t)s->offset_s < 1ll << 40 && (int64_t)s->last_s > -(1ll << 40) &&
+    if (!(s->cmos[REG_A] & A_UIP) && !(s->cmos[REG_C] & (uint8_t)~IRQ_ALL) &&
+        s->cmos[REG_D] == D_VALID && (int64_t)s->offset_s > -(1ll << 40) &&
+        (int64_t)s->offset_s < 1ll << 40 && (int64_t)s->last_s > -(1ll << 40) &&
         (int64_t)s->last_s < 1ll << 40)
         return true;
-    g_set_error(error, HSK_ERROR, HSK_ERROR_DAMAGED, "The saved state of %s is not one that a clock can have.", dev->id);
+    g_set_error(error, HSK_ERROR, HSK_ERROR_DAMAGED,
+                "The saved state of %s is not one that a clock can have.", dev->id);
     return false;
 }
 
@@ -434,7 +469,8 @@ static const struct hsk_dev_ops rtc_ops = {
     .free = rtc_free,
 };
 
-struct hsk_dev *hsk_rtc_new(struct hsk_machine *m, const char *id, struct hsk_irq *irq, uint64_t memory_bytes)
+struct hsk_dev *hsk_rtc_new(struct hsk_machine *m, const char *id, struct hsk_irq *irq,
+                            uint64_t memory_bytes)
 {
     struct rtc *r = g_new0(struct rtc, 1);
 

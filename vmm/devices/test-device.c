@@ -1,19 +1,21 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What test programs for processors and interrupt controllers ask of a machine, at the addresses where QEMU's pc-testdev has it:
+ * What test programs for processors and interrupt controllers ask of a machine, at the addresses
+ * where QEMU's pc-testdev has it:
  *
- *   0xe0-0xe3, 0xe8-0xeb   one register of four bytes, at two places: any bytes of it can be written and read back
- *   0xe4-0xe7              a write says that a page changed its meaning; there is nothing to do for it here
- *   0x2000-0x2017          a write sets interrupt line GSI 0-23 to the written bit 0
- *   0xff000000-0xff00ffff  64 KiB of memory that is a device: every access is an exit from the guest
+ *   0xe0-0xe3, 0xe8-0xeb   one register of four bytes, at two places: any bytes of it can be
+ * written and read back 0xe4-0xe7              a write says that a page changed its meaning; there
+ * is nothing to do for it here 0x2000-0x2017          a write sets interrupt line GSI 0-23 to the
+ * written bit 0 0xff000000-0xff00ffff  64 KiB of memory that is a device: every access is an exit
+ * from the guest
  *
  * Not saved: the levels of the lines, which belong to the controllers.
  *
  * Threads: a vCPU's.
  */
-#include "devices.h"
-
 #include <vmm/machine.h>
+
+#include "devices.h"
 
 #define MEMORY_BASE  0xff000000ull
 #define MEMORY_BYTES 0x10000
@@ -53,7 +55,8 @@ static uint8_t *bytes_of(struct test_device *d, unsigned region, uint64_t offset
     return region == REGION_LATCH ? &d->s.latch[offset] : &d->s.memory[offset];
 }
 
-static uint64_t test_device_read(struct hsk_dev *dev, unsigned region, uint64_t offset, unsigned size)
+static uint64_t test_device_read(struct hsk_dev *dev, unsigned region, uint64_t offset,
+                                 unsigned size)
 {
     uint64_t value = 0;
 
@@ -62,7 +65,8 @@ static uint64_t test_device_read(struct hsk_dev *dev, unsigned region, uint64_t 
     return le64toh(value);
 }
 
-static void test_device_write(struct hsk_dev *dev, unsigned region, uint64_t offset, unsigned size, uint64_t value)
+static void test_device_write(struct hsk_dev *dev, unsigned region, uint64_t offset, unsigned size,
+                              uint64_t value)
 {
     uint64_t raw = htole64(value);
 
@@ -93,7 +97,8 @@ static void test_device_free(struct hsk_dev *dev)
 }
 
 static const struct hsk_dev_ops test_device_ops = {
-    .state = {"test-device", 1, sizeof(struct test_device_state), test_device_fields, G_N_ELEMENTS(test_device_fields)},
+    .state = {"test-device", 1, sizeof(struct test_device_state), test_device_fields,
+              G_N_ELEMENTS(test_device_fields)},
     .state_offset = offsetof(struct test_device, s),
     .read = test_device_read,
     .write = test_device_write,
@@ -107,6 +112,7 @@ struct hsk_dev *hsk_test_device_new(struct hsk_machine *m, const char *id)
 
     hsk_dev_init(&d->dev, &test_device_ops, m, id);
     for (unsigned i = 0; i < G_N_ELEMENTS(ranges); i++)
-        hsk_assert(hsk_bus_map(bus_of(m, i), ranges[i].base, ranges[i].size, &d->dev, ranges[i].region));
+        hsk_assert(
+            hsk_bus_map(bus_of(m, i), ranges[i].base, ranges[i].size, &d->dev, ranges[i].region));
     return &d->dev;
 }

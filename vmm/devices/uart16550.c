@@ -1,60 +1,65 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A 16550A (National Semiconductor PC16550D data sheet) with its FIFOs, connected to two host descriptors.
+ * A 16550A (National Semiconductor PC16550D data sheet) with its FIFOs, connected to two host
+ * descriptors.
  *
- * Output: the transmitter is as fast as the host. Bytes go into a bounded buffer that the loop thread writes out, so a vCPU
- * never waits for the host; while a slow reader keeps the buffer full, the guest sees a transmitter that is not empty.
- * Input: read from the descriptor only as far as the receive FIFO has room, so nothing is lost, and only while the guest
- * listens (rx_wanted). End of input stops the reading and nothing else.
+ * Output: the transmitter is as fast as the host. Bytes go into a bounded buffer that the loop
+ * thread writes out, so a vCPU never waits for the host; while a slow reader keeps the buffer full,
+ * the guest sees a transmitter that is not empty. Input: read from the descriptor only as far as
+ * the receive FIFO has room, so nothing is lost, and only while the guest listens (rx_wanted). End
+ * of input stops the reading and nothing else.
  *
- * Threads: registers under the device's lock on a vCPU thread; descriptors on the loop thread only, woken by a timer.
+ * Threads: registers under the device's lock on a vCPU thread; descriptors on the loop thread only,
+ * woken by a timer.
  *
- * Deliberately missing: baud rate timing, parity and framing errors, break, DMA mode; the character timeout is immediate.
+ * Deliberately missing: baud rate timing, parity and framing errors, break, DMA mode; the character
+ * timeout is immediate.
  */
-#include "devices.h"
-
 #include <base/clock.h>
+#include <vmm/machine.h>
+
 #include <errno.h>
 #include <poll.h>
 #include <sys/epoll.h>
-#include <vmm/machine.h>
 
-#define FIFO_SIZE      16
-#define TX_BUFFER      65536u /* power of two */
-#define TX_DELAY_NS    500000 /* bytes are gathered for so long before they are written */
-#define RX_SETTLE_NS 2000000u
-#define POLLS 16
-#define FREE_FLUSH_MS  1000   /* what a slow reader gets when the machine ends */
+#include "devices.h"
+
+#define FIFO_SIZE     16
+#define TX_BUFFER     65536u /* power of two */
+#define TX_DELAY_NS   500000 /* bytes are gathered for so long before they are written */
+#define RX_SETTLE_NS  2000000u
+#define POLLS         16
+#define FREE_FLUSH_MS 1000 /* what a slow reader gets when the machine ends */
 
 enum { REG_DATA, REG_IER, REG_IIR_FCR, REG_LCR, REG_MCR, REG_LSR, REG_MSR, REG_SCR };
 
-#define IER_RDI     0x01
-#define IER_THRI    0x02
-#define IER_RLSI    0x04
-#define IER_MSI     0x08
-#define FCR_ENABLE  0x01
+#define IER_RDI      0x01
+#define IER_THRI     0x02
+#define IER_RLSI     0x04
+#define IER_MSI      0x08
+#define FCR_ENABLE   0x01
 #define FCR_CLEAR_RX 0x02
-#define FCR_KEPT    0xc9
-#define LCR_DLAB    0x80
-#define MCR_DTR     0x01
-#define MCR_RTS     0x02
-#define MCR_OUT1    0x04
-#define MCR_OUT2    0x08
-#define MCR_LOOP    0x10
-#define LSR_DR      0x01
-#define LSR_OE      0x02
-#define LSR_THRE    0x20
-#define LSR_TEMT    0x40
-#define MSR_CTS     0x10
-#define MSR_DSR     0x20
-#define MSR_RI      0x40
-#define MSR_DCD     0x80
-#define IIR_NONE    0x01
-#define IIR_MSI     0x00
-#define IIR_THRI    0x02
-#define IIR_RDI     0x04
-#define IIR_RLSI    0x06
-#define IIR_TIMEOUT 0x0c
+#define FCR_KEPT     0xc9
+#define LCR_DLAB     0x80
+#define MCR_DTR      0x01
+#define MCR_RTS      0x02
+#define MCR_OUT1     0x04
+#define MCR_OUT2     0x08
+#define MCR_LOOP     0x10
+#define LSR_DR       0x01
+#define LSR_OE       0x02
+#define LSR_THRE     0x20
+#define LSR_TEMT     0x40
+#define MSR_CTS      0x10
+#define MSR_DSR      0x20
+#define MSR_RI       0x40
+#define MSR_DCD      0x80
+#define IIR_NONE     0x01
+#define IIR_MSI      0x00
+#define IIR_THRI     0x02
+#define IIR_RDI      0x04
+#define IIR_RLSI     0x06
+#define IIR_TIMEOUT  0x0c
 
 struct uart_state {
     uint8_t rx[FIFO_SIZE];
@@ -63,7 +68,8 @@ struct uart_state {
     uint8_t thr_event; /* the transmitter became empty and nobody has read so in IIR */
     uint8_t ier, fcr, lcr, mcr, msr, scr;
     uint8_t divisor[2];
-    uint8_t polls;     /* times that LSR was read in vain since the guest last sent something, up to POLLS */
+    uint8_t polls; /* times that LSR was read in vain since the guest last sent something, up to
+                      POLLS */
 };
 
 struct uart {
@@ -78,8 +84,9 @@ struct uart {
     /* device lock */
     struct uart_state s;
     uint64_t listens_ns; /* guest time from which the receive interrupt counts as meant */
-    bool tx_stalled; /* the guest was told that the transmitter is busy */
-    uint32_t tx_head, tx_tail; /* free running; head - tail bytes wait. tail: written by the loop thread only */
+    bool tx_stalled;     /* the guest was told that the transmitter is busy */
+    uint32_t tx_head,
+        tx_tail; /* free running; head - tail bytes wait. tail: written by the loop thread only */
     uint8_t *tx_buffer;
     /* loop thread only */
     bool in_open, out_open, paused, out_blocked;
@@ -138,7 +145,8 @@ static uint8_t reason(const struct uart_state *s)
 static void update_irq(struct uart *u)
 {
     if (u->irq)
-        hsk_irq_set(u->irq, (u->s.mcr & (MCR_OUT2 | MCR_LOOP)) == MCR_OUT2 && reason(&u->s) != IIR_NONE);
+        hsk_irq_set(u->irq,
+                    (u->s.mcr & (MCR_OUT2 | MCR_LOOP)) == MCR_OUT2 && reason(&u->s) != IIR_NONE);
 }
 
 /* ---- towards the host: loop thread ---- */
@@ -146,9 +154,10 @@ static void update_irq(struct uart *u)
 static void host_event(void *opaque, uint32_t events);
 
 /*
- * What comes from the host waits there until somebody listens: drivers clear the FIFO while they probe and set up, and a
- * pipe's bytes, unlike a typist's, all come at once. Listening is the receive interrupt, enabled for a moment already, or
- * polling of LSR with nothing sent in between (a driver that only prints reads LSR once or twice a byte).
+ * What comes from the host waits there until somebody listens: drivers clear the FIFO while they
+ * probe and set up, and a pipe's bytes, unlike a typist's, all come at once. Listening is the
+ * receive interrupt, enabled for a moment already, or polling of LSR with nothing sent in between
+ * (a driver that only prints reads LSR once or twice a byte).
  */
 static bool rx_wanted(struct uart *u)
 {
@@ -176,7 +185,8 @@ static void rx_pump(struct uart *u)
     if (n <= 0)
         return;
     hsk_dev_enter(&u->dev);
-    /* The guest may have reset or shrunk the FIFO meanwhile: then these bytes arrived in that moment and are lost as on a wire. */
+    /* The guest may have reset or shrunk the FIFO meanwhile: then these bytes arrived in that
+     * moment and are lost as on a wire. */
     for (ssize_t i = 0; i < n && u->s.rx_len < rx_capacity(&u->s); i++)
         u->s.rx[u->s.rx_len++] = buf[i];
     update_irq(u);
@@ -208,7 +218,8 @@ static void tx_flush(struct uart *u)
             return;
         }
         if (done < 0) {
-            u->out_open = false; /* nobody reads any more: the bytes go nowhere, like on an open line */
+            u->out_open =
+                false; /* nobody reads any more: the bytes go nowhere, like on an open line */
             done = n;
         }
         hsk_dev_enter(&u->dev);
@@ -225,7 +236,8 @@ static void tx_flush(struct uart *u)
     hsk_dev_leave(&u->dev);
 }
 
-/* Watches exactly what can make progress. A descriptor that cannot be watched (a regular file) is always ready. */
+/* Watches exactly what can make progress. A descriptor that cannot be watched (a regular file) is
+ * always ready. */
 static void watch(struct uart *u)
 {
     bool want_in, want_out = u->out_open && u->out_blocked;
@@ -345,14 +357,15 @@ static void fcr_write(struct uart *u, uint8_t value)
     wake_loop(u, 0);
 }
 
-/* The modem lines, from the host (always there) or in loop-back mode from MCR; with the delta bits. */
+/* The modem lines, from the host (always there) or in loop-back mode from MCR; with the delta bits.
+ */
 static void modem_update(struct uart_state *s)
 {
     uint8_t lines = MSR_CTS | MSR_DSR | MSR_DCD, changed;
 
     if (s->mcr & MCR_LOOP)
-        lines = (s->mcr & MCR_RTS ? MSR_CTS : 0) | (s->mcr & MCR_DTR ? MSR_DSR : 0) | (s->mcr & MCR_OUT1 ? MSR_RI : 0) |
-                (s->mcr & MCR_OUT2 ? MSR_DCD : 0);
+        lines = (s->mcr & MCR_RTS ? MSR_CTS : 0) | (s->mcr & MCR_DTR ? MSR_DSR : 0) |
+                (s->mcr & MCR_OUT1 ? MSR_RI : 0) | (s->mcr & MCR_OUT2 ? MSR_DCD : 0);
     changed = (lines ^ s->msr) & 0xf0;
     if (lines & MSR_RI)
         changed &= (uint8_t)~MSR_RI; /* only the trailing edge counts */
@@ -384,7 +397,8 @@ static uint64_t uart_read(struct hsk_dev *dev, unsigned region, uint64_t offset,
     case REG_LSR:
         if (!s->rx_len && s->polls < POLLS && ++s->polls == POLLS)
             wake_loop(u, 0);
-        value = (s->rx_len ? LSR_DR : 0) | (s->overrun ? LSR_OE : 0) | (tx_full(u) ? 0 : LSR_THRE | LSR_TEMT);
+        value = (s->rx_len ? LSR_DR : 0) | (s->overrun ? LSR_OE : 0) |
+                (tx_full(u) ? 0 : LSR_THRE | LSR_TEMT);
         if (s->overrun) {
             s->overrun = 0;
             update_irq(u);
@@ -400,7 +414,8 @@ static uint64_t uart_read(struct hsk_dev *dev, unsigned region, uint64_t offset,
     }
 }
 
-static void uart_write(struct hsk_dev *dev, unsigned region, uint64_t offset, unsigned size, uint64_t value64)
+static void uart_write(struct hsk_dev *dev, unsigned region, uint64_t offset, unsigned size,
+                       uint64_t value64)
 {
     struct uart *u = (struct uart *)dev;
     struct uart_state *s = &u->s;
@@ -464,7 +479,8 @@ static bool uart_check(struct hsk_dev *dev, GError **error)
 
     if (s->rx_len <= rx_capacity(s) && !(s->fcr & ~FCR_KEPT))
         return true;
-    g_set_error(error, HSK_ERROR, HSK_ERROR_DAMAGED, "The saved state of %s is not one that a UART can have.", dev->id);
+    g_set_error(error, HSK_ERROR, HSK_ERROR_DAMAGED,
+                "The saved state of %s is not one that a UART can have.", dev->id);
     return false;
 }
 
@@ -526,8 +542,8 @@ static const struct hsk_dev_ops uart_ops = {
     .free = uart_free,
 };
 
-struct hsk_dev *hsk_uart16550_new(struct hsk_machine *m, const char *id, uint16_t port, struct hsk_irq *irq, int in_fd,
-                                  int out_fd)
+struct hsk_dev *hsk_uart16550_new(struct hsk_machine *m, const char *id, uint16_t port,
+                                  struct hsk_irq *irq, int in_fd, int out_fd)
 {
     struct uart *u = g_new0(struct uart, 1);
 

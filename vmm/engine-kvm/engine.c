@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The KVM engine: what this computer offers, the virtual machine and its processors (kernel documentation, virt/kvm/api.rst).
+ * The KVM engine: what this computer offers, the virtual machine and its processors (kernel
+ * documentation, virt/kvm/api.rst).
  *
- * The local APIC is ours (vmm/lapic.h), in user space; KVM's in-kernel interrupt controllers are not used yet.
- * Threads: as vmm/engine.h says.
+ * The local APIC is ours (vmm/lapic.h), in user space; KVM's in-kernel interrupt controllers are
+ * not used yet. Threads: as vmm/engine.h says.
  */
 #include <cpuid.h>
 #include <errno.h>
@@ -12,9 +13,10 @@
 
 #include "kvm.h"
 
-/* Three pages for real mode on processors without unrestricted guests; in a gap of the board's map. */
+/* Three pages for real mode on processors without unrestricted guests; in a gap of the board's map.
+ */
 #define KVM_IDENTITY_PAGE 0xfeffc000ull
-#define KVM_TSS_PAGES 0xfeffd000ul
+#define KVM_TSS_PAGES     0xfeffd000ul
 
 bool hsk_kvm_virtualizes(void)
 {
@@ -33,14 +35,17 @@ static int open_kvm(char **why)
 
     *why = NULL;
     if (fd < 0 && (errno == EACCES || errno == EPERM))
-        *why = g_strdup_printf("KVM is not accessible: add yourself to the group kvm (sudo usermod -aG kvm %s) and log in again.",
+        *why = g_strdup_printf("KVM is not accessible: add yourself to the group kvm (sudo usermod "
+                               "-aG kvm %s) and log in again.",
                                g_get_user_name());
     else if (fd < 0 && (errno == ENOENT || errno == ENODEV || errno == ENXIO))
-        *why = g_strdup("There is no KVM here: switch on virtualization (VT-x or AMD-V) in the computer's firmware setup, or load "
+        *why = g_strdup("There is no KVM here: switch on virtualization (VT-x or AMD-V) in the "
+                        "computer's firmware setup, or load "
                         "the module kvm_intel or kvm_amd.");
     else if (fd < 0)
         *why = g_strdup_printf("/dev/kvm cannot be opened: %s.", g_strerror(errno));
-    else if (ioctl(fd, KVM_GET_API_VERSION, 0) != KVM_API_VERSION || ioctl(fd, KVM_CHECK_EXTENSION, KVM_CAP_IMMEDIATE_EXIT) <= 0 ||
+    else if (ioctl(fd, KVM_GET_API_VERSION, 0) != KVM_API_VERSION ||
+             ioctl(fd, KVM_CHECK_EXTENSION, KVM_CAP_IMMEDIATE_EXIT) <= 0 ||
              ioctl(fd, KVM_CHECK_EXTENSION, KVM_CAP_XSAVE) <= 0)
         *why = g_strdup("The KVM of this kernel is too old.");
     return *why ? -1 : hsk_steal_fd(&fd);
@@ -55,7 +60,8 @@ static bool kvm_probe(char **why)
     if (hsk_kvm_virtualizes())
         *why = g_strdup("KVM works.");
     else
-        *why = g_strdup("/dev/kvm opens, but it only emulates here (the processor shows neither VT-x nor AMD-V): "
+        *why = g_strdup("/dev/kvm opens, but it only emulates here (the processor shows neither "
+                        "VT-x nor AMD-V): "
                         "the software engine is faster.");
     return true;
 }
@@ -87,16 +93,22 @@ static bool enable(struct kvm_engine *e, uint32_t cap, uint64_t arg)
     return ioctl(e->fd, KVM_CHECK_EXTENSION, cap) > 0 && ioctl(e->vm_fd, KVM_ENABLE_CAP, &c) == 0;
 }
 
-/* MSRs of the local APIC come to us: KVM knows none while the APIC is in user space, and ignores TSC_DEADLINE. */
+/* MSRs of the local APIC come to us: KVM knows none while the APIC is in user space, and ignores
+ * TSC_DEADLINE. */
 static bool route_msrs(struct kvm_engine *e)
 {
     uint8_t denied = 0;
     struct kvm_msr_filter filter = {
         .flags = KVM_MSR_FILTER_DEFAULT_ALLOW,
-        .ranges = {{.flags = KVM_MSR_FILTER_READ | KVM_MSR_FILTER_WRITE, .nmsrs = 1, .base = 0x6e0, .bitmap = &denied}},
+        .ranges = {{.flags = KVM_MSR_FILTER_READ | KVM_MSR_FILTER_WRITE,
+                    .nmsrs = 1,
+                    .base = 0x6e0,
+                    .bitmap = &denied}},
     };
 
-    return enable(e, KVM_CAP_X86_USER_SPACE_MSR, KVM_MSR_EXIT_REASON_UNKNOWN | KVM_MSR_EXIT_REASON_INVAL | KVM_MSR_EXIT_REASON_FILTER) &&
+    return enable(e, KVM_CAP_X86_USER_SPACE_MSR,
+                  KVM_MSR_EXIT_REASON_UNKNOWN | KVM_MSR_EXIT_REASON_INVAL |
+                      KVM_MSR_EXIT_REASON_FILTER) &&
            ioctl(e->vm_fd, KVM_X86_SET_MSR_FILTER, &filter) == 0;
 }
 
@@ -116,7 +128,8 @@ static bool create_vm(struct kvm_engine *e, GError **error)
     while (e->vm_fd < 0 && errno == EINTR);
     bytes = ioctl(e->fd, KVM_GET_VCPU_MMAP_SIZE, 0);
     if (e->vm_fd < 0 || bytes < (int)sizeof(struct kvm_run)) {
-        g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED, "KVM cannot make a virtual machine: %s.", g_strerror(errno));
+        g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED, "KVM cannot make a virtual machine: %s.",
+                    g_strerror(errno));
         return false;
     }
     e->run_bytes = (uint64_t)bytes;
@@ -127,7 +140,8 @@ static bool create_vm(struct kvm_engine *e, GError **error)
     ioctl(e->vm_fd, KVM_SET_IDENTITY_MAP_ADDR, &identity);
     ioctl(e->vm_fd, KVM_SET_TSS_ADDR, KVM_TSS_PAGES);
     if (!route_msrs(e)) {
-        g_set_error_literal(error, HSK_ERROR, HSK_ERROR_UNSUPPORTED, "The KVM of this kernel cannot pass MSRs to user space.");
+        g_set_error_literal(error, HSK_ERROR, HSK_ERROR_UNSUPPORTED,
+                            "The KVM of this kernel cannot pass MSRs to user space.");
         return false;
     }
     return true;
@@ -163,7 +177,8 @@ static void kvm_vcpu_free(struct hsk_vcpu *v)
     free(k);
 }
 
-static struct hsk_vcpu *kvm_vcpu_new(struct hsk_engine *base, const struct hsk_vcpu_config *cfg, GError **error)
+static struct hsk_vcpu *kvm_vcpu_new(struct hsk_engine *base, const struct hsk_vcpu_config *cfg,
+                                     GError **error)
 {
     struct kvm_engine *e = (struct kvm_engine *)base;
     struct kvm_vcpu *k = aligned_alloc(64, (sizeof(*k) + 63) & ~(size_t)63);
@@ -176,7 +191,8 @@ static struct hsk_vcpu *kvm_vcpu_new(struct hsk_engine *base, const struct hsk_v
     if (k->fd >= 0)
         run = mmap(NULL, e->run_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, k->fd, 0);
     if (run == MAP_FAILED) {
-        g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED, "KVM cannot make a processor: %s.", g_strerror(errno));
+        g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED, "KVM cannot make a processor: %s.",
+                    g_strerror(errno));
         kvm_vcpu_free(&k->base);
         return NULL;
     }

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Guest memory of the KVM engine: the regions of struct hsk_ram as KVM memory slots, and KVM's dirty log.
+ * Guest memory of the KVM engine: the regions of struct hsk_ram as KVM memory slots, and KVM's
+ * dirty log.
  *
- * KVM lets the guest write without asking, so the copy-before-write hook does not run for the guest's writes: a snapshot
- * under this engine stops the machine and copies. Dirty attributes are right after dirty_sync().
- * Threads: any; slots are under the engine's lock.
+ * KVM lets the guest write without asking, so the copy-before-write hook does not run for the
+ * guest's writes: a snapshot under this engine stops the machine and copies. Dirty attributes are
+ * right after dirty_sync(). Threads: any; slots are under the engine's lock.
  */
 #include <errno.h>
 
@@ -12,11 +13,12 @@
 
 static bool same_region(const struct hsk_ram_region *a, const struct hsk_ram_region *b)
 {
-    return a->gpa == b->gpa && a->size_bytes == b->size_bytes && a->offset == b->offset && a->obj == b->obj &&
-           a->readonly == b->readonly;
+    return a->gpa == b->gpa && a->size_bytes == b->size_bytes && a->offset == b->offset &&
+           a->obj == b->obj && a->readonly == b->readonly;
 }
 
-static bool set_slot(struct kvm_engine *e, unsigned slot, const struct hsk_ram_region *r, uint64_t size_bytes)
+static bool set_slot(struct kvm_engine *e, unsigned slot, const struct hsk_ram_region *r,
+                     uint64_t size_bytes)
 {
     struct kvm_userspace_memory_region m = {
         .slot = slot,
@@ -27,7 +29,8 @@ static bool set_slot(struct kvm_engine *e, unsigned slot, const struct hsk_ram_r
     };
 
     if (r->readonly && !e->readonly_memory)
-        return true; /* not in the map: reads and writes come out as MMIO, which is slow and right */
+        return true; /* not in the map: reads and writes come out as MMIO, which is slow and right
+                      */
     return ioctl(e->vm_fd, KVM_SET_USER_MEMORY_REGION, &m) == 0;
 }
 
@@ -46,7 +49,8 @@ static void collect_slot(struct kvm_engine *e, unsigned slot)
     hsk_assert(ioctl(e->vm_fd, KVM_GET_DIRTY_LOG, &log) == 0);
     for (uint64_t w = 0; w < (pages + 63) / 64; w++)
         for (uint64_t bits = bitmap[w]; bits; bits &= bits - 1) {
-            const uint64_t page = (r->offset >> HSK_PAGE_SHIFT) + w * 64 + (unsigned)__builtin_ctzll(bits);
+            const uint64_t page =
+                (r->offset >> HSK_PAGE_SHIFT) + w * 64 + (unsigned)__builtin_ctzll(bits);
 
             atomic_fetch_or(&r->obj->attr[page], HSK_PAGE_DIRTY | HSK_PAGE_DAMAGE);
         }
@@ -98,7 +102,8 @@ static bool update_locked(struct kvm_engine *e, GError **error)
     }
     e->generation = generation;
     if (!ok)
-        g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED, "KVM does not accept the machine's memory map: %s.", g_strerror(errno));
+        g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED,
+                    "KVM does not accept the machine's memory map: %s.", g_strerror(errno));
     return ok;
 }
 

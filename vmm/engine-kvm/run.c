@@ -2,22 +2,26 @@
 /*
  * Running a processor under KVM: exits to the buses, interrupts from our local APIC, HLT, kicks.
  *
- * Kick: a flag, immediate_exit, and a signal that the thread blocks and only KVM_RUN lets in (KVM_SET_SIGNAL_MASK); so it is
- * never lost, whether it comes before, during or after KVM_RUN, and no handler is needed.
- * Threads: the vCPU's, but for kvm_kick (any, async-signal-safe).
+ * Kick: a flag, immediate_exit, and a signal that the thread blocks and only KVM_RUN lets in
+ * (KVM_SET_SIGNAL_MASK); so it is never lost, whether it comes before, during or after KVM_RUN, and
+ * no handler is needed. Threads: the vCPU's, but for kvm_kick (any, async-signal-safe).
  */
+#include <vmm/cpu_bits.h>
+
 #include <errno.h>
 #include <signal.h>
 #include <sys/syscall.h>
-
-#include <vmm/cpu_bits.h>
 
 #include "kvm.h"
 
 #define KICK_SIGNAL SIGUSR1
 
 enum {
-    MSR_SPEC_CTRL = 0x48, MSR_PRED_CMD = 0x49, MSR_ARCH_CAPABILITIES = 0x10a, MSR_TSC_DEADLINE = 0x6e0, MSR_X2APIC = 0x800,
+    MSR_SPEC_CTRL = 0x48,
+    MSR_PRED_CMD = 0x49,
+    MSR_ARCH_CAPABILITIES = 0x10a,
+    MSR_TSC_DEADLINE = 0x6e0,
+    MSR_X2APIC = 0x800,
     MSR_X2APIC_END = 0x8ff,
 };
 
@@ -135,7 +139,8 @@ static void handle_mmio(struct kvm_vcpu *k)
     }
 }
 
-/* MSRs that KVM or the host's processor does not have but the model has, and those of the local APIC. */
+/* MSRs that KVM or the host's processor does not have but the model has, and those of the local
+ * APIC. */
 static bool model_msr(struct kvm_vcpu *k, uint32_t msr, bool write, uint64_t *value)
 {
     struct hsk_lapic *l = k->base.lapic;
@@ -179,17 +184,23 @@ static char *describe_error(struct kvm_vcpu *k)
 
     ioctl(k->fd, KVM_GET_REGS, &regs);
     if (r->exit_reason == KVM_EXIT_FAIL_ENTRY)
-        return g_strdup_printf("The processor refused the machine's state (hardware reason 0x%llx, rip 0x%llx).",
-                               (unsigned long long)r->fail_entry.hardware_entry_failure_reason, (unsigned long long)regs.rip);
+        return g_strdup_printf(
+            "The processor refused the machine's state (hardware reason 0x%llx, rip 0x%llx).",
+            (unsigned long long)r->fail_entry.hardware_entry_failure_reason,
+            (unsigned long long)regs.rip);
     if (r->exit_reason != KVM_EXIT_INTERNAL_ERROR)
-        return g_strdup_printf("KVM stopped the machine with exit reason %u at rip 0x%llx, which Haversack does not handle.",
+        return g_strdup_printf("KVM stopped the machine with exit reason %u at rip 0x%llx, which "
+                               "Haversack does not handle.",
                                r->exit_reason, (unsigned long long)regs.rip);
     if (r->internal.suberror != KVM_INTERNAL_ERROR_EMULATION)
-        return g_strdup_printf("KVM failed inside (error %u) at rip 0x%llx.", r->internal.suberror, (unsigned long long)regs.rip);
-    if (r->emulation_failure.ndata >= 3 && (r->emulation_failure.flags & KVM_INTERNAL_ERROR_EMULATION_FLAG_INSTRUCTION_BYTES))
+        return g_strdup_printf("KVM failed inside (error %u) at rip 0x%llx.", r->internal.suberror,
+                               (unsigned long long)regs.rip);
+    if (r->emulation_failure.ndata >= 3 &&
+        (r->emulation_failure.flags & KVM_INTERNAL_ERROR_EMULATION_FLAG_INSTRUCTION_BYTES))
         for (unsigned i = 0; i < MIN(r->emulation_failure.insn_size, 15); i++)
             g_string_append_printf(bytes, " %02x", r->emulation_failure.insn_bytes[i]);
-    return g_strdup_printf("KVM on this computer cannot run the instruction at rip 0x%llx (bytes%s): use --engine soft.",
+    return g_strdup_printf("KVM on this computer cannot run the instruction at rip 0x%llx "
+                           "(bytes%s): use --engine soft.",
                            (unsigned long long)regs.rip, bytes->len ? bytes->str : " unknown");
 }
 
@@ -197,11 +208,20 @@ static char *describe_error(struct kvm_vcpu *k)
 static bool handle_device_exit(struct kvm_vcpu *k)
 {
     switch (k->run->exit_reason) {
-    case KVM_EXIT_IO: handle_io(k); break;
-    case KVM_EXIT_MMIO: handle_mmio(k); break;
-    case KVM_EXIT_X86_RDMSR: handle_msr(k, false); break;
-    case KVM_EXIT_X86_WRMSR: handle_msr(k, true); break;
-    default: return false;
+    case KVM_EXIT_IO:
+        handle_io(k);
+        break;
+    case KVM_EXIT_MMIO:
+        handle_mmio(k);
+        break;
+    case KVM_EXIT_X86_RDMSR:
+        handle_msr(k, false);
+        break;
+    case KVM_EXIT_X86_WRMSR:
+        handle_msr(k, true);
+        break;
+    default:
+        return false;
     }
     k->io_pending = true;
     return true;
@@ -250,7 +270,8 @@ static void after_exit(struct kvm_vcpu *k)
         hsk_lapic_set_base(l, k->run->apic_base);
 }
 
-/* INIT and start-up IPIs are between our local APIC and us: KVM's own, which would do it, is not in use. */
+/* INIT and start-up IPIs are between our local APIC and us: KVM's own, which would do it, is not in
+ * use. */
 static bool startup(struct kvm_vcpu *k, GError **error)
 {
     struct hsk_lapic *l = k->base.lapic;
@@ -303,7 +324,8 @@ enum hsk_exit kvm_run_vcpu(struct hsk_vcpu *v)
             kvm_complete_io(k);
             return HSK_EXIT_KICK;
         }
-        if (v->lapic && (hsk_lapic_pending(v->lapic) & (HSK_LAPIC_INIT | HSK_LAPIC_SIPI)) && !startup(k, &error))
+        if (v->lapic && (hsk_lapic_pending(v->lapic) & (HSK_LAPIC_INIT | HSK_LAPIC_SIPI)) &&
+            !startup(k, &error))
             return fail(k, g_strdup(error->message));
         if (k->shutdown)
             return HSK_EXIT_SHUTDOWN;
@@ -322,7 +344,9 @@ enum hsk_exit kvm_run_vcpu(struct hsk_vcpu *v)
         if (handle_device_exit(k))
             continue;
         switch (k->run->exit_reason) {
-        case KVM_EXIT_INTR: case KVM_EXIT_IRQ_WINDOW_OPEN: case KVM_EXIT_SET_TPR:
+        case KVM_EXIT_INTR:
+        case KVM_EXIT_IRQ_WINDOW_OPEN:
+        case KVM_EXIT_SET_TPR:
             break;
         case KVM_EXIT_HLT:
             k->halted = true;

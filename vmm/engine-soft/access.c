@@ -1,17 +1,19 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Accesses to guest memory that translated code does not do itself, and those of C. A miss of the TLB may turn out to be a
- * fault, MMIO, a page-crossing access, or a store into a page that has translations. The last three are done on a bounce
- * buffer: filled here, the instruction runs on it, and soft_slow_writeback() puts it where it belongs.
+ * Accesses to guest memory that translated code does not do itself, and those of C. A miss of the
+ * TLB may turn out to be a fault, MMIO, a page-crossing access, or a store into a page that has
+ * translations. The last three are done on a bounce buffer: filled here, the instruction runs on
+ * it, and soft_slow_writeback() puts it where it belongs.
  *
- * Both pages of a crossing store are looked up before anything is written (SDM vol. 3, 6.5: faults are
- * restartable), and not again behind the instruction: another vCPU may have unmapped them. A locked
- * operation on the bounce buffer is atomic because all other vCPUs stand still from the first look
- * to the write-back. vCPU thread, the guest's FPU registers live; general registers only.
+ * Both pages of a crossing store are looked up before anything is written (SDM vol. 3, 6.5: faults
+ * are restartable), and not again behind the instruction: another vCPU may have unmapped them. A
+ * locked operation on the bounce buffer is atomic because all other vCPUs stand still from the
+ * first look to the write-back. vCPU thread, the guest's FPU registers live; general registers
+ * only.
  */
-#include "xlate.h"
-
 #include <vmm/cpu_bits.h>
+
+#include "xlate.h"
 
 #define COPY_AS(type) *(volatile type *)to = *(const volatile type *)from
 
@@ -23,11 +25,21 @@ static void copy(void *to, const void *from, uint64_t n)
     typedef uint64_t __attribute__((aligned(1), may_alias)) u64;
 
     switch (n) {
-    case 1: COPY_AS(uint8_t); break;
-    case 2: COPY_AS(u16); break;
-    case 4: COPY_AS(u32); break;
-    case 8: COPY_AS(u64); break;
-    default: __asm__ volatile("rep movsb" : "+D"(to), "+S"(from), "+c"(n) : : "memory"); break;
+    case 1:
+        COPY_AS(uint8_t);
+        break;
+    case 2:
+        COPY_AS(u16);
+        break;
+    case 4:
+        COPY_AS(u32);
+        break;
+    case 8:
+        COPY_AS(u64);
+        break;
+    default:
+        __asm__ volatile("rep movsb" : "+D"(to), "+S"(from), "+c"(n) : : "memory");
+        break;
     }
 }
 #undef COPY_AS
@@ -66,7 +78,8 @@ static unsigned piece(uint64_t addr, unsigned n)
 }
 
 /* [va, va+n) inside one page. */
-static void load_part(struct soft_vcpu *v, const struct soft_page_ref *ref, uint64_t va, uint8_t *to, unsigned n)
+static void load_part(struct soft_vcpu *v, const struct soft_page_ref *ref, uint64_t va,
+                      uint8_t *to, unsigned n)
 {
     uint64_t off = va & 0xfff;
 
@@ -90,11 +103,15 @@ static inline uint8_t *hit(const struct soft_vcpu *v, uint64_t va, unsigned mmu,
 {
     const struct soft_tlb_entry *e = &v->tlb[mmu][(va >> 12) % SOFT_TLB_SIZE];
 
-    return (write ? e->nvpn_write : e->nvpn_read) + (va >> 12) == 0 ? (uint8_t *)(uintptr_t)(va + e->addend) : NULL;
+    return (write ? e->nvpn_write : e->nvpn_read) + (va >> 12) == 0
+               ? (uint8_t *)(uintptr_t)(va + e->addend)
+               : NULL;
 }
 
-/* The other vCPUs that hold translations of the page drop what they made from [gpa, gpa+n) at their next block head. */
-static void tell_others(struct soft_vcpu *v, const struct soft_page_ref *ref, uint64_t gpa, unsigned n)
+/* The other vCPUs that hold translations of the page drop what they made from [gpa, gpa+n) at their
+ * next block head. */
+static void tell_others(struct soft_vcpu *v, const struct soft_page_ref *ref, uint64_t gpa,
+                        unsigned n)
 {
     unsigned holders = ref->code & ~(unsigned)own_bit(v);
 
@@ -107,8 +124,8 @@ static void tell_others(struct soft_vcpu *v, const struct soft_page_ref *ref, ui
 }
 
 /* Returns whether translations were dropped. */
-static bool store_part(struct soft_vcpu *v, const struct soft_page_ref *ref, uint64_t va, const uint8_t *from,
-                       unsigned n)
+static bool store_part(struct soft_vcpu *v, const struct soft_page_ref *ref, uint64_t va,
+                       const uint8_t *from, unsigned n)
 {
     uint64_t off = va & 0xfff;
 
@@ -144,15 +161,16 @@ static unsigned first_part(uint64_t va, unsigned n)
 }
 
 /* The one or two pages of [va, va+n). Faults. */
-static void look_up_pages(struct soft_vcpu *v, uint64_t va, unsigned n, unsigned mmu, bool write, bool stack,
-                          struct soft_page_ref ref[2])
+static void look_up_pages(struct soft_vcpu *v, uint64_t va, unsigned n, unsigned mmu, bool write,
+                          bool stack, struct soft_page_ref ref[2])
 {
     ref[0] = soft_lookup(v, va, mmu, write, stack);
     if (first_part(va, n) < n)
         ref[1] = soft_lookup(v, soft_second_page(v, va), mmu, write, stack);
 }
 
-static void load_parts(struct soft_vcpu *v, const struct soft_page_ref ref[2], uint64_t va, uint8_t *to, unsigned n)
+static void load_parts(struct soft_vcpu *v, const struct soft_page_ref ref[2], uint64_t va,
+                       uint8_t *to, unsigned n)
 {
     unsigned n1 = first_part(va, n);
 
@@ -161,8 +179,8 @@ static void load_parts(struct soft_vcpu *v, const struct soft_page_ref ref[2], u
         load_part(v, &ref[1], soft_second_page(v, va), to + n1, n - n1);
 }
 
-static bool store_parts(struct soft_vcpu *v, const struct soft_page_ref ref[2], uint64_t va, const uint8_t *from,
-                        unsigned n)
+static bool store_parts(struct soft_vcpu *v, const struct soft_page_ref ref[2], uint64_t va,
+                        const uint8_t *from, unsigned n)
 {
     unsigned n1 = first_part(va, n);
     bool dropped = store_part(v, &ref[0], va, from, n1);
@@ -175,7 +193,8 @@ static bool store_parts(struct soft_vcpu *v, const struct soft_page_ref ref[2], 
 /* --- from translated code (enter.S) --- */
 
 /* May the store be done at the host address, without looking at translations? */
-static bool direct_store(struct soft_vcpu *v, const struct soft_page_ref *ref, uint64_t va, unsigned size)
+static bool direct_store(struct soft_vcpu *v, const struct soft_page_ref *ref, uint64_t va,
+                         unsigned size)
 {
     uint64_t gpa = ref->gpa | (va & 0xfff);
 
@@ -255,11 +274,13 @@ struct soft_slow soft_slow_access(struct soft_vcpu *v, uint64_t va, const struct
 int soft_slow_writeback(struct soft_vcpu *v, uint64_t next)
 {
     struct soft_code *c = v->code;
-    bool dropped = store_parts(v, c->bounce_page, c->bounce_va, c->bounce, c->bounce_size) || c->bounce_leaves;
+    bool dropped =
+        store_parts(v, c->bounce_page, c->bounce_va, c->bounce, c->bounce_size) || c->bounce_leaves;
 
     c->bounce_leaves = false;
     soft_smp_resume(v);
-    if (next != SOFT_NO_GPA && (dropped || atomic_load_explicit(&v->interrupt, memory_order_relaxed))) {
+    if (next != SOFT_NO_GPA &&
+        (dropped || atomic_load_explicit(&v->interrupt, memory_order_relaxed))) {
         v->rip = v->page_va + next;
         return SOFT_NEXT_JUMP;
     }
@@ -311,7 +332,8 @@ void *soft_ptr(struct soft_vcpu *v, uint64_t va, unsigned len, bool write, unsig
     if (write && (ref.code & own_bit(v)) && len)
         soft_code_invalidate(v, ref.gpa | (va & 0xfff), len);
     if (write)
-        tell_others(v, &ref, ref.gpa, 4096); /* all of it: no claim of theirs passes before this vCPU has written */
+        tell_others(v, &ref, ref.gpa,
+                    4096); /* all of it: no claim of theirs passes before this vCPU has written */
     return ref.host + (va & 0xfff);
 }
 

@@ -1,21 +1,23 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The code cache of one vCPU: its memory, and the blocks in it, found by guest-physical address and chained by patching
- * jumps. What they were made from, and when they are dropped: coherence.c.
+ * The code cache of one vCPU: its memory, and the blocks in it, found by guest-physical address and
+ * chained by patching jumps. What they were made from, and when they are dropped: coherence.c.
  *
- * The code lies in shared memory that is mapped twice, writable and executable, never both. Hot code fills its first half,
- * cold stubs the second. Nothing is freed singly: a full cache is flushed whole. A dropped block is only unreachable,
- * so the code that is running stays intact until the dispatcher is back.
- * vCPU thread. General registers only (xlate.h), except new, free and flush.
+ * The code lies in shared memory that is mapped twice, writable and executable, never both. Hot
+ * code fills its first half, cold stubs the second. Nothing is freed singly: a full cache is
+ * flushed whole. A dropped block is only unreachable, so the code that is running stays intact
+ * until the dispatcher is back. vCPU thread. General registers only (xlate.h), except new, free and
+ * flush.
  */
-#include "translate.h"
-
 #include <sys/mman.h>
+
+#include "translate.h"
 
 /* Blocks of one page are close to each other. */
 static uint64_t block_hash(uint64_t gpa, uint64_t pc, uint32_t mode)
 {
-    uint64_t page = ((gpa >> 12) + mode * 0x2545f491ull) * 0x9e3779b97f4a7c15ull + (pc >> 12) * 0xd6e8feb86659fd93ull;
+    uint64_t page = ((gpa >> 12) + mode * 0x2545f491ull) * 0x9e3779b97f4a7c15ull +
+                    (pc >> 12) * 0xd6e8feb86659fd93ull;
 
     return ((page >> 40) + (gpa & 0xfff) / 4) % SOFT_HASH_SIZE;
 }
@@ -51,16 +53,22 @@ struct soft_code *soft_code_new(bool strict, GError **error)
 
     c->rx = c->rw = c->arena = c->ret_stack = c->alt_stack = MAP_FAILED;
     pthread_mutex_init(&c->written_lock, NULL);
-    /* shared and anonymous: perf takes names for code there from its map, but not for code in a memfd */
-    c->rw = mmap(NULL, SOFT_CODE_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    /* shared and anonymous: perf takes names for code there from its map, but not for code in a
+     * memfd */
+    c->rw = mmap(NULL, SOFT_CODE_SIZE, PROT_READ | PROT_WRITE,
+                 MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (c->rw != MAP_FAILED)
-        c->rx = mremap(c->rw, 0, SOFT_CODE_SIZE, MREMAP_MAYMOVE); /* a second mapping of the same pages */
+        c->rx = mremap(c->rw, 0, SOFT_CODE_SIZE,
+                       MREMAP_MAYMOVE); /* a second mapping of the same pages */
     c->arena = mmap(NULL, SOFT_ARENA_SIZE, PROT_READ | PROT_WRITE,
                     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    c->ret_stack = mmap(NULL, SOFT_RET_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    c->alt_stack = mmap(NULL, SOFT_ALT_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (c->rw == MAP_FAILED || c->rx == MAP_FAILED || c->arena == MAP_FAILED || c->ret_stack == MAP_FAILED ||
-        c->alt_stack == MAP_FAILED || mprotect(c->rx, SOFT_CODE_SIZE, PROT_READ | PROT_EXEC) < 0 ||
+    c->ret_stack =
+        mmap(NULL, SOFT_RET_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    c->alt_stack =
+        mmap(NULL, SOFT_ALT_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (c->rw == MAP_FAILED || c->rx == MAP_FAILED || c->arena == MAP_FAILED ||
+        c->ret_stack == MAP_FAILED || c->alt_stack == MAP_FAILED ||
+        mprotect(c->rx, SOFT_CODE_SIZE, PROT_READ | PROT_EXEC) < 0 ||
         mprotect(c->ret_stack, SOFT_RET_GUARD, PROT_NONE) < 0) {
         g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED,
                     "The memory for translated code cannot be mapped: %s.", g_strerror(errno));
@@ -126,13 +134,15 @@ static uint64_t make_pages(uint8_t *base, uint64_t ready, uint64_t need, int adv
 
 void soft_code_make_ready(struct soft_code *c)
 {
-    const uint64_t hot = c->hot + SOFT_BLOCK_ROOM, cold = c->cold - SOFT_COLD_START + SOFT_BLOCK_ROOM;
+    const uint64_t hot = c->hot + SOFT_BLOCK_ROOM,
+                   cold = c->cold - SOFT_COLD_START + SOFT_BLOCK_ROOM;
 
     make_pages(c->rw, c->ready_hot, hot, MADV_POPULATE_WRITE);
     c->ready_hot = make_pages(c->rx, c->ready_hot, hot, MADV_POPULATE_READ);
     make_pages(c->rw + SOFT_COLD_START, c->ready_cold, cold, MADV_POPULATE_WRITE);
     c->ready_cold = make_pages(c->rx + SOFT_COLD_START, c->ready_cold, cold, MADV_POPULATE_READ);
-    c->ready_arena = make_pages(c->arena, c->ready_arena, c->arena_used + SOFT_BLOCK_ROOM, MADV_POPULATE_WRITE);
+    c->ready_arena =
+        make_pages(c->arena, c->ready_arena, c->arena_used + SOFT_BLOCK_ROOM, MADV_POPULATE_WRITE);
 }
 
 /* Room was checked by soft_code_full(). */
@@ -225,7 +235,8 @@ void soft_link_chain(struct soft_code *c, struct soft_link *l, struct soft_block
             return;
         c->cross[c->ncross++] = l;
         soft_filter_set(c->cross_pages, l->pc >> 12);
-        soft_filter_set(c->cross_pages, (l->pc >> 12) + 1); /* where its last instruction may reach */
+        soft_filter_set(c->cross_pages,
+                        (l->pc >> 12) + 1); /* where its last instruction may reach */
     }
     l->to = to;
     l->next_in = to->in;
@@ -254,7 +265,8 @@ void soft_unchain_cross(struct soft_code *c, uint64_t va, bool all)
 
         if (!l->to || !l->cross)
             continue; /* dropped since */
-        if (all || l->pc >> 12 == va >> 12 || (l->to->gpa2 != SOFT_NO_GPA && (l->pc >> 12) + 1 == va >> 12))
+        if (all || l->pc >> 12 == va >> 12 ||
+            (l->to->gpa2 != SOFT_NO_GPA && (l->pc >> 12) + 1 == va >> 12))
             unchain(c, l);
         else
             c->cross[kept++] = l;
@@ -291,8 +303,10 @@ void soft_edges_forget(struct soft_vcpu *v)
     soft_returns_forget(v);
 }
 
-/* The block that a host address lies in, and the guest instruction there; for the signal handler. */
-const struct soft_block *soft_code_find_host(const struct soft_code *c, const uint8_t *host, uint64_t *guest_pc)
+/* The block that a host address lies in, and the guest instruction there; for the signal handler.
+ */
+const struct soft_block *soft_code_find_host(const struct soft_code *c, const uint8_t *host,
+                                             uint64_t *guest_pc)
 {
     uint32_t off = (uint32_t)(host - c->rx), lo = 0, hi = c->nblocks;
     bool cold = off >= SOFT_COLD_START;

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Chaos, for tests: between two blocks of guest code, things happen at random that may happen there at any time, only much more
- * often: a look at events for nothing, TLB flushes of all kinds, loss of translations, permission to write withdrawn as by a
- * snapshot, kicks out of run(), the state saved and loaded; and edges are not chained and jump targets not remembered. A guest
- * must not notice. The seed decides what happens at which turn of the dispatcher; when turns come depends on interrupts, too.
+ * Chaos, for tests: between two blocks of guest code, things happen at random that may happen there
+ * at any time, only much more often: a look at events for nothing, TLB flushes of all kinds, loss
+ * of translations, permission to write withdrawn as by a snapshot, kicks out of run(), the state
+ * saved and loaded; and edges are not chained and jump targets not remembered. A guest must not
+ * notice. The seed decides what happens at which turn of the dispatcher; when turns come depends on
+ * interrupts, too.
  *
  * vCPU thread, in the dispatcher, the guest's FPU registers live.
  */
@@ -42,7 +44,8 @@ static void save_and_load(struct soft_vcpu *v)
     memset(v->window, 0xa5, sizeof v->window);
     v->page_va = v->jump_target = 0xa5a5a5a5a5a5a5a5;
     if (!ops->set_state(&v->base, &s, &error))
-        soft_stop(v, "The software engine refused the state that it had saved itself: %s", error->message);
+        soft_stop(v, "The software engine refused the state that it had saved itself: %s",
+                  error->message);
 }
 
 static void drop_page(struct soft_vcpu *v, uint64_t va)
@@ -64,35 +67,46 @@ void soft_chaos(struct soft_vcpu *v)
     soft_fpu_park(v);
     v->exit_arg = 0; /* the edge that led here may not outlive what happens */
     switch (r >> 4 & 31) {
-    case 0: case 1:
+    case 0:
+    case 1:
         soft_tlb_flush_all(v);
         break;
-    case 2: case 3: case 4:
+    case 2:
+    case 3:
+    case 4:
         soft_tlb_flush_nonglobal(v);
         break;
-    case 5: case 6:
+    case 5:
+    case 6:
         soft_tlb_flush_page(v, soft_linear_pc(v, v->rip));
         break;
-    case 7: case 8: case 9:
+    case 7:
+    case 8:
+    case 9:
         soft_tlb_flush_page(v, v->gpr[r >> 9 & 15]);
         break;
-    case 10: case 11:
+    case 10:
+    case 11:
         drop_page(v, v->rip);
         break;
     case 12:
         if ((r >> 9 & 63) == 0)
             soft_code_flush(v);
         break;
-    case 13: case 14:
+    case 13:
+    case 14:
         soft_tlb_drop_writes(v);
         break;
-    case 15: case 16:
+    case 15:
+    case 16:
         soft_interrupt(v, SOFT_INT_KICK);
         break;
-    case 17: case 18:
+    case 17:
+    case 18:
         save_and_load(v);
         break;
-    case 19: case 20:
+    case 19:
+    case 20:
         soft_interrupt(v, SOFT_INT_FLUSH | SOFT_INT_CODE);
         break;
     default:

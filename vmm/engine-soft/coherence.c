@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The pages that translations were made from: marked, so that whoever writes them says so, and what was made from the
- * written bytes is dropped, on all vCPUs (SDM vol. 3, 9.1.3: self- and cross-modifying code).
+ * The pages that translations were made from: marked, so that whoever writes them says so, and what
+ * was made from the written bytes is dropped, on all vCPUs (SDM vol. 3, 9.1.3: self- and
+ * cross-modifying code).
  *
- * Bytes are counted by granules of 64. A page that is written beside its code too often loses all its translations.
- * vCPU thread; soft_code_written() and soft_code_post() are for any thread. General registers only (xlate.h).
+ * Bytes are counted by granules of 64. A page that is written beside its code too often loses all
+ * its translations. vCPU thread; soft_code_written() and soft_code_post() are for any thread.
+ * General registers only (xlate.h).
  */
 #include "xlate.h"
 
@@ -27,7 +29,7 @@ static void set_code_attr(struct soft_vcpu *v, uint64_t gpa, bool on)
     if (on)
         atomic_fetch_or(&r->obj->code[page], (uint8_t)(1u << v->base.index));
     else
-        atomic_fetch_and(&r->obj->code[page], (uint8_t)~(1u << v->base.index));
+        atomic_fetch_and(&r->obj->code[page], (uint8_t) ~(1u << v->base.index));
 }
 
 void soft_pages_disclaim(struct soft_vcpu *v)
@@ -42,9 +44,10 @@ void soft_pages_disclaim(struct soft_vcpu *v)
 }
 
 /*
- * Order against writers: the mark is set, then all permissions to write are taken away, then the page is read. A vCPU
- * that enters a permission does it the other way round (mark in written_filter, look at the page's mark: tlb.c), so one of
- * the two sees the other; one that writes through C, and a device, look at the mark after they wrote.
+ * Order against writers: the mark is set, then all permissions to write are taken away, then the
+ * page is read. A vCPU that enters a permission does it the other way round (mark in
+ * written_filter, look at the page's mark: tlb.c), so one of the two sees the other; one that
+ * writes through C, and a device, look at the mark after they wrote.
  */
 void soft_code_claim(struct soft_vcpu *v, uint64_t gpa)
 {
@@ -143,7 +146,8 @@ bool soft_code_invalidate(struct soft_vcpu *v, uint64_t gpa, unsigned len)
     return any;
 }
 
-/* Pages change their use: one that is only data now must not stay slow for code that nobody runs any more. */
+/* Pages change their use: one that is only data now must not stay slow for code that nobody runs
+ * any more. */
 bool soft_code_bear_write(struct soft_vcpu *v, uint64_t gpa)
 {
     struct soft_page *p = find_page(v->code, gpa);

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Control, debug and extended control registers, and the TLB instructions. SDM vol. 3: 2.5 (CR), 2.6 (XCR0), 4.10.4
- * (invalidation), 17.2 (debug registers); vol. 2: MOV CR, MOV DR, LMSW, INVLPG, INVPCID.
- * The TLB is not tagged with PCIDs, so every CR3 write drops all non-global entries, also with bit 63 set.
- * Thread: the vCPU's, with the guest's FPU registers live.
+ * Control, debug and extended control registers, and the TLB instructions. SDM vol. 3: 2.5
+ * (CR), 2.6 (XCR0), 4.10.4 (invalidation), 17.2 (debug registers); vol. 2: MOV CR, MOV DR, LMSW,
+ * INVLPG, INVPCID. The TLB is not tagged with PCIDs, so every CR3 write drops all non-global
+ * entries, also with bit 63 set. Thread: the vCPU's, with the guest's FPU registers live.
  */
 #include <Zydis/Zydis.h>
 
@@ -42,14 +42,16 @@ static void write_cr0(struct soft_vcpu *v, uint64_t value)
         soft_fault(v, VEC_GP, 0);
     value = (value & HSK_CR0_VALID) | HSK_CR0_ET;
     changed = old ^ value;
-    if (((value & HSK_CR0_PG) && !(value & HSK_CR0_PE)) || ((value & HSK_CR0_NW) && !(value & HSK_CR0_CD)))
+    if (((value & HSK_CR0_PG) && !(value & HSK_CR0_PE)) ||
+        ((value & HSK_CR0_NW) && !(value & HSK_CR0_CD)))
         soft_fault(v, VEC_GP, 0);
     if (changed & (HSK_CR0_PG | HSK_CR0_CD | HSK_CR0_NW))
         load_pdptes(v, v->s.cr3, value, v->s.cr4);
     if (changed & HSK_CR0_PG) {
         if (value & HSK_CR0_PG) {
-            if ((v->s.efer & HSK_EFER_LME) && (!(v->s.cr4 & HSK_CR4_PAE) || (v->s.seg[HSK_CS].attr & HSK_SEG_L) ||
-                                               (v->s.seg[HSK_TR].attr & 0x9d) == 0x81)) /* a 16-bit TSS */
+            if ((v->s.efer & HSK_EFER_LME) &&
+                (!(v->s.cr4 & HSK_CR4_PAE) || (v->s.seg[HSK_CS].attr & HSK_SEG_L) ||
+                 (v->s.seg[HSK_TR].attr & 0x9d) == 0x81)) /* a 16-bit TSS */
                 soft_fault(v, VEC_GP, 0);
             if (v->s.efer & HSK_EFER_LME)
                 v->s.efer |= HSK_EFER_LMA;
@@ -85,9 +87,15 @@ void soft_features(struct soft_engine *e)
         uint64_t cr4;
         uint32_t has;
     } table[] = {
-        {"vme", HSK_CR4_VME | HSK_CR4_PVI, 0}, {"de", HSK_CR4_DE, 0}, {"smap", HSK_CR4_SMAP, 0}, {"smep", HSK_CR4_SMEP, 0},
-        {"pcid", HSK_CR4_PCIDE, 0}, {"fsgsbase", HSK_CR4_FSGSBASE, SOFT_HAS_FSGSBASE}, {"xsave", HSK_CR4_OSXSAVE, SOFT_HAS_XSAVE},
-        {"invpcid", 0, SOFT_HAS_INVPCID}, {"pdpe1gb", 0, SOFT_HAS_1G_PAGES},
+        {"vme", HSK_CR4_VME | HSK_CR4_PVI, 0},
+        {"de", HSK_CR4_DE, 0},
+        {"smap", HSK_CR4_SMAP, 0},
+        {"smep", HSK_CR4_SMEP, 0},
+        {"pcid", HSK_CR4_PCIDE, 0},
+        {"fsgsbase", HSK_CR4_FSGSBASE, SOFT_HAS_FSGSBASE},
+        {"xsave", HSK_CR4_OSXSAVE, SOFT_HAS_XSAVE},
+        {"invpcid", 0, SOFT_HAS_INVPCID},
+        {"pdpe1gb", 0, SOFT_HAS_1G_PAGES},
     };
     const struct hsk_cpuid *c = e->base.cfg.cpuid;
 
@@ -103,7 +111,8 @@ void soft_features(struct soft_engine *e)
 static void write_cr4(struct soft_vcpu *v, uint64_t value)
 {
     const uint64_t changed = v->s.cr4 ^ value;
-    const uint64_t paging = HSK_CR4_PSE | HSK_CR4_PAE | HSK_CR4_PGE | HSK_CR4_PCIDE | HSK_CR4_SMEP | HSK_CR4_SMAP;
+    const uint64_t paging =
+        HSK_CR4_PSE | HSK_CR4_PAE | HSK_CR4_PGE | HSK_CR4_PCIDE | HSK_CR4_SMEP | HSK_CR4_SMAP;
 
     if ((value & ~HSK_CR4_VALID) || (changed & value & ~v->engine->cr4_offered))
         soft_fault(v, VEC_GP, 0);
@@ -151,22 +160,42 @@ enum soft_next soft_x_mov_cr(struct soft_vcpu *v, const struct soft_insn *in, bo
     soft_need_cpl0(v);
     if (!to_cr) {
         switch (cr) {
-        case 0: value = v->s.cr0; break;
-        case 2: value = v->s.cr2; break;
-        case 3: value = v->s.cr3; break;
-        case 4: value = v->s.cr4; break;
-        default: value = read_cr8(v); break;
+        case 0:
+            value = v->s.cr0;
+            break;
+        case 2:
+            value = v->s.cr2;
+            break;
+        case 3:
+            value = v->s.cr3;
+            break;
+        case 4:
+            value = v->s.cr4;
+            break;
+        default:
+            value = read_cr8(v);
+            break;
         }
         soft_reg_set(v, gpr, size, value);
         return soft_done(v, in);
     }
     value = soft_reg_get(v, gpr, size);
     switch (cr) {
-    case 0: write_cr0(v, value); break;
-    case 2: v->s.cr2 = value; break;
-    case 3: write_cr3(v, value); break;
-    case 4: write_cr4(v, value); break;
-    default: write_cr8(v, value); break;
+    case 0:
+        write_cr0(v, value);
+        break;
+    case 2:
+        v->s.cr2 = value;
+        break;
+    case 3:
+        write_cr3(v, value);
+        break;
+    case 4:
+        write_cr4(v, value);
+        break;
+    default:
+        write_cr8(v, value);
+        break;
     }
     return soft_done_jump(v, in);
 }
@@ -249,7 +278,8 @@ enum soft_next soft_x_xsetbv(struct soft_vcpu *v, const struct soft_insn *in)
     if (!(v->s.cr4 & HSK_CR4_OSXSAVE))
         soft_fault(v, VEC_UD, -1);
     soft_need_cpl0(v);
-    if ((uint32_t)v->gpr[HSK_RCX] != 0 || !hsk_xcr0_valid(value) || (value & ~v->base.engine->cfg.cpuid->xcr0_mask))
+    if ((uint32_t)v->gpr[HSK_RCX] != 0 || !hsk_xcr0_valid(value) ||
+        (value & ~v->base.engine->cfg.cpuid->xcr0_mask))
         soft_fault(v, VEC_GP, 0);
     v->s.xcr0 = value;
     return soft_done_jump(v, in);
@@ -274,7 +304,8 @@ enum soft_next soft_x_invpcid(struct soft_vcpu *v, const struct soft_insn *in)
     soft_need_cpl0(v);
     pcid = soft_ld(v, soft_mem(v, in, 0, 8, false), 8, v->mmu);
     va = soft_ld(v, soft_mem(v, in, 8, 8, false), 8, v->mmu);
-    if (type > 3 || (pcid >> 12) || (type <= 1 && pcid && !(v->s.cr4 & HSK_CR4_PCIDE)) || (type == 0 && !hsk_canonical(va)))
+    if (type > 3 || (pcid >> 12) || (type <= 1 && pcid && !(v->s.cr4 & HSK_CR4_PCIDE)) ||
+        (type == 0 && !hsk_canonical(va)))
         soft_fault(v, VEC_GP, 0);
     if (type == 0)
         soft_tlb_flush_page(v, va);

@@ -2,11 +2,12 @@
 /*
  * Breakpoints of the debug registers (SDM vol. 3, 17.2 and 17.3.1): code, data, ports.
  *
- * While a data breakpoint is enabled, translated code asks C about each access (SOFT_MODE_CHECKED); the instruction that
- * hits one is run alone, and traps behind itself. Pages with instruction breakpoints are run one instruction at a time.
- * What an instruction hit is collected in debug_hits until it has ended; a fault of it forgets that. Only enabled
- * breakpoints are reported in DR6. Missing on purpose: matches of implicit accesses to descriptor tables and the TSS.
- * Thread: the vCPU's, with the guest's FPU registers live.
+ * While a data breakpoint is enabled, translated code asks C about each access (SOFT_MODE_CHECKED);
+ * the instruction that hits one is run alone, and traps behind itself. Pages with instruction
+ * breakpoints are run one instruction at a time. What an instruction hit is collected in debug_hits
+ * until it has ended; a fault of it forgets that. Only enabled breakpoints are reported in DR6.
+ * Missing on purpose: matches of implicit accesses to descriptor tables and the TSS. Thread: the
+ * vCPU's, with the guest's FPU registers live.
  */
 #include "system.h"
 
@@ -38,7 +39,9 @@ void soft_debug_changed(struct soft_vcpu *v)
 
     for (unsigned i = 0; i < 4; i++)
         if (enabled(v, i))
-            now |= kind(v, i) == ON_CODE ? SOFT_DEBUG_CODE : kind(v, i) == ON_PORT ? SOFT_DEBUG_PORT : SOFT_DEBUG_DATA;
+            now |= kind(v, i) == ON_CODE   ? SOFT_DEBUG_CODE
+                   : kind(v, i) == ON_PORT ? SOFT_DEBUG_PORT
+                                           : SOFT_DEBUG_DATA;
     if ((now | v->debug) & SOFT_DEBUG_CODE)
         soft_edges_forget(v); /* into the pages where they are, or were */
     v->debug = (uint8_t)now;
@@ -47,7 +50,8 @@ void soft_debug_changed(struct soft_vcpu *v)
 void soft_debug_access(struct soft_vcpu *v, uint64_t va, unsigned len, bool write)
 {
     for (unsigned i = 0; i < 4; i++)
-        if (enabled(v, i) && (kind(v, i) == ON_ACCESS || (kind(v, i) == ON_WRITE && write)) && covers(v, i, va, len))
+        if (enabled(v, i) && (kind(v, i) == ON_ACCESS || (kind(v, i) == ON_WRITE && write)) &&
+            covers(v, i, va, len))
             v->debug_hits |= 1u << i;
 }
 

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Host instruction bytes (SDM vol. 2, 2). Each function appends one instruction; the caller has made sure of room
- * (SOFT_BLOCK_ROOM). Bytes are written through the writable mapping; addresses that code sees are executable ones.
+ * Host instruction bytes (SDM vol. 2, 2). Each function appends one instruction; the caller has
+ * made sure of room (SOFT_BLOCK_ROOM). Bytes are written through the writable mapping; addresses
+ * that code sees are executable ones.
  */
 #pragma once
 
@@ -9,17 +10,34 @@
 #include <stdint.h>
 #include <string.h>
 
-enum { H_RAX, H_RCX, H_RDX, H_RBX, H_RSP, H_RBP, H_RSI, H_RDI, H_R8, H_R9, H_R10, H_R11, H_R12, H_R13, H_R14, H_R15 };
+enum {
+    H_RAX,
+    H_RCX,
+    H_RDX,
+    H_RBX,
+    H_RSP,
+    H_RBP,
+    H_RSI,
+    H_RDI,
+    H_R8,
+    H_R9,
+    H_R10,
+    H_R11,
+    H_R12,
+    H_R13,
+    H_R14,
+    H_R15
+};
 /* Roles in translated code. */
-#define H_C H_RCX     /* scratch: final address, and what jrcxz tests */
-#define H_T H_R9      /* scratch */
-#define H_U H_R10     /* scratch */
-#define H_GRCX H_R11  /* guest rcx */
-#define H_GRSP H_R8   /* guest rsp */
+#define H_C    H_RCX /* scratch: final address, and what jrcxz tests */
+#define H_T    H_R9  /* scratch */
+#define H_U    H_R10 /* scratch */
+#define H_GRCX H_R11 /* guest rcx */
+#define H_GRSP H_R8  /* guest rsp */
 
 struct emit {
-    uint8_t *p;       /* writable */
-    ptrdiff_t rx;     /* executable - writable */
+    uint8_t *p;   /* writable */
+    ptrdiff_t rx; /* executable - writable */
 };
 
 static inline void e8(struct emit *e, unsigned b)
@@ -42,13 +60,15 @@ static inline uint8_t *e_here(const struct emit *e)
 }
 static inline void e_rex(struct emit *e, int w, int reg, int index, int base)
 {
-    unsigned r = 0x40u | (w ? 8u : 0) | ((reg & 8) ? 4u : 0) | ((index & 8) ? 2u : 0) | ((base & 8) ? 1u : 0);
+    unsigned r = 0x40u | (w ? 8u : 0) | ((reg & 8) ? 4u : 0) | ((index & 8) ? 2u : 0) |
+                 ((base & 8) ? 1u : 0);
 
     if (r != 0x40)
         e8(e, r);
 }
 /* modrm (and sib, displacement) for [base + index * 2^scale + disp]; base or index -1 = none. */
-static inline void e_modrm_mem(struct emit *e, int reg, int base, int index, int scale, int32_t disp)
+static inline void e_modrm_mem(struct emit *e, int reg, int base, int index, int scale,
+                               int32_t disp)
 {
     unsigned r = (unsigned)(reg & 7) << 3, mod;
 
@@ -61,7 +81,8 @@ static inline void e_modrm_mem(struct emit *e, int reg, int base, int index, int
     mod = disp == 0 && (base & 7) != 5 ? 0 : disp >= -128 && disp < 128 ? 0x40 : 0x80;
     if (index >= 0 || (base & 7) == 4) {
         e8(e, mod | r | 4);
-        e8(e, (unsigned)scale << 6 | (unsigned)(index < 0 ? 4 : index & 7) << 3 | (unsigned)(base & 7));
+        e8(e, (unsigned)scale << 6 | (unsigned)(index < 0 ? 4 : index & 7) << 3 |
+                  (unsigned)(base & 7));
     } else {
         e8(e, mod | r | (unsigned)(base & 7));
     }
@@ -71,14 +92,16 @@ static inline void e_modrm_mem(struct emit *e, int reg, int base, int index, int
         e32(e, (uint32_t)disp);
 }
 /* op reg, [base+...] */
-static inline void e_op_mem(struct emit *e, int w, unsigned op, int reg, int base, int index, int scale, int32_t disp)
+static inline void e_op_mem(struct emit *e, int w, unsigned op, int reg, int base, int index,
+                            int scale, int32_t disp)
 {
     e_rex(e, w, reg, index < 0 ? 0 : index, base < 0 ? 0 : base);
     e8(e, op);
     e_modrm_mem(e, reg, base, index, scale, disp);
 }
 /* op reg, gs:[index * 2^scale + off] */
-static inline void e_op_gs_x(struct emit *e, int w, unsigned op, int reg, int index, int scale, uint64_t off)
+static inline void e_op_gs_x(struct emit *e, int w, unsigned op, int reg, int index, int scale,
+                             uint64_t off)
 {
     e8(e, 0x65);
     e_op_mem(e, w, op, reg, -1, index, scale, (int32_t)off);

@@ -3,13 +3,13 @@
  * The software engine as the machine sees it (vmm/engine.h): a translator from x86 to x86 that runs
  * on any x86-64 host. The GS base of a vCPU's thread is its struct soft_vcpu for the thread's life.
  */
-#include "xlate.h"
-
 #include <asm/prctl.h>
 #include <errno.h>
 #include <sys/auxv.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
+
+#include "xlate.h"
 
 #define CHECK_OFFSET(field, off) _Static_assert(offsetof(struct soft_vcpu, field) == (off), #field)
 CHECK_OFFSET(gpr, SOFT_OFF_GPR);
@@ -66,13 +66,16 @@ static void engine_free(struct hsk_engine *engine)
     g_free(e);
 }
 
-static struct hsk_vcpu *vcpu_new(struct hsk_engine *engine, const struct hsk_vcpu_config *cfg, GError **error)
+static struct hsk_vcpu *vcpu_new(struct hsk_engine *engine, const struct hsk_vcpu_config *cfg,
+                                 GError **error)
 {
     struct soft_engine *e = (struct soft_engine *)engine;
-    struct soft_vcpu *v = mmap(NULL, sizeof *v, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    struct soft_vcpu *v =
+        mmap(NULL, sizeof *v, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
     if (v == MAP_FAILED) {
-        g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED, "No memory for a processor: %s.", g_strerror(errno));
+        g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED, "No memory for a processor: %s.",
+                    g_strerror(errno));
         return NULL;
     }
     v->code = soft_code_new(engine->cfg.strict, error);
@@ -156,7 +159,8 @@ static void get_state(struct hsk_vcpu *base, struct hsk_cpu_state *s)
     memcpy(s->gpr, v->gpr, sizeof s->gpr);
     s->rip = v->rip;
     s->rflags = v->rflags;
-    s->tsc = hsk_clock_tsc(v->base.engine->cfg.clock) + s->tsc_adjust; /* not rdtsc: the clock may stand */
+    s->tsc = hsk_clock_tsc(v->base.engine->cfg.clock) +
+             s->tsc_adjust; /* not rdtsc: the clock may stand */
     if (base->lapic)
         s->cr8 = hsk_lapic_get_cr8(base->lapic);
 }
@@ -209,15 +213,28 @@ static void dirty_sync(struct hsk_engine *engine)
 
 static char *stats(struct hsk_engine *engine)
 {
-#define ROW(name, field) {name, offsetof(struct soft_vcpu, count.field)}
+#define ROW(name, field)                                                                           \
+    {                                                                                              \
+        name, offsetof(struct soft_vcpu, count.field)                                              \
+    }
     static const struct {
         const char *name;
         size_t offset;
     } rows[] = {
-        ROW("blocks", blocks), ROW("insns", insns), ROW("slow-accesses", exits), ROW("tlb-misses", tlb_misses),
-        ROW("code-flushes", flushes), ROW("interrupts", interrupts), ROW("exceptions", exceptions),
-        ROW("invalidations", invalidations), ROW("helper-calls", helper_calls), ROW("dispatches", dispatches),
-        ROW("chaos", chaos), ROW("compared", compared), ROW("left-edge", left[0]), ROW("left-jump", left[1]),
+        ROW("blocks", blocks),
+        ROW("insns", insns),
+        ROW("slow-accesses", exits),
+        ROW("tlb-misses", tlb_misses),
+        ROW("code-flushes", flushes),
+        ROW("interrupts", interrupts),
+        ROW("exceptions", exceptions),
+        ROW("invalidations", invalidations),
+        ROW("helper-calls", helper_calls),
+        ROW("dispatches", dispatches),
+        ROW("chaos", chaos),
+        ROW("compared", compared),
+        ROW("left-edge", left[0]),
+        ROW("left-jump", left[1]),
         ROW("left-helper", left[2]),
     };
 #undef ROW

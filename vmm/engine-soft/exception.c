@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Delivery of exceptions and interrupts through the IDT (SDM vol. 3, 6): 64-bit gates with IST, 32-bit and 16-bit gates,
- * stack switches, error codes, double and triple faults, NMI, INT n.
+ * Delivery of exceptions and interrupts through the IDT (SDM vol. 3, 6): 64-bit gates with IST,
+ * 32-bit and 16-bit gates, stack switches, error codes, double and triple faults, NMI, INT n.
  *
- * Nothing of the state changes before all pushes have succeeded, so a fault during delivery finds the state of the
- * interrupted instruction; v->delivering tells the next soft_deliver() what was being delivered.
- * Real mode and what VME redirects: real.c; task gates switch to another task: task.c.
+ * Nothing of the state changes before all pushes have succeeded, so a fault during delivery finds
+ * the state of the interrupted instruction; v->delivering tells the next soft_deliver() what was
+ * being delivered. Real mode and what VME redirects: real.c; task gates switch to another task:
+ * task.c.
  *
  * Thread: the vCPU's, with the guest's FPU registers live (parked for calls into the local APIC).
  */
@@ -13,7 +14,8 @@
 
 #include "system.h"
 
-/* v->delivering for external interrupts, NMI and INT n: any fault during their delivery is delivered instead. */
+/* v->delivering for external interrupts, NMI and INT n: any fault during their delivery is
+ * delivered instead. */
 #define DELIVERING_BENIGN 0x101
 
 struct gate {
@@ -21,11 +23,12 @@ struct gate {
     uint16_t selector;
     bool task;
     unsigned ist;
-    unsigned size;       /* bytes of a pushed word: 8, 4, 2 */
-    bool trap;           /* leaves IF alone */
+    unsigned size; /* bytes of a pushed word: 8, 4, 2 */
+    bool trap;     /* leaves IF alone */
 };
 
-static void read_gate(struct soft_vcpu *v, const struct soft_exception *e, unsigned ext, struct gate *g)
+static void read_gate(struct soft_vcpu *v, const struct soft_exception *e, unsigned ext,
+                      struct gate *g)
 {
     const bool lma = soft_lma(v);
     const unsigned bytes = lma ? 16 : 8;
@@ -57,7 +60,8 @@ static void read_gate(struct soft_vcpu *v, const struct soft_exception *e, unsig
     g->trap = type & 1;
 }
 
-static void read_handler(struct soft_vcpu *v, const struct gate *g, unsigned ext, struct hsk_segment *cs)
+static void read_handler(struct soft_vcpu *v, const struct gate *g, unsigned ext,
+                         struct hsk_segment *cs)
 {
     const int error = (g->selector & 0xfffc) | (int)ext;
     uint64_t d;
@@ -101,10 +105,12 @@ void soft_inner_stack(struct soft_vcpu *v, unsigned cpl, unsigned ext, struct so
     }
     if (type == 0xb || type == 9) {
         st->sp = tss_read(v, 4 + 8 * cpl, 4, ext);
-        soft_load_ss(v, (uint16_t)tss_read(v, 8 + 8 * cpl, 2, ext), cpl, &st->ss, VEC_TS, VEC_SS, ext);
+        soft_load_ss(v, (uint16_t)tss_read(v, 8 + 8 * cpl, 2, ext), cpl, &st->ss, VEC_TS, VEC_SS,
+                     ext);
     } else {
         st->sp = tss_read(v, 2 + 4 * cpl, 2, ext);
-        soft_load_ss(v, (uint16_t)tss_read(v, 4 + 4 * cpl, 2, ext), cpl, &st->ss, VEC_TS, VEC_SS, ext);
+        soft_load_ss(v, (uint16_t)tss_read(v, 4 + 4 * cpl, 2, ext), cpl, &st->ss, VEC_TS, VEC_SS,
+                     ext);
     }
     st->fault_error |= st->ss.selector & 0xfffc;
 }
@@ -112,7 +118,8 @@ void soft_inner_stack(struct soft_vcpu *v, unsigned cpl, unsigned ext, struct so
 static bool is_fault(const struct soft_exception *e)
 {
     if (!e->soft && e->vector == VEC_DB)
-        return e->payload & HSK_DR6_BD; /* others are traps, or instruction breakpoints, which leave RF alone */
+        return e->payload &
+               HSK_DR6_BD; /* others are traps, or instruction breakpoints, which leave RF alone */
     return !e->soft && e->vector != VEC_NMI && e->vector != VEC_BP && e->vector != VEC_OF &&
            e->vector != VEC_DF && e->vector != VEC_MC && e->vector < 32;
 }
@@ -128,7 +135,8 @@ static void push_v86_segments(struct soft_vcpu *v, struct soft_stack *st, unsign
 
 static void null_data_segments(struct soft_vcpu *v)
 {
-    v->s.seg[HSK_GS] = v->s.seg[HSK_FS] = v->s.seg[HSK_DS] = v->s.seg[HSK_ES] = (struct hsk_segment){0};
+    v->s.seg[HSK_GS] = v->s.seg[HSK_FS] = v->s.seg[HSK_DS] = v->s.seg[HSK_ES] =
+        (struct hsk_segment){0};
 }
 
 /* The last of a delivery. */
@@ -141,7 +149,8 @@ static void arrived(struct soft_vcpu *v)
     soft_segments_changed(v);
 }
 
-static void use_ist(struct soft_vcpu *v, const struct gate *g, unsigned cpl, unsigned ext, struct soft_stack *st)
+static void use_ist(struct soft_vcpu *v, const struct gate *g, unsigned cpl, unsigned ext,
+                    struct soft_stack *st)
 {
     st->sp = tss_read(v, 0x24 + 8 * (g->ist - 1), 8, ext);
     st->mmu = soft_mmu_at(v, cpl);
@@ -149,8 +158,8 @@ static void use_ist(struct soft_vcpu *v, const struct gate *g, unsigned cpl, uns
         st->ss = soft_null_ss(cpl);
 }
 
-static void deliver_to_task(struct soft_vcpu *v, const struct soft_exception *e, uint16_t sel, unsigned ext, uint64_t return_rip,
-                            uint64_t flags)
+static void deliver_to_task(struct soft_vcpu *v, const struct soft_exception *e, uint16_t sel,
+                            unsigned ext, uint64_t return_rip, uint64_t flags)
 {
     const bool trap = soft_task_switch(v, SOFT_TASK_INT, sel, ext, return_rip, flags);
     struct soft_stack st;
@@ -165,8 +174,10 @@ static void deliver_to_task(struct soft_vcpu *v, const struct soft_exception *e,
     arrived(v);
 }
 
-/* Through the IDT. external: an interrupt or NMI, not caused by an instruction. return_rip: what the handler returns to. */
-static void deliver(struct soft_vcpu *v, const struct soft_exception *e, bool external, uint64_t return_rip)
+/* Through the IDT. external: an interrupt or NMI, not caused by an instruction. return_rip: what
+ * the handler returns to. */
+static void deliver(struct soft_vcpu *v, const struct soft_exception *e, bool external,
+                    uint64_t return_rip)
 {
     const unsigned ext = e->soft ? 0 : 1;
     struct hsk_segment cs;
@@ -224,7 +235,8 @@ static void deliver(struct soft_vcpu *v, const struct soft_exception *e, bool ex
         null_data_segments(v);
     soft_stack_commit(v, &st);
     v->rip = g.offset;
-    v->rflags &= ~(HSK_FLAG_TF | HSK_FLAG_NT | HSK_FLAG_RF | HSK_FLAG_VM | (g.trap ? 0 : HSK_FLAG_IF));
+    v->rflags &=
+        ~(HSK_FLAG_TF | HSK_FLAG_NT | HSK_FLAG_RF | HSK_FLAG_VM | (g.trap ? 0 : HSK_FLAG_IF));
     arrived(v);
 }
 
@@ -252,7 +264,8 @@ bool soft_deliver(struct soft_vcpu *v)
     if (e.vector == VEC_PF && !e.soft)
         v->s.cr2 = e.payload;
     if (e.vector == VEC_DB && !e.soft) {
-        v->s.dr[6] = (v->s.dr[6] & ~HSK_DR6_TRAPS) | e.payload; /* the rest is left to software to clear */
+        v->s.dr[6] =
+            (v->s.dr[6] & ~HSK_DR6_TRAPS) | e.payload; /* the rest is left to software to clear */
         v->s.dr[7] &= ~HSK_DR7_GD;
     }
     if (v->delivering && v->delivering != DELIVERING_BENIGN && !combine(v->delivering - 1, &e)) {
@@ -269,7 +282,8 @@ bool soft_deliver(struct soft_vcpu *v)
 
 void soft_recheck_interrupts(struct soft_vcpu *v)
 {
-    if (v->s.interrupt_pending || v->s.nmi_pending || (v->base.lapic && hsk_lapic_pending(v->base.lapic)))
+    if (v->s.interrupt_pending || v->s.nmi_pending ||
+        (v->base.lapic && hsk_lapic_pending(v->base.lapic)))
         __atomic_fetch_or((uint32_t *)&v->interrupt, SOFT_INT_APIC, __ATOMIC_RELAXED);
 }
 
@@ -365,9 +379,11 @@ enum soft_next soft_x_int(struct soft_vcpu *v, const struct soft_insn *in)
         e.vector = (uint32_t)in->imm[0] & 0xff;
         break;
     }
-    /* A fault of the delivery (gate missing, its DPL) is a fault of this instruction: rip is not advanced before. */
+    /* A fault of the delivery (gate missing, its DPL) is a fault of this instruction: rip is not
+     * advanced before. */
     v->delivering = DELIVERING_BENIGN;
-    if (int_n && (v->rflags & HSK_FLAG_VM) && soft_v86_redirect(v, e.vector, soft_next_rip(v, in))) {
+    if (int_n && (v->rflags & HSK_FLAG_VM) &&
+        soft_v86_redirect(v, e.vector, soft_next_rip(v, in))) {
         arrived(v);
     } else {
         if (int_n && (v->rflags & HSK_FLAG_VM) && soft_iopl(v) < 3)

@@ -1,21 +1,27 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Far JMP, CALL and RET in protected and long mode (SDM vol. 2): between code segments, through call gates of 16, 32 and 64 bits
- * (also to inner rings, with parameters copied from stack to stack), and to tasks by TSS selector or task gate (task.c).
- * Real and virtual-8086 mode: real.c.
+ * Far JMP, CALL and RET in protected and long mode (SDM vol. 2): between code segments, through
+ * call gates of 16, 32 and 64 bits (also to inner rings, with parameters copied from stack to
+ * stack), and to tasks by TSS selector or task gate (task.c). Real and virtual-8086 mode: real.c.
  * Thread: the vCPU's, with the guest's FPU registers live.
  */
 #include <Zydis/Zydis.h>
 
 #include "system.h"
 
-enum { TYPE_TSS16 = 1, TYPE_CALL_GATE16 = 4, TYPE_TASK_GATE = 5, TYPE_TSS32 = 9, TYPE_CALL_GATE = 12 };
+enum {
+    TYPE_TSS16 = 1,
+    TYPE_CALL_GATE16 = 4,
+    TYPE_TASK_GATE = 5,
+    TYPE_TSS32 = 9,
+    TYPE_CALL_GATE = 12
+};
 
 struct branch {
     bool call;
-    uint16_t sel;          /* of the code segment to go to */
+    uint16_t sel; /* of the code segment to go to */
     uint64_t target;
-    unsigned size;         /* of what a CALL pushes */
+    unsigned size; /* of what a CALL pushes */
     uint64_t return_rip;
     struct hsk_segment cs;
 };
@@ -129,7 +135,10 @@ static enum soft_next through_gate(struct soft_vcpu *v, struct branch *b, uint64
 
 static enum soft_next to_task(struct soft_vcpu *v, const struct branch *b, uint16_t sel)
 {
-    soft_task_begin(v, soft_task_switch(v, b->call ? SOFT_TASK_CALL : SOFT_TASK_JMP, sel, 0, b->return_rip, v->rflags), 0);
+    soft_task_begin(v,
+                    soft_task_switch(v, b->call ? SOFT_TASK_CALL : SOFT_TASK_JMP, sel, 0,
+                                     b->return_rip, v->rflags),
+                    0);
     return SOFT_NEXT_JUMP;
 }
 
@@ -143,7 +152,10 @@ static enum soft_next system_branch(struct soft_vcpu *v, struct branch *b, uint6
     switch (type) {
     case TYPE_CALL_GATE:
         break;
-    case TYPE_CALL_GATE16: case TYPE_TASK_GATE: case TYPE_TSS16: case TYPE_TSS32:
+    case TYPE_CALL_GATE16:
+    case TYPE_TASK_GATE:
+    case TYPE_TSS16:
+    case TYPE_TSS32:
         if (!lma)
             break;
         G_GNUC_FALLTHROUGH;
@@ -161,7 +173,9 @@ static enum soft_next system_branch(struct soft_vcpu *v, struct branch *b, uint6
 
 enum soft_next soft_x_far_branch(struct soft_vcpu *v, const struct soft_insn *in)
 {
-    struct branch b = {.call = in->mnemonic == ZYDIS_MNEMONIC_CALL, .size = in->opsize, .return_rip = soft_next_rip(v, in)};
+    struct branch b = {.call = in->mnemonic == ZYDIS_MNEMONIC_CALL,
+                       .size = in->opsize,
+                       .return_rip = soft_next_rip(v, in)};
     uint64_t d;
     int error;
 
@@ -202,7 +216,8 @@ void soft_return_code(struct soft_vcpu *v, uint16_t sel, struct hsk_segment *cs)
     if (!soft_desc_read(v, sel, &d) || cpl < v->cpl)
         soft_fault(v, VEC_GP, error);
     soft_desc_decode(d, sel, cs);
-    if (!soft_is_code(cs) || (soft_is_conforming(cs) ? HSK_SEG_DPL(cs->attr) > cpl : HSK_SEG_DPL(cs->attr) != cpl))
+    if (!soft_is_code(cs) ||
+        (soft_is_conforming(cs) ? HSK_SEG_DPL(cs->attr) > cpl : HSK_SEG_DPL(cs->attr) != cpl))
         soft_fault(v, VEC_GP, error);
     if (soft_lma(v) && (cs->attr & HSK_SEG_L) && (cs->attr & HSK_SEG_DB))
         soft_fault(v, VEC_GP, error);
@@ -210,7 +225,8 @@ void soft_return_code(struct soft_vcpu *v, uint16_t sel, struct hsk_segment *cs)
         soft_fault(v, VEC_NP, error);
 }
 
-void soft_return_stack(struct soft_vcpu *v, uint16_t sel, const struct hsk_segment *cs, unsigned cpl, struct hsk_segment *ss)
+void soft_return_stack(struct soft_vcpu *v, uint16_t sel, const struct hsk_segment *cs,
+                       unsigned cpl, struct hsk_segment *ss)
 {
     const bool to_64 = soft_lma(v) && (cs->attr & HSK_SEG_L);
 
@@ -223,7 +239,8 @@ void soft_return_stack(struct soft_vcpu *v, uint16_t sel, const struct hsk_segme
 enum soft_next soft_x_far_ret(struct soft_vcpu *v, const struct soft_insn *in)
 {
     const unsigned size = in->opsize;
-    const uint64_t extra = in->nops && in->op[0].kind == SOFT_OP_IMM ? (uint64_t)in->imm[0] & 0xffff : 0;
+    const uint64_t extra =
+        in->nops && in->op[0].kind == SOFT_OP_IMM ? (uint64_t)in->imm[0] & 0xffff : 0;
     struct hsk_segment cs, ss = {0};
     struct soft_stack st;
     uint64_t rip, rsp = 0;

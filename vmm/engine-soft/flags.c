@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Instructions on RFLAGS as a whole: CLI STI PUSHF POPF STAC CLAC CLD STD CLC STC CMC (SDM vol. 2), with the virtual interrupt
- * flag of virtual-8086 mode (CR4.VME) and protected mode (CR4.PVI): vol. 3, 21.3 and 21.4.
- * Thread: the vCPU's, with the guest's FPU registers live.
+ * Instructions on RFLAGS as a whole: CLI STI PUSHF POPF STAC CLAC CLD STD CLC STC CMC (SDM vol. 2),
+ * with the virtual interrupt flag of virtual-8086 mode (CR4.VME) and protected mode (CR4.PVI): vol.
+ * 3, 21.3 and 21.4. Thread: the vCPU's, with the guest's FPU registers live.
  */
 #include <Zydis/Zydis.h>
 
@@ -52,11 +52,21 @@ enum soft_next soft_x_sti(struct soft_vcpu *v, const struct soft_insn *in)
 enum soft_next soft_x_flag(struct soft_vcpu *v, const struct soft_insn *in)
 {
     switch (in->mnemonic) {
-    case ZYDIS_MNEMONIC_CLD: v->rflags &= ~HSK_FLAG_DF; break;
-    case ZYDIS_MNEMONIC_STD: v->rflags |= HSK_FLAG_DF; break;
-    case ZYDIS_MNEMONIC_CLC: v->rflags &= ~HSK_FLAG_CF; break;
-    case ZYDIS_MNEMONIC_STC: v->rflags |= HSK_FLAG_CF; break;
-    default: v->rflags ^= HSK_FLAG_CF; break;
+    case ZYDIS_MNEMONIC_CLD:
+        v->rflags &= ~HSK_FLAG_DF;
+        break;
+    case ZYDIS_MNEMONIC_STD:
+        v->rflags |= HSK_FLAG_DF;
+        break;
+    case ZYDIS_MNEMONIC_CLC:
+        v->rflags &= ~HSK_FLAG_CF;
+        break;
+    case ZYDIS_MNEMONIC_STC:
+        v->rflags |= HSK_FLAG_CF;
+        break;
+    default:
+        v->rflags ^= HSK_FLAG_CF;
+        break;
     }
     return soft_done(v, in);
 }
@@ -74,7 +84,8 @@ enum soft_next soft_x_ac(struct soft_vcpu *v, const struct soft_insn *in)
     return soft_done_jump(v, in);
 }
 
-/* Virtual-8086 mode with IOPL < 3, where PUSHF, POPF, INT n and IRET fault or, of 16 bits with VME, work on VIF. */
+/* Virtual-8086 mode with IOPL < 3, where PUSHF, POPF, INT n and IRET fault or, of 16 bits with VME,
+ * work on VIF. */
 bool soft_vme_flags(struct soft_vcpu *v, unsigned size)
 {
     if (!(v->rflags & HSK_FLAG_VM) || soft_iopl(v) == 3)
@@ -86,7 +97,8 @@ bool soft_vme_flags(struct soft_vcpu *v, unsigned size)
 
 uint64_t soft_vme_pushed(const struct soft_vcpu *v)
 {
-    return (v->rflags & ~HSK_FLAG_IF) | HSK_FLAG_IOPL | (v->rflags & HSK_FLAG_VIF ? HSK_FLAG_IF : 0);
+    return (v->rflags & ~HSK_FLAG_IF) | HSK_FLAG_IOPL |
+           (v->rflags & HSK_FLAG_VIF ? HSK_FLAG_IF : 0);
 }
 
 uint64_t soft_vme_popped(struct soft_vcpu *v, uint64_t popped)

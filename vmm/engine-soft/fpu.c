@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Instructions that save and load the FPU state: FXSAVE, FXRSTOR, XSAVE, XSAVEOPT, XSAVEC, XRSTOR, LDMXCSR, STMXCSR, FNSTENV,
- * FLDENV, FNSAVE, FRSTOR (SDM vol. 1, 10.5 and 13.7-13.12; vol. 2).
+ * Instructions that save and load the FPU state: FXSAVE, FXRSTOR, XSAVE, XSAVEOPT, XSAVEC, XRSTOR,
+ * LDMXCSR, STMXCSR, FNSTENV, FLDENV, FNSAVE, FRSTOR (SDM vol. 1, 10.5 and 13.7-13.12; vol. 2).
  *
- * The guest's registers are parked into the XSAVE image of the state, and memory is filled from that image: the host's
- * XCR0 and the host's instruction pointers never show. x87 instruction and data pointers are always zero.
- * Thread: the vCPU's; parks.
+ * The guest's registers are parked into the XSAVE image of the state, and memory is filled from
+ * that image: the host's XCR0 and the host's instruction pointers never show. x87 instruction and
+ * data pointers are always zero. Thread: the vCPU's; parks.
  */
 #include <Zydis/Zydis.h>
 
@@ -22,7 +22,8 @@ static void need_fpu(struct soft_vcpu *v, bool fxsave)
         soft_fault(v, VEC_NM, -1);
 }
 
-/* Guest memory [va, va+len) from or to a buffer. The range was probed, or the fault leaves nothing half done that matters. */
+/* Guest memory [va, va+len) from or to a buffer. The range was probed, or the fault leaves nothing
+ * half done that matters. */
 static void copy_guest(struct soft_vcpu *v, uint64_t va, uint8_t *buf, unsigned len, bool write)
 {
     while (len) {
@@ -49,7 +50,8 @@ static void copy_guest(struct soft_vcpu *v, uint64_t va, uint8_t *buf, unsigned 
     }
 }
 
-static uint64_t area(struct soft_vcpu *v, const struct soft_insn *in, unsigned len, unsigned align, bool write)
+static uint64_t area(struct soft_vcpu *v, const struct soft_insn *in, unsigned len, unsigned align,
+                     bool write)
 {
     const uint64_t va = soft_mem(v, in, 0, len, write);
 
@@ -58,15 +60,16 @@ static uint64_t area(struct soft_vcpu *v, const struct soft_insn *in, unsigned l
     return va;
 }
 
-/* Of an area's bytes the processor touches the last one and then the first one before it moves any. */
+/* Of an area's bytes the processor touches the last one and then the first one before it moves any.
+ */
 static void probe_ends(struct soft_vcpu *v, uint64_t va, unsigned first, unsigned len, bool write)
 {
     soft_probe(v, va + len - 1, 1, write, v->mmu);
     soft_probe(v, va + first, 1, write, v->mmu);
 }
 
-/* The initial values of component bits (FCW 37F, everything else zero) into a standard-format image, of vector registers
-   so many bytes. MXCSR is left alone. */
+/* The initial values of component bits (FCW 37F, everything else zero) into a standard-format
+   image, of vector registers so many bytes. MXCSR is left alone. */
 static void init_components(uint8_t *x, uint64_t components, unsigned bytes)
 {
     if (components & HSK_XCR0_X87) {
@@ -199,7 +202,8 @@ static void xsave(struct soft_vcpu *v, const struct soft_insn *in, bool compact,
         copy_guest(v, va + HSK_XSAVE_HEADER, header, 16, true);
         return;
     }
-    save_components(v, va, skip_initial ? rfbm & in_use : rfbm, rfbm & (HSK_XCR0_SSE | HSK_XCR0_AVX));
+    save_components(v, va, skip_initial ? rfbm & in_use : rfbm,
+                    rfbm & (HSK_XCR0_SSE | HSK_XCR0_AVX));
     copy_guest(v, va + HSK_XSAVE_HEADER, header, 8, false);
     old = hsk_get64(header);
     hsk_put64(header, (old & ~rfbm) | (in_use & rfbm));
@@ -239,7 +243,8 @@ static void xrstor(struct soft_vcpu *v, const struct soft_insn *in)
     need_xsave(v);
     va = area(v, in, len, 64, false);
     soft_fpu_park(v);
-    copy_guest(v, va + HSK_XSAVE_HEADER, buf + HSK_XSAVE_HEADER, HSK_XSAVE_YMM - HSK_XSAVE_HEADER, false);
+    copy_guest(v, va + HSK_XSAVE_HEADER, buf + HSK_XSAVE_HEADER, HSK_XSAVE_YMM - HSK_XSAVE_HEADER,
+               false);
     bv = check_header(v, buf + HSK_XSAVE_HEADER, &compact);
     first = first_byte(rfbm, compact);
     probe_ends(v, va, first, len, false);
@@ -298,7 +303,8 @@ struct x87_env {
 static void x87_memory(struct soft_vcpu *v, const struct soft_insn *in)
 {
     const bool all = in->mnemonic == ZYDIS_MNEMONIC_FNSAVE || in->mnemonic == ZYDIS_MNEMONIC_FRSTOR;
-    const bool store = in->mnemonic == ZYDIS_MNEMONIC_FNSAVE || in->mnemonic == ZYDIS_MNEMONIC_FNSTENV;
+    const bool store =
+        in->mnemonic == ZYDIS_MNEMONIC_FNSAVE || in->mnemonic == ZYDIS_MNEMONIC_FNSTENV;
     const bool narrow = in->opsize == 2;
     const unsigned env = narrow ? 14 : 28;
     const unsigned len = env + (all ? 80 : 0);
@@ -317,7 +323,8 @@ static void x87_memory(struct soft_vcpu *v, const struct soft_insn *in)
     soft_fpu_image(v);
     if (!store)
         copy_guest(v, va, buf.bytes, len, false);
-    /* fxrstor and fxsave move the SSE registers too, unchanged; the host's own x87 state and MXCSR are set back at the end */
+    /* fxrstor and fxsave move the SSE registers too, unchanged; the host's own x87 state and MXCSR
+     * are set back at the end */
     asm volatile("fxrstor64 (%0)" : : "r"(x) : "memory");
     if (store && all)
         asm volatile("fnsave (%0)" : : "r"(buf.bytes) : "memory");
@@ -331,7 +338,10 @@ static void x87_memory(struct soft_vcpu *v, const struct soft_insn *in)
         asm volatile("frstor (%0)" : : "r"(buf.bytes) : "memory");
     else
         asm volatile("fldenv (%0)" : : "r"(buf.bytes) : "memory");
-    asm volatile("fxsave64 (%0); fninit; ldmxcsr %1" : : "r"(x), "m"((const uint32_t){0x1f80}) : "memory");
+    asm volatile("fxsave64 (%0); fninit; ldmxcsr %1"
+                 :
+                 : "r"(x), "m"((const uint32_t){0x1f80})
+                 : "memory");
     memset(x + HSK_XSAVE_FOP, 0, HSK_XSAVE_MXCSR - HSK_XSAVE_FOP);
     if (!store)
         return;
@@ -349,16 +359,39 @@ static void x87_memory(struct soft_vcpu *v, const struct soft_insn *in)
 enum soft_next soft_x_fpu(struct soft_vcpu *v, const struct soft_insn *in)
 {
     switch (in->mnemonic) {
-    case ZYDIS_MNEMONIC_FXSAVE: case ZYDIS_MNEMONIC_FXSAVE64: fxsave(v, in); break;
-    case ZYDIS_MNEMONIC_FXRSTOR: case ZYDIS_MNEMONIC_FXRSTOR64: fxrstor(v, in); break;
-    case ZYDIS_MNEMONIC_XSAVE: case ZYDIS_MNEMONIC_XSAVE64: xsave(v, in, false, false); break;
-    case ZYDIS_MNEMONIC_XSAVEOPT: case ZYDIS_MNEMONIC_XSAVEOPT64: xsave(v, in, false, true); break;
-    case ZYDIS_MNEMONIC_XSAVEC: case ZYDIS_MNEMONIC_XSAVEC64: xsave(v, in, true, true); break;
-    case ZYDIS_MNEMONIC_XRSTOR: case ZYDIS_MNEMONIC_XRSTOR64: xrstor(v, in); break;
-    case ZYDIS_MNEMONIC_FNSTENV: case ZYDIS_MNEMONIC_FLDENV: case ZYDIS_MNEMONIC_FNSAVE: case ZYDIS_MNEMONIC_FRSTOR:
+    case ZYDIS_MNEMONIC_FXSAVE:
+    case ZYDIS_MNEMONIC_FXSAVE64:
+        fxsave(v, in);
+        break;
+    case ZYDIS_MNEMONIC_FXRSTOR:
+    case ZYDIS_MNEMONIC_FXRSTOR64:
+        fxrstor(v, in);
+        break;
+    case ZYDIS_MNEMONIC_XSAVE:
+    case ZYDIS_MNEMONIC_XSAVE64:
+        xsave(v, in, false, false);
+        break;
+    case ZYDIS_MNEMONIC_XSAVEOPT:
+    case ZYDIS_MNEMONIC_XSAVEOPT64:
+        xsave(v, in, false, true);
+        break;
+    case ZYDIS_MNEMONIC_XSAVEC:
+    case ZYDIS_MNEMONIC_XSAVEC64:
+        xsave(v, in, true, true);
+        break;
+    case ZYDIS_MNEMONIC_XRSTOR:
+    case ZYDIS_MNEMONIC_XRSTOR64:
+        xrstor(v, in);
+        break;
+    case ZYDIS_MNEMONIC_FNSTENV:
+    case ZYDIS_MNEMONIC_FLDENV:
+    case ZYDIS_MNEMONIC_FNSAVE:
+    case ZYDIS_MNEMONIC_FRSTOR:
         x87_memory(v, in);
         break;
-    default: mxcsr(v, in); break;
+    default:
+        mxcsr(v, in);
+        break;
     }
     return soft_done(v, in);
 }

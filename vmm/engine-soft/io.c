@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Port input and output: IN, OUT, INS, OUTS with the privilege check of SDM vol. 1, 19.5 (IOPL, I/O permission bitmap).
- * String forms go element by element and can be interrupted between elements.
+ * Port input and output: IN, OUT, INS, OUTS with the privilege check of SDM vol. 1, 19.5 (IOPL, I/O
+ * permission bitmap). String forms go element by element and can be interrupted between elements.
  * Thread: the vCPU's; parks before it calls the bus.
  */
 #include <Zydis/Zydis.h>
@@ -68,9 +68,14 @@ enum soft_next soft_x_io(struct soft_vcpu *v, const struct soft_insn *in)
 static unsigned element_size(uint16_t mnemonic)
 {
     switch (mnemonic) {
-    case ZYDIS_MNEMONIC_INSB: case ZYDIS_MNEMONIC_OUTSB: return 1;
-    case ZYDIS_MNEMONIC_INSW: case ZYDIS_MNEMONIC_OUTSW: return 2;
-    default: return 4;
+    case ZYDIS_MNEMONIC_INSB:
+    case ZYDIS_MNEMONIC_OUTSB:
+        return 1;
+    case ZYDIS_MNEMONIC_INSW:
+    case ZYDIS_MNEMONIC_OUTSW:
+        return 2;
+    default:
+        return 4;
     }
 }
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * IRET, IRETD, IRETQ (SDM vol. 2): to the same and to outer rings, between 64-bit and compatibility mode.
- * Real mode and from virtual-8086 mode: real.c; to another task: task.c.
- * Thread: the vCPU's, with the guest's FPU registers live.
+ * IRET, IRETD, IRETQ (SDM vol. 2): to the same and to outer rings, between 64-bit and compatibility
+ * mode. Real mode and from virtual-8086 mode: real.c; to another task: task.c. Thread: the vCPU's,
+ * with the guest's FPU registers live.
  */
 #include "system.h"
 
@@ -22,14 +22,17 @@ static uint64_t merge_flags(const struct soft_vcpu *v, uint64_t popped, unsigned
 /* NT: back to the task that the link field names. */
 static enum soft_next to_task(struct soft_vcpu *v, const struct soft_insn *in)
 {
-    const uint16_t link = (uint16_t)soft_ld(v, soft_sys_va(v, v->s.seg[HSK_TR].base), 2, soft_sys_mmu(v));
+    const uint16_t link =
+        (uint16_t)soft_ld(v, soft_sys_va(v, v->s.seg[HSK_TR].base), 2, soft_sys_mmu(v));
 
-    soft_task_begin(v, soft_task_switch(v, SOFT_TASK_IRET, link, 0, soft_next_rip(v, in), v->rflags), 0);
+    soft_task_begin(
+        v, soft_task_switch(v, SOFT_TASK_IRET, link, 0, soft_next_rip(v, in), v->rflags), 0);
     return SOFT_NEXT_JUMP;
 }
 
 /* The rest of the frame is the stack and data segments of an 8086 program. */
-static enum soft_next to_v86(struct soft_vcpu *v, struct soft_stack *st, uint64_t ip, uint16_t cs, uint64_t flags)
+static enum soft_next to_v86(struct soft_vcpu *v, struct soft_stack *st, uint64_t ip, uint16_t cs,
+                             uint64_t flags)
 {
     static const uint8_t order[] = {HSK_SS, HSK_ES, HSK_DS, HSK_FS, HSK_GS};
     uint16_t sel[sizeof(order)];
@@ -92,7 +95,8 @@ enum soft_next soft_x_iret(struct soft_vcpu *v, const struct soft_insn *in)
     flags = merge_flags(v, flags, size);
     if (load_stack) {
         v->s.seg[HSK_SS] = ss;
-        /* To 64-bit code all of RSP is loaded, with its upper bits zero for a 32-bit pop; else what SS.B makes visible. */
+        /* To 64-bit code all of RSP is loaded, with its upper bits zero for a 32-bit pop; else what
+         * SS.B makes visible. */
         soft_reg_set(v, HSK_RSP, to_64 ? 8 : ss.attr & HSK_SEG_DB ? 4 : 2, rsp);
     } else {
         soft_stack_commit(v, &st);

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The jump cache: where the code of an indirect branch's target is (struct soft_jump). Translated code looks into it
- * (translate-edge.c), the dispatcher fills it. One table per MMU index and code size, of targets of one mode.
+ * The jump cache: where the code of an indirect branch's target is (struct soft_jump). Translated
+ * code looks into it (translate-edge.c), the dispatcher fills it. One table per MMU index and code
+ * size, of targets of one mode.
  *
- * The low bits of a slot are of the offset in the page, so that the entries of a page lie together. vCPU thread; general
- * registers only.
+ * The low bits of a slot are of the offset in the page, so that the entries of a page lie together.
+ * vCPU thread; general registers only.
  */
 #include "xlate.h"
 
@@ -12,7 +13,8 @@
 
 static unsigned slot_of(uint64_t pc)
 {
-    return (unsigned)((pc >> 1 & 3) | (pc >> 4 & ((1u << (SOFT_JUMP_BITS - 2)) - 1)) << 2 | (pc >> 46 & 1) << SOFT_JUMP_BITS);
+    return (unsigned)((pc >> 1 & 3) | (pc >> 4 & ((1u << (SOFT_JUMP_BITS - 2)) - 1)) << 2 |
+                      (pc >> 46 & 1) << SOFT_JUMP_BITS);
 }
 
 static unsigned table_of(uint32_t mode)
@@ -20,12 +22,14 @@ static unsigned table_of(uint32_t mode)
     return (mode & SOFT_MODE_MMU) * 2 + !!(mode & SOFT_MODE_CODE32);
 }
 
-/* The first slot stays empty, since kick() sends all lookups there, and the last one because of the address ~0, whose
-   complement means empty: what translated code then takes for a hit must be a miss. */
+/* The first slot stays empty, since kick() sends all lookups there, and the last one because of the
+   address ~0, whose complement means empty: what translated code then takes for a hit must be a
+   miss. */
 void soft_jump_init(struct soft_vcpu *v)
 {
     for (unsigned t = 0; t < G_N_ELEMENTS(v->jump); t++)
-        v->jump[t][0].host = v->jump[t][SOFT_JUMP_SIZE - 1].host = (uint64_t)(uintptr_t)v->code->tramp[SOFT_TRAMP_LOOKUP];
+        v->jump[t][0].host = v->jump[t][SOFT_JUMP_SIZE - 1].host =
+            (uint64_t)(uintptr_t)v->code->tramp[SOFT_TRAMP_LOOKUP];
 }
 
 const struct soft_jump *soft_jump_find(const struct soft_vcpu *v, uint64_t pc, uint32_t mode)
@@ -62,7 +66,8 @@ void soft_jump_fill(struct soft_vcpu *v, uint64_t pc, struct soft_block *b)
 void soft_jump_drop(struct soft_vcpu *v, const struct soft_block *b)
 {
     struct soft_jump *table = v->jump[table_of(b->mode)];
-    const bool several = b->jump_slot == SOFT_JUMP_SIZE; /* it floats: they agree in the offset in the page */
+    const bool several =
+        b->jump_slot == SOFT_JUMP_SIZE; /* it floats: they agree in the offset in the page */
 
     if (b->jump_slot == 0)
         return;

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Old instructions that compilers no longer make: BCD adjustment, PUSHA, POPA, ENTER, BOUND, ARPL, XLAT, SALC (SDM vol. 2).
- * Flags that the manual calls undefined keep their values. Thread: the vCPU's, with the guest's FPU registers live.
+ * Old instructions that compilers no longer make: BCD adjustment, PUSHA, POPA, ENTER, BOUND, ARPL,
+ * XLAT, SALC (SDM vol. 2). Flags that the manual calls undefined keep their values. Thread: the
+ * vCPU's, with the guest's FPU registers live.
  */
 #include <Zydis/Zydis.h>
 
@@ -74,12 +75,24 @@ static void ascii_multiply_divide(struct soft_vcpu *v, const struct soft_insn *i
 enum soft_next soft_x_bcd(struct soft_vcpu *v, const struct soft_insn *in)
 {
     switch (in->mnemonic) {
-    case ZYDIS_MNEMONIC_AAA: adjust_ascii(v, true); break;
-    case ZYDIS_MNEMONIC_AAS: adjust_ascii(v, false); break;
-    case ZYDIS_MNEMONIC_DAA: adjust_decimal(v, true); break;
-    case ZYDIS_MNEMONIC_DAS: adjust_decimal(v, false); break;
-    case ZYDIS_MNEMONIC_SALC: soft_reg_set(v, HSK_RAX, 1, v->rflags & HSK_FLAG_CF ? 0xff : 0); break;
-    default: ascii_multiply_divide(v, in); break;
+    case ZYDIS_MNEMONIC_AAA:
+        adjust_ascii(v, true);
+        break;
+    case ZYDIS_MNEMONIC_AAS:
+        adjust_ascii(v, false);
+        break;
+    case ZYDIS_MNEMONIC_DAA:
+        adjust_decimal(v, true);
+        break;
+    case ZYDIS_MNEMONIC_DAS:
+        adjust_decimal(v, false);
+        break;
+    case ZYDIS_MNEMONIC_SALC:
+        soft_reg_set(v, HSK_RAX, 1, v->rflags & HSK_FLAG_CF ? 0xff : 0);
+        break;
+    default:
+        ascii_multiply_divide(v, in);
+        break;
     }
     return soft_done(v, in);
 }
@@ -153,7 +166,8 @@ enum soft_next soft_x_bound(struct soft_vcpu *v, const struct soft_insn *in)
     low = (int64_t)(soft_ld(v, soft_mem(v, in, 0, size, false), size, v->mmu) << shift) >> shift;
     if (index < low)
         soft_fault(v, VEC_BR, -1);
-    high = (int64_t)(soft_ld(v, soft_mem(v, in, size, size, false), size, v->mmu) << shift) >> shift;
+    high =
+        (int64_t)(soft_ld(v, soft_mem(v, in, size, size, false), size, v->mmu) << shift) >> shift;
     if (index > high)
         soft_fault(v, VEC_BR, -1);
     return soft_done(v, in);

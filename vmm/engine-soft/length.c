@@ -1,16 +1,16 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The length of an encoding by the opcode maps alone (SDM vol. 2, 2.1 and appendix A), for bytes that are no instruction: a
- * processor finds the length first, so too long an encoding is #GP and one that reaches into a missing page #PF, before the
- * opcode is #UD. Undefined opcodes have the form of their neighbours, as measured on Intel processors: 0F 39, 3C and 3D go on
- * like 0F 38, and 0F 3B, 3E and 3F like 0F 3A; a VEX or EVEX map of 0 ends the encoding.
- * Any thread.
+ * The length of an encoding by the opcode maps alone (SDM vol. 2, 2.1 and appendix A), for bytes
+ * that are no instruction: a processor finds the length first, so too long an encoding is #GP and
+ * one that reaches into a missing page #PF, before the opcode is #UD. Undefined opcodes have the
+ * form of their neighbours, as measured on Intel processors: 0F 39, 3C and 3D go on like 0F 38, and
+ * 0F 3B, 3E and 3F like 0F 3A; a VEX or EVEX map of 0 ends the encoding. Any thread.
  */
 #include "xlate.h"
 
 struct cursor {
     const uint8_t *bytes;
-    unsigned at, n;           /* at > n: it needs more than there are */
+    unsigned at, n; /* at > n: it needs more than there are */
     bool op16, addr16, addr32, code64, w;
 };
 
@@ -28,9 +28,23 @@ static unsigned prefixes(struct cursor *c)
         const unsigned b = next(c);
 
         switch (b) {
-        case 0x66: c->op16 = !op16; break;
-        case 0x67: c->addr16 = !c->code64 && !addr16; c->addr32 = !c->addr16; break;
-        case 0x26: case 0x2e: case 0x36: case 0x3e: case 0x64: case 0x65: case 0xf0: case 0xf2: case 0xf3: break;
+        case 0x66:
+            c->op16 = !op16;
+            break;
+        case 0x67:
+            c->addr16 = !c->code64 && !addr16;
+            c->addr32 = !c->addr16;
+            break;
+        case 0x26:
+        case 0x2e:
+        case 0x36:
+        case 0x3e:
+        case 0x64:
+        case 0x65:
+        case 0xf0:
+        case 0xf2:
+        case 0xf3:
+            break;
         default:
             if (!c->code64 || (b & 0xf0) != 0x40)
                 return b;
@@ -65,8 +79,15 @@ static unsigned imm_z(const struct cursor *c)
 static void map_0f(struct cursor *c, unsigned op)
 {
     switch (op) {
-    case 0x04 ... 0x0c: case 0x0e: case 0x0f: case 0x24 ... 0x27: case 0x30 ... 0x3f: case 0x77: case 0xa0 ... 0xa2:
-    case 0xa8 ... 0xaa: case 0xc8 ... 0xcf:
+    case 0x04 ... 0x0c:
+    case 0x0e:
+    case 0x0f:
+    case 0x24 ... 0x27:
+    case 0x30 ... 0x3f:
+    case 0x77:
+    case 0xa0 ... 0xa2:
+    case 0xa8 ... 0xaa:
+    case 0xc8 ... 0xcf:
         return;
     case 0x20 ... 0x23: /* registers, whatever modrm.mod says */
         next(c);
@@ -74,7 +95,12 @@ static void map_0f(struct cursor *c, unsigned op)
     case 0x80 ... 0x8f:
         c->at += c->code64 ? 4 : imm_z(c);
         return;
-    case 0x70 ... 0x73: case 0xa4: case 0xac: case 0xba: case 0xc2: case 0xc4 ... 0xc6:
+    case 0x70 ... 0x73:
+    case 0xa4:
+    case 0xac:
+    case 0xba:
+    case 0xc2:
+    case 0xc4 ... 0xc6:
         modrm(c);
         c->at++;
         return;
@@ -101,10 +127,16 @@ static void escape(struct cursor *c)
     const unsigned op = next(c);
 
     switch (op) {
-    case 0x38: case 0x39: case 0x3c: case 0x3d:
+    case 0x38:
+    case 0x39:
+    case 0x3c:
+    case 0x3d:
         map_of(c, 2);
         break;
-    case 0x3a: case 0x3b: case 0x3e: case 0x3f:
+    case 0x3a:
+    case 0x3b:
+    case 0x3e:
+    case 0x3f:
         map_of(c, 3);
         break;
     default:
@@ -133,24 +165,45 @@ static unsigned immediate(const struct cursor *c, unsigned op, unsigned m)
     if (op < 0x40)
         return (op & 7) == 4 ? 1 : (op & 7) == 5 ? imm_z(c) : 0;
     switch (op) {
-    case 0x6a: case 0x6b: case 0x70 ... 0x80: case 0x82: case 0x83: case 0xa8: case 0xb0 ... 0xb7: case 0xc0: case 0xc1:
-    case 0xc6: case 0xcd: case 0xd4: case 0xd5: case 0xe0 ... 0xe7: case 0xeb:
+    case 0x6a:
+    case 0x6b:
+    case 0x70 ... 0x80:
+    case 0x82:
+    case 0x83:
+    case 0xa8:
+    case 0xb0 ... 0xb7:
+    case 0xc0:
+    case 0xc1:
+    case 0xc6:
+    case 0xcd:
+    case 0xd4:
+    case 0xd5:
+    case 0xe0 ... 0xe7:
+    case 0xeb:
         return 1;
-    case 0x68: case 0x69: case 0x81: case 0xa9: case 0xc7:
+    case 0x68:
+    case 0x69:
+    case 0x81:
+    case 0xa9:
+    case 0xc7:
         return imm_z(c);
-    case 0xe8: case 0xe9:
+    case 0xe8:
+    case 0xe9:
         return c->code64 ? 4 : imm_z(c);
     case 0xb8 ... 0xbf:
         return c->w ? 8 : imm_z(c);
-    case 0x9a: case 0xea:
+    case 0x9a:
+    case 0xea:
         return imm_z(c) + 2;
     case 0xa0 ... 0xa3: /* an address */
         return c->addr16 ? 2 : c->code64 && !c->addr32 ? 8 : 4;
-    case 0xc2: case 0xca:
+    case 0xc2:
+    case 0xca:
         return 2;
     case 0xc8:
         return 3;
-    case 0xf6: case 0xf7:
+    case 0xf6:
+    case 0xf7:
         return m & 0x30 ? 0 : op == 0xf6 ? 1 : imm_z(c);
     default:
         return 0;
@@ -162,8 +215,20 @@ static bool has_modrm(unsigned op)
     if (op < 0x40)
         return (op & 4) == 0;
     switch (op) {
-    case 0x62: case 0x63: case 0x69: case 0x6b: case 0x80 ... 0x8f: case 0xc0: case 0xc1: case 0xc4 ... 0xc7: case 0xd0 ... 0xd3:
-    case 0xd8 ... 0xdf: case 0xf6: case 0xf7: case 0xfe: case 0xff:
+    case 0x62:
+    case 0x63:
+    case 0x69:
+    case 0x6b:
+    case 0x80 ... 0x8f:
+    case 0xc0:
+    case 0xc1:
+    case 0xc4 ... 0xc7:
+    case 0xd0 ... 0xd3:
+    case 0xd8 ... 0xdf:
+    case 0xf6:
+    case 0xf7:
+    case 0xfe:
+    case 0xff:
         return true;
     default:
         return false;
@@ -172,7 +237,11 @@ static bool has_modrm(unsigned op)
 
 unsigned soft_length(const uint8_t *bytes, unsigned n, unsigned code_bits)
 {
-    struct cursor c = {.bytes = bytes, .n = n, .op16 = code_bits == 16, .addr16 = code_bits == 16, .code64 = code_bits == 64};
+    struct cursor c = {.bytes = bytes,
+                       .n = n,
+                       .op16 = code_bits == 16,
+                       .addr16 = code_bits == 16,
+                       .code64 = code_bits == 64};
     unsigned op = prefixes(&c), m = 0;
 
     if (op == 0x0f) {

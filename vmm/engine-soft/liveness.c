@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Which arithmetic flags somebody still needs: backward over a block, and from its exits a few instructions forward. What
- * is dead need not be kept over code that destroys it, which the inline TLB checks do (translate-mem.c).
+ * Which arithmetic flags somebody still needs: backward over a block, and from its exits a few
+ * instructions forward. What is dead need not be kept over code that destroys it, which the inline
+ * TLB checks do (translate-mem.c).
  *
- * Deliberately missing: what lies behind indirect branches and on other pages; there all flags live.
- * vCPU thread, FPU parked.
+ * Deliberately missing: what lies behind indirect branches and on other pages; there all flags
+ * live. vCPU thread, FPU parked.
  */
 #include "translate.h"
 
@@ -39,11 +40,17 @@ static uint32_t flags_at(struct tx *t, uint64_t pc, const uint8_t *page)
 static uint32_t live_out(struct tx *t, struct soft_x *last, const uint8_t *page)
 {
     switch (last->kind) {
-    case SOFT_X_JMP: case SOFT_X_CALL:
+    case SOFT_X_JMP:
+    case SOFT_X_CALL:
         return last->op[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE
                    ? flags_at(t, tx_target(t, last), page)
                    : SOFT_ARITH;
-    case SOFT_X_RET: case SOFT_X_LOOP: case SOFT_X_HELPER: case SOFT_X_UD: case SOFT_X_GP: case SOFT_X_UNKNOWN:
+    case SOFT_X_RET:
+    case SOFT_X_LOOP:
+    case SOFT_X_HELPER:
+    case SOFT_X_UD:
+    case SOFT_X_GP:
+    case SOFT_X_UNKNOWN:
         return SOFT_ARITH;
     default:
         return flags_at(t, last->next, page);

@@ -1,19 +1,22 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Lockstep, for tests: every so many blocks, what the block did is undone and its instructions run once more one by one in
- * strict mode (all flags kept, every access checked for itself, nothing shared). Registers, flags that somebody may read,
- * vector and x87 state and every byte of memory that the block wrote must agree; else the machine stops with a sentence.
- * Both runs begin from the same state and nothing comes between them, so interrupts, clocks and devices need no recording.
+ * Lockstep, for tests: every so many blocks, what the block did is undone and its instructions run
+ * once more one by one in strict mode (all flags kept, every access checked for itself, nothing
+ * shared). Registers, flags that somebody may read, vector and x87 state and every byte of memory
+ * that the block wrote must agree; else the machine stops with a sentence. Both runs begin from the
+ * same state and nothing comes between them, so interrupts, clocks and devices need no recording.
  *
- * Not compared: blocks that cannot run twice (ports, MMIO, time, random numbers, MSRs, control registers, HLT) and blocks that
- * raise an exception. Blocks are not chained, so that each of them ends in the dispatcher. Memory is undone by pages, which
- * are kept when the TLB makes them writable: nobody else may write meanwhile, so one processor, and no disks.
+ * Not compared: blocks that cannot run twice (ports, MMIO, time, random numbers, MSRs, control
+ * registers, HLT) and blocks that raise an exception. Blocks are not chained, so that each of them
+ * ends in the dispatcher. Memory is undone by pages, which are kept when the TLB makes them
+ * writable: nobody else may write meanwhile, so one processor, and no disks.
  *
- * vCPU thread; the guest's FPU registers are live in soft_lockstep_write() and soft_lockstep_cancel(), parked elsewhere.
+ * vCPU thread; the guest's FPU registers are live in soft_lockstep_write() and
+ * soft_lockstep_cancel(), parked elsewhere.
  */
-#include "xlate.h"
-
 #include <vmm/cpu_bits.h>
+
+#include "xlate.h"
 
 enum { PAGES = 96 };
 enum { IDLE, FIRST, AGAIN };
@@ -51,10 +54,21 @@ void soft_lockstep_start(struct soft_vcpu *v)
 static bool repeatable(const struct soft_x *x)
 {
     switch (x->in.mnemonic) {
-    case ZYDIS_MNEMONIC_RDTSC: case ZYDIS_MNEMONIC_RDTSCP: case ZYDIS_MNEMONIC_RDRAND: case ZYDIS_MNEMONIC_RDSEED:
-    case ZYDIS_MNEMONIC_IN: case ZYDIS_MNEMONIC_OUT: case ZYDIS_MNEMONIC_INSB: case ZYDIS_MNEMONIC_INSW:
-    case ZYDIS_MNEMONIC_INSD: case ZYDIS_MNEMONIC_OUTSB: case ZYDIS_MNEMONIC_OUTSW: case ZYDIS_MNEMONIC_OUTSD:
-    case ZYDIS_MNEMONIC_RDMSR: case ZYDIS_MNEMONIC_WRMSR: case ZYDIS_MNEMONIC_HLT:
+    case ZYDIS_MNEMONIC_RDTSC:
+    case ZYDIS_MNEMONIC_RDTSCP:
+    case ZYDIS_MNEMONIC_RDRAND:
+    case ZYDIS_MNEMONIC_RDSEED:
+    case ZYDIS_MNEMONIC_IN:
+    case ZYDIS_MNEMONIC_OUT:
+    case ZYDIS_MNEMONIC_INSB:
+    case ZYDIS_MNEMONIC_INSW:
+    case ZYDIS_MNEMONIC_INSD:
+    case ZYDIS_MNEMONIC_OUTSB:
+    case ZYDIS_MNEMONIC_OUTSW:
+    case ZYDIS_MNEMONIC_OUTSD:
+    case ZYDIS_MNEMONIC_RDMSR:
+    case ZYDIS_MNEMONIC_WRMSR:
+    case ZYDIS_MNEMONIC_HLT:
         return false;
     case ZYDIS_MNEMONIC_MOV:
         return x->kind != SOFT_X_HELPER; /* control and debug registers */
@@ -79,8 +93,11 @@ void soft_lockstep_cancel(struct soft_vcpu *v)
         return;
     if (l->phase == AGAIN) {
         l->phase = IDLE;
-        soft_stop(v, "The software engine differs from its strict mode: the block at %#" G_GINT64_MODIFIER
-                  "x raised an exception or reached a device only there.", l->before.rip);
+        soft_stop(
+            v,
+            "The software engine differs from its strict mode: the block at %#" G_GINT64_MODIFIER
+            "x raised an exception or reached a device only there.",
+            l->before.rip);
     }
     l->phase = IDLE;
 }
@@ -150,9 +167,10 @@ static void comparable(struct hsk_cpu_state *s)
     hsk_put64(s->xsave + HSK_XSAVE_HEADER, 0);
 }
 
-/* Which of the pending arithmetic flags somebody may read from pc on, in its page: looked up anew, further than the
-   translator does. */
-static uint32_t live_from(struct soft_vcpu *v, const uint8_t *page, uint64_t pc, uint32_t mode, uint32_t pending, unsigned depth)
+/* Which of the pending arithmetic flags somebody may read from pc on, in its page: looked up anew,
+   further than the translator does. */
+static uint32_t live_from(struct soft_vcpu *v, const uint8_t *page, uint64_t pc, uint32_t mode,
+                          uint32_t pending, unsigned depth)
 {
     const uint64_t first = pc & ~0xfffull;
     uint32_t live = 0;
@@ -167,12 +185,15 @@ static uint32_t live_from(struct soft_vcpu *v, const uint8_t *page, uint64_t pc,
         if (x.kind == SOFT_X_JCC && depth && v->code_size == 8) {
             const uint64_t taken = x.next + x.op[0].imm.value.u;
 
-            live |= (taken & ~0xfffull) == first ? live_from(v, page, taken, mode, pending, depth - 1) : pending;
+            live |= (taken & ~0xfffull) == first
+                        ? live_from(v, page, taken, mode, pending, depth - 1)
+                        : pending;
             pending &= ~live;
             pc = x.next;
         } else if (!soft_x_ends(&x)) {
             pc = x.next;
-        } else if (x.kind == SOFT_X_JMP && x.op[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE && v->code_size == 8) {
+        } else if (x.kind == SOFT_X_JMP && x.op[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE &&
+                   v->code_size == 8) {
             pc = x.next + x.op[0].imm.value.u;
         } else {
             break;
@@ -197,7 +218,8 @@ static bool same(struct soft_vcpu *v)
     struct hsk_cpu_state a = l->after, b = l->again;
     const uint64_t differ = (a.rflags ^ b.rflags) & ~(uint64_t)HSK_FLAG_RF;
 
-    if ((differ & ~(uint64_t)SOFT_ARITH) || (differ && (differ & live_at(v, a.rip, l->block->mode))))
+    if ((differ & ~(uint64_t)SOFT_ARITH) ||
+        (differ && (differ & live_at(v, a.rip, l->block->mode))))
         return false;
     a.rflags = b.rflags;
     comparable(&a);
@@ -218,7 +240,8 @@ G_NORETURN static void report(struct soft_vcpu *v)
 
     for (unsigned i = 0; i < 16; i++)
         if (a->gpr[i] != b->gpr[i])
-            g_string_append_printf(s, " register %u: %#lx, strictly %#lx;", i, a->gpr[i], b->gpr[i]);
+            g_string_append_printf(s, " register %u: %#lx, strictly %#lx;", i, a->gpr[i],
+                                   b->gpr[i]);
     if (a->rip != b->rip)
         g_string_append_printf(s, " rip: %#lx, strictly %#lx;", a->rip, b->rip);
     if (a->rflags != b->rflags)
@@ -226,13 +249,16 @@ G_NORETURN static void report(struct soft_vcpu *v)
     for (unsigned i = 0; i < l->npages; i++)
         for (unsigned k = 0; k < HSK_PAGE_SIZE; k++)
             if (l->page[i].after[k] != l->page[i].host[k]) {
-                g_string_append_printf(s, " byte %#x of a page: %#x, strictly %#x;", k, l->page[i].after[k], l->page[i].host[k]);
+                g_string_append_printf(s, " byte %#x of a page: %#x, strictly %#x;", k,
+                                       l->page[i].after[k], l->page[i].host[k]);
                 break;
             }
     if (!s->len)
         g_string_append(s, " vector, x87 or system state");
-    soft_stop(v, "The software engine differs from its strict mode in the block of %u instructions at %#lx:%s", l->block->ninsns,
-              l->before.rip, s->str);
+    soft_stop(v,
+              "The software engine differs from its strict mode in the block of %u instructions at "
+              "%#lx:%s",
+              l->block->ninsns, l->before.rip, s->str);
 }
 
 void soft_lockstep_end(struct soft_vcpu *v)

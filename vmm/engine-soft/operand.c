@@ -58,7 +58,8 @@ static bool limit_ok(const struct hsk_segment *g, uint64_t off, unsigned len)
     return last <= g->limit;
 }
 
-bool soft_seg_ok(const struct soft_vcpu *v, unsigned seg, uint64_t off, unsigned len, bool write, uint64_t *va)
+bool soft_seg_ok(const struct soft_vcpu *v, unsigned seg, uint64_t off, unsigned len, bool write,
+                 uint64_t *va)
 {
     const struct hsk_segment *g = &v->s.seg[seg];
 
@@ -73,8 +74,8 @@ bool soft_seg_ok(const struct soft_vcpu *v, unsigned seg, uint64_t off, unsigned
     return write ? soft_is_writable(g) : !soft_is_code(g) || (g->attr & 2);
 }
 
-/* SDM vol. 3, 6.15, #AC: the natural alignment of an operand, but x87's ten bytes want eight. Wider ones want none, as on
-   processors of today, unless it is #GP. */
+/* SDM vol. 3, 6.15, #AC: the natural alignment of an operand, but x87's ten bytes want eight. Wider
+   ones want none, as on processors of today, unless it is #GP. */
 static inline bool misaligned(const struct soft_vcpu *v, uint64_t va, unsigned len)
 {
     return soft_checks_alignment(v) && len <= 10 && (va & ((len == 10 ? 8 : len & -len) - 1));
@@ -93,7 +94,9 @@ uint64_t soft_seg_va(struct soft_vcpu *v, unsigned seg, uint64_t off, unsigned l
     uint64_t va;
 
     if (!soft_seg_ok(v, seg, off, len, write, &va)) {
-        if (misaligned(v, va, len) && soft_seg_ok(v, seg, off, 1, write, &va)) /* comes before what lies behind the first byte */
+        if (misaligned(v, va, len) &&
+            soft_seg_ok(v, seg, off, 1, write,
+                        &va)) /* comes before what lies behind the first byte */
             soft_fault(v, VEC_AC, 0);
         soft_fault(v, seg == HSK_SS ? VEC_SS : VEC_GP, 0);
     }
@@ -101,9 +104,11 @@ uint64_t soft_seg_va(struct soft_vcpu *v, unsigned seg, uint64_t off, unsigned l
     return va;
 }
 
-uint64_t soft_mem(struct soft_vcpu *v, const struct soft_insn *in, uint64_t extra, unsigned len, bool write)
+uint64_t soft_mem(struct soft_vcpu *v, const struct soft_insn *in, uint64_t extra, unsigned len,
+                  bool write)
 {
-    return soft_seg_va(v, in->seg, (soft_offset(v, in) + extra) & soft_mask(in->addrsize), len, write);
+    return soft_seg_va(v, in->seg, (soft_offset(v, in) + extra) & soft_mask(in->addrsize), len,
+                       write);
 }
 
 uint64_t soft_get(struct soft_vcpu *v, const struct soft_insn *in, unsigned op, unsigned size)
@@ -122,7 +127,8 @@ uint64_t soft_get(struct soft_vcpu *v, const struct soft_insn *in, unsigned op, 
     }
 }
 
-void soft_put(struct soft_vcpu *v, const struct soft_insn *in, unsigned op, unsigned size, uint64_t value)
+void soft_put(struct soft_vcpu *v, const struct soft_insn *in, unsigned op, unsigned size,
+              uint64_t value)
 {
     const struct soft_operand *o = &in->op[op];
 
@@ -131,7 +137,8 @@ void soft_put(struct soft_vcpu *v, const struct soft_insn *in, unsigned op, unsi
     else if (o->kind == SOFT_OP_MEM)
         soft_st(v, soft_mem(v, in, 0, size, true), size, value & soft_mask(size), v->mmu);
     else
-        soft_unimplemented(v, "operand kind %u as destination of system instruction %u", o->kind, in->mnemonic);
+        soft_unimplemented(v, "operand kind %u as destination of system instruction %u", o->kind,
+                           in->mnemonic);
 }
 
 /* --- the stack --- */
@@ -145,7 +152,8 @@ void soft_stack_init(const struct soft_vcpu *v, struct soft_stack *st)
     st->fault_error = 0;
 }
 
-static uint64_t stack_va(struct soft_vcpu *v, const struct soft_stack *st, uint64_t sp, unsigned size)
+static uint64_t stack_va(struct soft_vcpu *v, const struct soft_stack *st, uint64_t sp,
+                         unsigned size)
 {
     if (st->wide) {
         if (!hsk_canonical(sp) || !hsk_canonical(sp + size - 1))
@@ -158,14 +166,17 @@ static uint64_t stack_va(struct soft_vcpu *v, const struct soft_stack *st, uint6
     return (st->ss.base + sp) & 0xffffffff;
 }
 
-void soft_stack_room(struct soft_vcpu *v, const struct soft_stack *st, unsigned size, unsigned count)
+void soft_stack_room(struct soft_vcpu *v, const struct soft_stack *st, unsigned size,
+                     unsigned count)
 {
     for (unsigned i = 1; i <= count; i++)
         stack_va(v, st, st->sp - (uint64_t)i * size, size);
 }
 
-/* An instruction's own accesses; not those of an exception's delivery or of a switch to another stack. */
-static uint64_t checked_va(struct soft_vcpu *v, const struct soft_stack *st, uint64_t sp, unsigned size, bool write)
+/* An instruction's own accesses; not those of an exception's delivery or of a switch to another
+ * stack. */
+static uint64_t checked_va(struct soft_vcpu *v, const struct soft_stack *st, uint64_t sp,
+                           unsigned size, bool write)
 {
     const bool own = !v->delivering && st->mmu == v->mmu;
     uint64_t va;
@@ -180,7 +191,8 @@ static uint64_t checked_va(struct soft_vcpu *v, const struct soft_stack *st, uin
 
 void soft_push(struct soft_vcpu *v, struct soft_stack *st, unsigned size, uint64_t value)
 {
-    soft_st(v, checked_va(v, st, st->sp - size, size, true), size, value & soft_mask(size), st->mmu);
+    soft_st(v, checked_va(v, st, st->sp - size, size, true), size, value & soft_mask(size),
+            st->mmu);
     st->sp -= size;
 }
 

@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * kvm-clock: the guest's time as a linear function of its TSC (kernel documentation, virt/kvm/x86/msr.rst; struct
- * pvclock_vcpu_time_info and pvclock_wall_clock). The guest's TSC rate never changes, so one structure is right until
- * TSC_ADJUST moves. Time begins at the machine's TSC 0 on all processors: they round alike, so that it never goes back
- * between two of them, which the flag says.
- * Thread: the vCPU's; FPU registers parked.
+ * kvm-clock: the guest's time as a linear function of its TSC (kernel documentation,
+ * virt/kvm/x86/msr.rst; struct pvclock_vcpu_time_info and pvclock_wall_clock). The guest's TSC rate
+ * never changes, so one structure is right until TSC_ADJUST moves. Time begins at the machine's TSC
+ * 0 on all processors: they round alike, so that it never goes back between two of them, which the
+ * flag says. Thread: the vCPU's; FPU registers parked.
  */
 #include "system.h"
 
 #define PVCLOCK_BYTES 32
-#define TSC_STABLE 1
+#define TSC_STABLE    1
 
 /* ns = (tsc << shift) * mul >> 32, with mul in [2^31, 2^32) */
 static void scale_of(uint64_t tsc_hz, uint32_t *mul, int8_t *shift)
@@ -67,7 +67,8 @@ void soft_pv_write_wall_clock(struct soft_vcpu *v, uint64_t msr)
     v->s.kvm_wall_clock = msr;
     if (!hsk_ram_read(cfg->ram, msr, version_bytes, sizeof(version_bytes)))
         return;
-    /* UTC at guest time 0; read once by the guest while nobody changes it, so an even version in one write is enough */
+    /* UTC at guest time 0; read once by the guest while nobody changes it, so an even version in
+     * one write is enough */
     boot_ns = hsk_clock_wall_ns(cfg->clock) - hsk_clock_ns(cfg->clock);
     hsk_put32(info, (hsk_get32(version_bytes) | 1) + 1);
     hsk_put32(info + 4, (uint32_t)(boot_ns / 1000000000));

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What is different where a selector is a paragraph's number (real-address and virtual-8086 mode; SDM vol. 3, 21): loading a
- * segment register, far branches, interrupts through the vector table at address 0 or IDTR, and IRET.
+ * What is different where a selector is a paragraph's number (real-address and virtual-8086 mode;
+ * SDM vol. 3, 21): loading a segment register, far branches, interrupts through the vector table at
+ * address 0 or IDTR, and IRET.
  *
- * In real mode a load changes base and selector alone: limit and attributes stay what protected mode left ("unreal" mode), and
- * limits hold. In virtual-8086 mode every segment is one of an 8086. Interrupts of virtual-8086 mode leave it through the IDT
- * (exception.c) but for those that VME redirects.
- * Thread: the vCPU's, with the guest's FPU registers live.
+ * In real mode a load changes base and selector alone: limit and attributes stay what protected
+ * mode left ("unreal" mode), and limits hold. In virtual-8086 mode every segment is one of an 8086.
+ * Interrupts of virtual-8086 mode leave it through the IDT (exception.c) but for those that VME
+ * redirects. Thread: the vCPU's, with the guest's FPU registers live.
  */
 #include "system.h"
 
@@ -31,7 +32,8 @@ static enum soft_next go(struct soft_vcpu *v, uint16_t sel, uint64_t ip)
     return SOFT_NEXT_JUMP;
 }
 
-enum soft_next soft_real_branch(struct soft_vcpu *v, const struct soft_insn *in, bool call, uint16_t sel, uint64_t ip)
+enum soft_next soft_real_branch(struct soft_vcpu *v, const struct soft_insn *in, bool call,
+                                uint16_t sel, uint64_t ip)
 {
     struct soft_stack st;
 
@@ -61,7 +63,8 @@ enum soft_next soft_real_ret(struct soft_vcpu *v, const struct soft_insn *in, un
 }
 
 /* Pushes flags, CS and IP, 16 bits each, and goes where the entry of the vector table points. */
-static void through_vector(struct soft_vcpu *v, uint64_t entry_va, unsigned mmu, uint64_t flags, uint64_t return_ip)
+static void through_vector(struct soft_vcpu *v, uint64_t entry_va, unsigned mmu, uint64_t flags,
+                           uint64_t return_ip)
 {
     struct soft_stack st;
     uint64_t target;
@@ -81,13 +84,15 @@ void soft_real_interrupt(struct soft_vcpu *v, unsigned vector, uint64_t return_i
 {
     if (vector * 4 + 3 > v->s.idtr.limit)
         soft_fault(v, VEC_GP, 0);
-    through_vector(v, (v->s.idtr.base + vector * 4) & 0xffffffff, SOFT_MMU_PHYS, v->rflags, return_ip);
+    through_vector(v, (v->s.idtr.base + vector * 4) & 0xffffffff, SOFT_MMU_PHYS, v->rflags,
+                   return_ip);
     v->rflags &= ~(HSK_FLAG_IF | HSK_FLAG_TF | HSK_FLAG_AC | HSK_FLAG_RF);
 }
 
 /*
- * INT n of virtual-8086 mode under VME: handled by the 8086 program itself unless the task's redirection bitmap, the 32 bytes
- * below its I/O permission bitmap, says otherwise. False: it is not redirected.
+ * INT n of virtual-8086 mode under VME: handled by the 8086 program itself unless the task's
+ * redirection bitmap, the 32 bytes below its I/O permission bitmap, says otherwise. False: it is
+ * not redirected.
  */
 bool soft_v86_redirect(struct soft_vcpu *v, unsigned vector, uint64_t return_ip)
 {
@@ -99,14 +104,16 @@ bool soft_v86_redirect(struct soft_vcpu *v, unsigned vector, uint64_t return_ip)
     at = soft_io_map(v) - 32 + vector / 8;
     if (at > v->s.seg[HSK_TR].limit)
         soft_fault(v, VEC_GP, 0);
-    if (soft_ld(v, (v->s.seg[HSK_TR].base + at) & 0xffffffff, 1, soft_sys_mmu(v)) >> (vector & 7) & 1)
+    if (soft_ld(v, (v->s.seg[HSK_TR].base + at) & 0xffffffff, 1, soft_sys_mmu(v)) >> (vector & 7) &
+        1)
         return false;
     through_vector(v, vector * 4, v->mmu, own_if ? v->rflags : soft_vme_pushed(v), return_ip);
     v->rflags &= ~(HSK_FLAG_TF | HSK_FLAG_RF | (own_if ? HSK_FLAG_IF : HSK_FLAG_VIF));
     return true;
 }
 
-/* Which flags a pop of 16 or 32 bits may change in real mode, and in virtual-8086 mode with IOPL = 3. */
+/* Which flags a pop of 16 or 32 bits may change in real mode, and in virtual-8086 mode with IOPL
+ * = 3. */
 static uint64_t pop_flags(const struct soft_vcpu *v, uint64_t popped, unsigned size)
 {
     uint64_t mask = HSK_FLAG_ARITH | HSK_FLAG_TF | HSK_FLAG_IF | HSK_FLAG_DF | HSK_FLAG_NT;

@@ -6,9 +6,9 @@
  * vCPU thread. The guest's FPU registers are live except where parked; general registers only in
  * this file.
  */
-#include "xlate.h"
-
 #include <vmm/cpu_bits.h>
+
+#include "xlate.h"
 
 enum { LAND_FAULT = 1, LAND_STOP, LAND_ALONE };
 
@@ -140,7 +140,9 @@ int soft_call_loop_out(struct soft_vcpu *v, const struct soft_insn *in)
     uint64_t count = v->gpr[HSK_RCX] & mask;
 
     switch (in->mnemonic) {
-    case ZYDIS_MNEMONIC_JCXZ: case ZYDIS_MNEMONIC_JECXZ: case ZYDIS_MNEMONIC_JRCXZ:
+    case ZYDIS_MNEMONIC_JCXZ:
+    case ZYDIS_MNEMONIC_JECXZ:
+    case ZYDIS_MNEMONIC_JRCXZ:
         if (count == 0)
             soft_fault(v, 13, 0);
         return 0;
@@ -148,7 +150,8 @@ int soft_call_loop_out(struct soft_vcpu *v, const struct soft_insn *in)
         break;
     }
     count = (count - 1) & mask;
-    if (count && (in->mnemonic == ZYDIS_MNEMONIC_LOOP || (in->mnemonic == ZYDIS_MNEMONIC_LOOPE) == zero))
+    if (count &&
+        (in->mnemonic == ZYDIS_MNEMONIC_LOOP || (in->mnemonic == ZYDIS_MNEMONIC_LOOPE) == zero))
         soft_fault(v, 13, 0);
     v->gpr[HSK_RCX] = in->addrsize >= 4 ? count : (v->gpr[HSK_RCX] & ~mask) | count;
     return 0;
@@ -238,8 +241,9 @@ static uint32_t mode_of(struct soft_vcpu *v)
     return mode;
 }
 
-/* IRETQ in 64-bit code. 0: in the same mode as before, and with nothing for the dispatcher to look at, so that translated
-   code goes on at rip as behind an indirect jump. Linux serializes with it, at each place that it patches. */
+/* IRETQ in 64-bit code. 0: in the same mode as before, and with nothing for the dispatcher to look
+   at, so that translated code goes on at rip as behind an indirect jump. Linux serializes with it,
+   at each place that it patches. */
 int soft_call_iret(struct soft_vcpu *v, const struct soft_insn *in)
 {
     const uint64_t dropped = v->count.invalidations;
@@ -269,7 +273,8 @@ static struct soft_block *find_block(struct soft_vcpu *v, uint32_t mode)
         soft_longjmp(v, LAND_FAULT);
     b = soft_block_find(c, page->gpa | (va & 0xfff), key, mode);
     if (b && b->gpa2 != SOFT_NO_GPA) {
-        const struct soft_itlb *second = soft_fetch_page(v, soft_second_page(v, va), mode & SOFT_MODE_MMU);
+        const struct soft_itlb *second =
+            soft_fetch_page(v, soft_second_page(v, va), mode & SOFT_MODE_MMU);
 
         if (!second)
             soft_longjmp(v, LAND_FAULT);
@@ -310,7 +315,8 @@ static void chain(struct soft_vcpu *v, struct soft_block *b)
 /* Where the code at rip is; page_va is set for it. The jump cache knows best, and gets to know. */
 static const void *find_host(struct soft_vcpu *v, uint32_t mode)
 {
-    const bool cached = !(mode & (SOFT_MODE_SINGLE | SOFT_MODE_NOSHARE)) && !(mode & SOFT_MODE_LIMIT);
+    const bool cached =
+        !(mode & (SOFT_MODE_SINGLE | SOFT_MODE_NOSHARE)) && !(mode & SOFT_MODE_LIMIT);
     const struct soft_jump *j = cached && !v->exit_arg ? soft_jump_find(v, v->rip, mode) : NULL;
     struct soft_block *b;
 
@@ -361,8 +367,10 @@ static bool attend(struct soft_vcpu *v)
 static void deliver_saved_exception(struct soft_vcpu *v)
 {
     v->s.exception_pending = 0;
-    v->exc = (struct soft_exception){.vector = v->s.exception_vector, .has_error = v->s.exception_has_error,
-                                     .error = (uint32_t)v->s.exception_error, .payload = v->s.exception_payload};
+    v->exc = (struct soft_exception){.vector = v->s.exception_vector,
+                                     .has_error = v->s.exception_has_error,
+                                     .error = (uint32_t)v->s.exception_error,
+                                     .payload = v->s.exception_payload};
     soft_longjmp(v, LAND_FAULT);
 }
 
@@ -377,7 +385,8 @@ static void refresh_tsc(struct soft_vcpu *v)
 
 static bool something_pending(const struct soft_vcpu *v)
 {
-    return v->s.interrupt_pending || v->s.nmi_pending || (v->base.lapic && hsk_lapic_pending(v->base.lapic));
+    return v->s.interrupt_pending || v->s.nmi_pending ||
+           (v->base.lapic && hsk_lapic_pending(v->base.lapic));
 }
 
 /* An edge knows the mode behind it. */
@@ -388,7 +397,8 @@ static uint32_t next_mode(struct soft_vcpu *v)
     return l && !(l->mode & SOFT_MODE_SINGLE) ? l->mode : mode_of(v);
 }
 
-/* The #DB behind an instruction: single step, and breakpoints that it hit. MOV SS keeps both back. */
+/* The #DB behind an instruction: single step, and breakpoints that it hit. MOV SS keeps both back.
+ */
 static void trap_behind(struct soft_vcpu *v, bool stepped)
 {
     const uint32_t hits = v->debug_hits;
@@ -426,7 +436,8 @@ static bool enter(struct soft_vcpu *v, const void *host)
     default:
         v->exit_arg = 0;
         refresh_tsc(v);
-        if (left == SOFT_NEXT_EXIT && !v->halted) /* HLT: the next turn looks first whether something waits already */
+        if (left == SOFT_NEXT_EXIT &&
+            !v->halted) /* HLT: the next turn looks first whether something waits already */
             return false;
         break;
     }

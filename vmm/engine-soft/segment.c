@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Segment registers and descriptors: MOV/PUSH/POP Sreg, LDS.., LGDT.., LLDT, LTR, LAR/LSL/VERR/VERW.
- * SDM vol. 3: 3.4-3.5 (descriptors), 5.6-5.10 (checks); instruction pages of vol. 2 for the order of checks.
- * Thread: the vCPU's, with the guest's FPU registers live.
- * Real and virtual-8086 mode: real.c.
+ * Segment registers and descriptors: MOV/PUSH/POP Sreg, LDS.., LGDT.., LLDT, LTR,
+ * LAR/LSL/VERR/VERW. SDM vol. 3: 3.4-3.5 (descriptors), 5.6-5.10 (checks); instruction pages of
+ * vol. 2 for the order of checks. Thread: the vCPU's, with the guest's FPU registers live. Real and
+ * virtual-8086 mode: real.c.
  */
 #include <Zydis/Zydis.h>
 
@@ -75,8 +75,8 @@ void soft_desc_accessed(struct soft_vcpu *v, uint16_t sel, struct hsk_segment *s
 
 /* --- loading segment registers --- */
 
-void soft_load_ss(struct soft_vcpu *v, uint16_t sel, unsigned cpl, struct hsk_segment *out, unsigned vec_bad, unsigned vec_absent,
-                  unsigned ext)
+void soft_load_ss(struct soft_vcpu *v, uint16_t sel, unsigned cpl, struct hsk_segment *out,
+                  unsigned vec_bad, unsigned vec_absent, unsigned ext)
 {
     const int error = (sel & 0xfffc) | (int)ext;
     uint64_t d;
@@ -170,7 +170,8 @@ enum soft_next soft_x_push_seg(struct soft_vcpu *v, const struct soft_insn *in)
 
     soft_stack_init(v, &st);
     if (in->opsize == 4)
-        st.sp -= 2; /* a 16-bit store: the upper half of the slot keeps its contents, as on all recent processors */
+        st.sp -= 2; /* a 16-bit store: the upper half of the slot keeps its contents, as on all
+                       recent processors */
     soft_push(v, &st, in->opsize == 4 ? 2 : in->opsize, v->s.seg[in->op[0].reg].selector);
     soft_stack_commit(v, &st);
     return soft_done(v, in);
@@ -199,11 +200,21 @@ enum soft_next soft_x_load_far(struct soft_vcpu *v, const struct soft_insn *in)
     uint16_t sel;
 
     switch (in->mnemonic) {
-    case ZYDIS_MNEMONIC_LES: seg = HSK_ES; break;
-    case ZYDIS_MNEMONIC_LDS: seg = HSK_DS; break;
-    case ZYDIS_MNEMONIC_LSS: seg = HSK_SS; break;
-    case ZYDIS_MNEMONIC_LFS: seg = HSK_FS; break;
-    default: seg = HSK_GS; break;
+    case ZYDIS_MNEMONIC_LES:
+        seg = HSK_ES;
+        break;
+    case ZYDIS_MNEMONIC_LDS:
+        seg = HSK_DS;
+        break;
+    case ZYDIS_MNEMONIC_LSS:
+        seg = HSK_SS;
+        break;
+    case ZYDIS_MNEMONIC_LFS:
+        seg = HSK_FS;
+        break;
+    default:
+        seg = HSK_GS;
+        break;
     }
     if (in->op[1].kind != SOFT_OP_MEM)
         soft_fault(v, VEC_UD, -1);
@@ -222,7 +233,8 @@ void soft_drop_segments(struct soft_vcpu *v, unsigned cpl)
         struct hsk_segment *g = &v->s.seg[regs[i]];
 
         /* A null selector loses its RPL. 64-bit code goes on using the base of FS and GS. */
-        if (!(g->selector & 0xfffc) || ((g->attr & HSK_SEG_P) && !soft_is_conforming(g) && HSK_SEG_DPL(g->attr) < cpl))
+        if (!(g->selector & 0xfffc) ||
+            ((g->attr & HSK_SEG_P) && !soft_is_conforming(g) && HSK_SEG_DPL(g->attr) < cpl))
             *g = (struct hsk_segment){.base = g->base};
     }
 }
@@ -253,7 +265,8 @@ static void load_dtable(struct soft_vcpu *v, const struct soft_insn *in, struct 
     t->base = base;
 }
 
-static void store_dtable(struct soft_vcpu *v, const struct soft_insn *in, const struct hsk_dtable *t)
+static void store_dtable(struct soft_vcpu *v, const struct soft_insn *in,
+                         const struct hsk_dtable *t)
 {
     const unsigned size = v->code_size == 8 ? 8 : 4;
 
@@ -303,17 +316,26 @@ static void load_system_segment(struct soft_vcpu *v, const struct soft_insn *in,
 enum soft_next soft_x_dtable(struct soft_vcpu *v, const struct soft_insn *in)
 {
     switch (in->mnemonic) {
-    case ZYDIS_MNEMONIC_LGDT: load_dtable(v, in, &v->s.gdtr); break;
-    case ZYDIS_MNEMONIC_LIDT: load_dtable(v, in, &v->s.idtr); break;
-    case ZYDIS_MNEMONIC_SGDT: store_dtable(v, in, &v->s.gdtr); break;
-    case ZYDIS_MNEMONIC_SIDT: store_dtable(v, in, &v->s.idtr); break;
+    case ZYDIS_MNEMONIC_LGDT:
+        load_dtable(v, in, &v->s.gdtr);
+        break;
+    case ZYDIS_MNEMONIC_LIDT:
+        load_dtable(v, in, &v->s.idtr);
+        break;
+    case ZYDIS_MNEMONIC_SGDT:
+        store_dtable(v, in, &v->s.gdtr);
+        break;
+    case ZYDIS_MNEMONIC_SIDT:
+        store_dtable(v, in, &v->s.idtr);
+        break;
     default:
         if (!soft_protected(v))
             soft_fault(v, VEC_UD, -1);
         if (in->mnemonic == ZYDIS_MNEMONIC_LLDT || in->mnemonic == ZYDIS_MNEMONIC_LTR) {
             load_system_segment(v, in, in->mnemonic == ZYDIS_MNEMONIC_LTR ? HSK_TR : HSK_LDTR);
         } else {
-            const uint16_t sel = v->s.seg[in->mnemonic == ZYDIS_MNEMONIC_STR ? HSK_TR : HSK_LDTR].selector;
+            const uint16_t sel =
+                v->s.seg[in->mnemonic == ZYDIS_MNEMONIC_STR ? HSK_TR : HSK_LDTR].selector;
 
             soft_put(v, in, 0, in->op[0].kind == SOFT_OP_MEM ? 2 : in->opsize, sel);
         }

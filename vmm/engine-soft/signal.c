@@ -8,14 +8,15 @@
  * Signals of the process: the handlers are installed once and look at the thread's own vCPU.
  * Everything else that arrives here is a bug of ours and gets the default action.
  */
-#include "xlate.h"
-
 #include <signal.h>
 #include <ucontext.h>
 
+#include "xlate.h"
+
 static __thread struct soft_vcpu *current_vcpu;
 
-static bool exception_of(const struct soft_vcpu *v, const ucontext_t *uc, struct soft_exception *exc)
+static bool exception_of(const struct soft_vcpu *v, const ucontext_t *uc,
+                         struct soft_exception *exc)
 {
     uint64_t trap = (uint64_t)uc->uc_mcontext.gregs[REG_TRAPNO];
 
@@ -23,10 +24,13 @@ static bool exception_of(const struct soft_vcpu *v, const ucontext_t *uc, struct
     case 19: /* whom the guest's system did not ask for #XM gets #UD */
         *exc = (struct soft_exception){.vector = v->s.cr4 & HSK_CR4_OSXMMEXCPT ? 19 : 6};
         return true;
-    case 0: case 6: case 16: /* 16 also with CR0.NE = 0, as under KVM: there is no FERR pin */
+    case 0:
+    case 6:
+    case 16: /* 16 also with CR0.NE = 0, as under KVM: there is no FERR pin */
         *exc = (struct soft_exception){.vector = (uint32_t)trap};
         return true;
-    case 13: case 12:
+    case 13:
+    case 12:
         *exc = (struct soft_exception){.vector = (uint32_t)trap, .has_error = 1};
         return true;
     default:
@@ -36,8 +40,9 @@ static bool exception_of(const struct soft_vcpu *v, const ucontext_t *uc, struct
 
 static void save_registers(struct soft_vcpu *v, const ucontext_t *uc)
 {
-    static const uint8_t from[16] = {REG_RAX, REG_R11, REG_RDX, REG_RBX, REG_R8, REG_RBP, REG_RSI, REG_RDI,
-                                     0, 0, 0, 0, REG_R12, REG_R13, REG_R14, REG_R15};
+    static const uint8_t from[16] = {REG_RAX, REG_R11, REG_RDX, REG_RBX, REG_R8, REG_RBP,
+                                     REG_RSI, REG_RDI, 0,       0,       0,      0,
+                                     REG_R12, REG_R13, REG_R14, REG_R15};
     const greg_t *g = uc->uc_mcontext.gregs;
 
     for (unsigned i = 0; i < 16; i++)
@@ -61,8 +66,8 @@ static void handler(int sig, siginfo_t *info, void *context)
         uc->uc_mcontext.gregs[REG_RSP] = (greg_t)v->ret_base;
         return;
     }
-    if (v && pc >= v->code->rx && pc < v->code->rx + SOFT_CODE_SIZE && soft_code_find_host(v->code, pc, &guest_pc) &&
-        exception_of(v, uc, &v->exc)) {
+    if (v && pc >= v->code->rx && pc < v->code->rx + SOFT_CODE_SIZE &&
+        soft_code_find_host(v->code, pc, &guest_pc) && exception_of(v, uc, &v->exc)) {
         save_registers(v, uc);
         soft_returns_forget(v);
         v->rip = v->page_va + guest_pc;

@@ -1,31 +1,36 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Several processors: the safe points at which one of them may be stopped, and what is done while others are.
+ * Several processors: the safe points at which one of them may be stopped, and what is done while
+ * others are.
  *
- * A vCPU is "inside" while it runs translated code or a helper: it may hold host addresses of guest pages, in its TLB, in
- * windows and in C variables. Outside (before and after run(), and wherever the dispatcher serves SOFT_INT_STOP) it holds
- * none but those in its TLB. Who wants others to stand still takes the engine's mutex, asks them to come out, and waits until
- * they have; they cannot go in again until the mutex is free. While a vCPU waits for the mutex it is outside itself, so two
- * that stop each other cannot deadlock. Nobody waits for a vCPU while it is halted or parked.
+ * A vCPU is "inside" while it runs translated code or a helper: it may hold host addresses of guest
+ * pages, in its TLB, in windows and in C variables. Outside (before and after run(), and wherever
+ * the dispatcher serves SOFT_INT_STOP) it holds none but those in its TLB. Who wants others to
+ * stand still takes the engine's mutex, asks them to come out, and waits until they have; they
+ * cannot go in again until the mutex is free. While a vCPU waits for the mutex it is outside
+ * itself, so two that stop each other cannot deadlock. Nobody waits for a vCPU while it is halted
+ * or parked.
  *
- * Two things need it: accesses that must be atomic but cannot be one access of the host (SDM vol. 3, 9.1: locked operations
- * across pages, on device memory, on the bounce buffer), and the first translation from a page that another vCPU may be
- * writing through its TLB (docs/soft-engine.md, "Several processors").
+ * Two things need it: accesses that must be atomic but cannot be one access of the host (SDM vol.
+ * 3, 9.1: locked operations across pages, on device memory, on the bounce buffer), and the first
+ * translation from a page that another vCPU may be writing through its TLB (docs/soft-engine.md,
+ * "Several processors").
  *
- * Also here: INIT and start-up IPIs (SDM vol. 3, 9.4), and the host's processor being given away by a guest that spins.
- * vCPU threads, FPU parked; general libc use is fine.
+ * Also here: INIT and start-up IPIs (SDM vol. 3, 9.4), and the host's processor being given away by
+ * a guest that spins. vCPU threads, FPU parked; general libc use is fine.
  */
-#include "xlate.h"
-
 #include <vmm/cpu_bits.h>
 
 #include <linux/futex.h>
 #include <sched.h>
 #include <sys/syscall.h>
 
+#include "xlate.h"
+
 enum { OUTSIDE, INSIDE, INSIDE_AND_AWAITED };
 
-/* A vCPU that runs on a host's processor comes out within microseconds; one that does not takes as long as the host likes. */
+/* A vCPU that runs on a host's processor comes out within microseconds; one that does not takes as
+ * long as the host likes. */
 #define SPINS 2000
 
 static void futex(_Atomic uint32_t *word, int op, uint32_t value)
@@ -63,7 +68,8 @@ static void await(struct soft_vcpu *other)
     for (;;) {
         uint32_t now = INSIDE;
 
-        if (!atomic_compare_exchange_strong(&other->inside, &now, INSIDE_AND_AWAITED) && now == OUTSIDE)
+        if (!atomic_compare_exchange_strong(&other->inside, &now, INSIDE_AND_AWAITED) &&
+            now == OUTSIDE)
             return;
         futex(&other->inside, FUTEX_WAIT_PRIVATE, INSIDE_AND_AWAITED);
     }

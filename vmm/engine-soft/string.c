@@ -2,11 +2,12 @@
 /*
  * String instructions: MOVS STOS LODS CMPS SCAS with and without REP (SDM vol. 1, 7.3.9.3; vol. 2).
  *
- * The work is cut into chunks that stay inside one page of source and destination, and a chunk is run by the host's own
- * instruction of the same element size and direction: so overlapping operands see the same order of elements, also when two
- * guest addresses are one physical page. RCX, RSI and RDI are written back after each chunk; a fault or interrupt then restarts
- * the instruction where it stopped. Elements that cross a page or touch device memory go one by one.
- * Thread: the vCPU's, with the guest's FPU registers live.
+ * The work is cut into chunks that stay inside one page of source and destination, and a chunk is
+ * run by the host's own instruction of the same element size and direction: so overlapping operands
+ * see the same order of elements, also when two guest addresses are one physical page. RCX, RSI and
+ * RDI are written back after each chunk; a fault or interrupt then restarts the instruction where
+ * it stopped. Elements that cross a page or touch device memory go one by one. Thread: the vCPU's,
+ * with the guest's FPU registers live.
  */
 #include <Zydis/Zydis.h>
 
@@ -20,41 +21,103 @@ struct string {
     unsigned size;
     bool down;
     bool uses_src, uses_dst, writes;
-    uint64_t src_off, dst_off;  /* of the next element */
+    uint64_t src_off, dst_off; /* of the next element */
     uint64_t src_va, dst_va;
-    uint64_t flags;             /* of the last comparison: they arrive with the end of the instruction, not with a fault in it */
+    uint64_t flags; /* of the last comparison: they arrive with the end of the instruction, not with
+                       a fault in it */
 };
 
 static void classify(struct string *s, uint16_t mnemonic)
 {
     switch (mnemonic) {
-    case ZYDIS_MNEMONIC_MOVSB: s->op = MOVS; s->size = 1; break;
-    case ZYDIS_MNEMONIC_MOVSW: s->op = MOVS; s->size = 2; break;
-    case ZYDIS_MNEMONIC_MOVSD: s->op = MOVS; s->size = 4; break;
-    case ZYDIS_MNEMONIC_MOVSQ: s->op = MOVS; s->size = 8; break;
-    case ZYDIS_MNEMONIC_STOSB: s->op = STOS; s->size = 1; break;
-    case ZYDIS_MNEMONIC_STOSW: s->op = STOS; s->size = 2; break;
-    case ZYDIS_MNEMONIC_STOSD: s->op = STOS; s->size = 4; break;
-    case ZYDIS_MNEMONIC_STOSQ: s->op = STOS; s->size = 8; break;
-    case ZYDIS_MNEMONIC_LODSB: s->op = LODS; s->size = 1; break;
-    case ZYDIS_MNEMONIC_LODSW: s->op = LODS; s->size = 2; break;
-    case ZYDIS_MNEMONIC_LODSD: s->op = LODS; s->size = 4; break;
-    case ZYDIS_MNEMONIC_LODSQ: s->op = LODS; s->size = 8; break;
-    case ZYDIS_MNEMONIC_CMPSB: s->op = CMPS; s->size = 1; break;
-    case ZYDIS_MNEMONIC_CMPSW: s->op = CMPS; s->size = 2; break;
-    case ZYDIS_MNEMONIC_CMPSD: s->op = CMPS; s->size = 4; break;
-    case ZYDIS_MNEMONIC_CMPSQ: s->op = CMPS; s->size = 8; break;
-    case ZYDIS_MNEMONIC_SCASB: s->op = SCAS; s->size = 1; break;
-    case ZYDIS_MNEMONIC_SCASW: s->op = SCAS; s->size = 2; break;
-    case ZYDIS_MNEMONIC_SCASD: s->op = SCAS; s->size = 4; break;
-    default: s->op = SCAS; s->size = 8; break;
+    case ZYDIS_MNEMONIC_MOVSB:
+        s->op = MOVS;
+        s->size = 1;
+        break;
+    case ZYDIS_MNEMONIC_MOVSW:
+        s->op = MOVS;
+        s->size = 2;
+        break;
+    case ZYDIS_MNEMONIC_MOVSD:
+        s->op = MOVS;
+        s->size = 4;
+        break;
+    case ZYDIS_MNEMONIC_MOVSQ:
+        s->op = MOVS;
+        s->size = 8;
+        break;
+    case ZYDIS_MNEMONIC_STOSB:
+        s->op = STOS;
+        s->size = 1;
+        break;
+    case ZYDIS_MNEMONIC_STOSW:
+        s->op = STOS;
+        s->size = 2;
+        break;
+    case ZYDIS_MNEMONIC_STOSD:
+        s->op = STOS;
+        s->size = 4;
+        break;
+    case ZYDIS_MNEMONIC_STOSQ:
+        s->op = STOS;
+        s->size = 8;
+        break;
+    case ZYDIS_MNEMONIC_LODSB:
+        s->op = LODS;
+        s->size = 1;
+        break;
+    case ZYDIS_MNEMONIC_LODSW:
+        s->op = LODS;
+        s->size = 2;
+        break;
+    case ZYDIS_MNEMONIC_LODSD:
+        s->op = LODS;
+        s->size = 4;
+        break;
+    case ZYDIS_MNEMONIC_LODSQ:
+        s->op = LODS;
+        s->size = 8;
+        break;
+    case ZYDIS_MNEMONIC_CMPSB:
+        s->op = CMPS;
+        s->size = 1;
+        break;
+    case ZYDIS_MNEMONIC_CMPSW:
+        s->op = CMPS;
+        s->size = 2;
+        break;
+    case ZYDIS_MNEMONIC_CMPSD:
+        s->op = CMPS;
+        s->size = 4;
+        break;
+    case ZYDIS_MNEMONIC_CMPSQ:
+        s->op = CMPS;
+        s->size = 8;
+        break;
+    case ZYDIS_MNEMONIC_SCASB:
+        s->op = SCAS;
+        s->size = 1;
+        break;
+    case ZYDIS_MNEMONIC_SCASW:
+        s->op = SCAS;
+        s->size = 2;
+        break;
+    case ZYDIS_MNEMONIC_SCASD:
+        s->op = SCAS;
+        s->size = 4;
+        break;
+    default:
+        s->op = SCAS;
+        s->size = 8;
+        break;
     }
     s->uses_src = s->op == MOVS || s->op == LODS || s->op == CMPS;
     s->uses_dst = s->op != LODS;
     s->writes = s->op == MOVS || s->op == STOS;
 }
 
-/* Elements from va on (in the string's direction) that lie wholly in va's page; 0: the first one crosses. */
+/* Elements from va on (in the string's direction) that lie wholly in va's page; 0: the first one
+ * crosses. */
 static uint64_t in_page(const struct string *s, uint64_t va)
 {
     const unsigned off = va & 0xfff;
@@ -64,14 +127,17 @@ static uint64_t in_page(const struct string *s, uint64_t va)
     return s->down ? off / s->size + 1 : (HSK_PAGE_SIZE - off) / s->size;
 }
 
-/* The whole chunk must be allowed by the segment and must not wrap in the address size; else one element at a time. */
-static bool span_ok(const struct soft_vcpu *v, const struct string *s, unsigned seg, uint64_t off, uint64_t n, bool write)
+/* The whole chunk must be allowed by the segment and must not wrap in the address size; else one
+ * element at a time. */
+static bool span_ok(const struct soft_vcpu *v, const struct string *s, unsigned seg, uint64_t off,
+                    uint64_t n, bool write)
 {
     const uint64_t extra = (n - 1) * s->size;
     const uint64_t low = s->down ? off - extra : off;
     uint64_t va;
 
-    if (s->down ? extra > off : off + extra + s->size - 1 > soft_mask(s->in->addrsize) || off + extra < off)
+    if (s->down ? extra > off
+                : off + extra + s->size - 1 > soft_mask(s->in->addrsize) || off + extra < off)
         return false;
     return soft_seg_ok(v, seg, low, (unsigned)(extra + s->size), write, &va);
 }
@@ -98,8 +164,12 @@ static void compare_flags(struct string *s, uint64_t a, uint64_t b)
     uint32_t ax;
     const unsigned shift = 64 - 8 * s->size;
 
-    /* Shifted to the top, size-wide flags equal 64-bit ones, but for AF and PF, which look at the low byte. */
-    asm("cmp %[b], %[a]; lahf; seto %%al" : "=a"(ax) : [a] "r"(a << shift), [b] "r"(b << shift) : "cc");
+    /* Shifted to the top, size-wide flags equal 64-bit ones, but for AF and PF, which look at the
+     * low byte. */
+    asm("cmp %[b], %[a]; lahf; seto %%al"
+        : "=a"(ax)
+        : [a] "r"(a << shift), [b] "r"(b << shift)
+        : "cc");
     s->flags &= ~HSK_FLAG_ARITH;
     s->flags |= ax >> 8 & (HSK_FLAG_CF | HSK_FLAG_ZF | HSK_FLAG_SF);
     s->flags |= ax & 1 ? HSK_FLAG_OF : 0;
@@ -117,9 +187,17 @@ static void one_element(struct soft_vcpu *v, struct string *s)
     if (s->uses_src)
         a = soft_ld(v, s->src_va, size, v->mmu);
     switch (s->op) {
-    case MOVS: case STOS: soft_st(v, s->dst_va, size, a, v->mmu); break;
-    case LODS: soft_reg_set(v, HSK_RAX, size, a); break;
-    case CMPS: case SCAS: compare_flags(s, a, b); break;
+    case MOVS:
+    case STOS:
+        soft_st(v, s->dst_va, size, a, v->mmu);
+        break;
+    case LODS:
+        soft_reg_set(v, HSK_RAX, size, a);
+        break;
+    case CMPS:
+    case SCAS:
+        compare_flags(s, a, b);
+        break;
     }
 }
 
@@ -127,16 +205,25 @@ static void one_element(struct soft_vcpu *v, struct string *s)
 
 #define BY_SIZE(run)                                                                               \
     switch (size) {                                                                                \
-    case 1: run("b"); break;                                                                       \
-    case 2: run("w"); break;                                                                       \
-    case 4: run("l"); break;                                                                       \
-    default: run("q"); break;                                                                      \
+    case 1:                                                                                        \
+        run("b");                                                                                  \
+        break;                                                                                     \
+    case 2:                                                                                        \
+        run("w");                                                                                  \
+        break;                                                                                     \
+    case 4:                                                                                        \
+        run("l");                                                                                  \
+        break;                                                                                     \
+    default:                                                                                       \
+        run("q");                                                                                  \
+        break;                                                                                     \
     }
 
 static void host_movs(void *dst, const void *src, uint64_t n, unsigned size, bool down)
 {
 #define RUN_UP(x) asm volatile("rep movs" x : "+D"(dst), "+S"(src), "+c"(n) : : "memory")
-#define RUN_DOWN(x) asm volatile("std; rep movs" x "; cld" : "+D"(dst), "+S"(src), "+c"(n) : : "memory", "cc")
+#define RUN_DOWN(x)                                                                                \
+    asm volatile("std; rep movs" x "; cld" : "+D"(dst), "+S"(src), "+c"(n) : : "memory", "cc")
     if (down)
         BY_SIZE(RUN_DOWN)
     else
@@ -148,7 +235,8 @@ static void host_movs(void *dst, const void *src, uint64_t n, unsigned size, boo
 static void host_stos(void *dst, uint64_t a, uint64_t n, unsigned size, bool down)
 {
 #define RUN_UP(x) asm volatile("rep stos" x : "+D"(dst), "+c"(n) : "a"(a) : "memory")
-#define RUN_DOWN(x) asm volatile("std; rep stos" x "; cld" : "+D"(dst), "+c"(n) : "a"(a) : "memory", "cc")
+#define RUN_DOWN(x)                                                                                \
+    asm volatile("std; rep stos" x "; cld" : "+D"(dst), "+c"(n) : "a"(a) : "memory", "cc")
     if (down)
         BY_SIZE(RUN_DOWN)
     else
@@ -160,15 +248,21 @@ static void host_stos(void *dst, uint64_t a, uint64_t n, unsigned size, bool dow
 static uint64_t load(const void *p, unsigned size)
 {
     switch (size) {
-    case 1: return *(const uint8_t *)p;
-    case 2: return hsk_get16(p);
-    case 4: return hsk_get32(p);
-    default: return hsk_get64(p);
+    case 1:
+        return *(const uint8_t *)p;
+    case 2:
+        return hsk_get16(p);
+    case 4:
+        return hsk_get32(p);
+    default:
+        return hsk_get64(p);
     }
 }
 
-/* CMPS and SCAS: elements until the condition of the prefix ends the loop; returns how many were done. */
-static uint64_t host_compare(struct soft_vcpu *v, struct string *s, const uint8_t *src, const uint8_t *dst, uint64_t n)
+/* CMPS and SCAS: elements until the condition of the prefix ends the loop; returns how many were
+ * done. */
+static uint64_t host_compare(struct soft_vcpu *v, struct string *s, const uint8_t *src,
+                             const uint8_t *dst, uint64_t n)
 {
     const int64_t step = s->down ? -(int64_t)s->size : (int64_t)s->size;
     const bool while_equal = s->in->rep == 0xf3;
@@ -203,12 +297,18 @@ static uint64_t run_chunk(struct soft_vcpu *v, struct string *s, uint64_t n)
     if (s->writes)
         dst += back;
     switch (s->op) {
-    case MOVS: host_movs(dst, src, n, s->size, s->down); return n;
-    case STOS: host_stos(dst, v->gpr[HSK_RAX], n, s->size, s->down); return n;
-    case LODS:
-        soft_reg_set(v, HSK_RAX, s->size, load(s->down ? src - back : src + (n - 1) * s->size, s->size));
+    case MOVS:
+        host_movs(dst, src, n, s->size, s->down);
         return n;
-    default: return host_compare(v, s, src, dst, n);
+    case STOS:
+        host_stos(dst, v->gpr[HSK_RAX], n, s->size, s->down);
+        return n;
+    case LODS:
+        soft_reg_set(v, HSK_RAX, s->size,
+                     load(s->down ? src - back : src + (n - 1) * s->size, s->size));
+        return n;
+    default:
+        return host_compare(v, s, src, dst, n);
     }
 }
 
@@ -276,8 +376,8 @@ static bool loop_ends(const struct string *s)
     return !(s->flags & HSK_FLAG_ZF) == (s->in->rep == 0xf3);
 }
 
-/* With 32-bit addresses in 64-bit code, what a repetition counts in has no upper half afterwards, even if it repeats
-   nothing; REP MOVS and REP STOS cut the pointers, too. */
+/* With 32-bit addresses in 64-bit code, what a repetition counts in has no upper half afterwards,
+   even if it repeats nothing; REP MOVS and REP STOS cut the pointers, too. */
 static void cut_registers(struct soft_vcpu *v, const struct string *s)
 {
     if (s->in->addrsize != 4)

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Fast system calls and the segment bases they go with: SYSCALL, SYSRET, SYSENTER, SYSEXIT, SWAPGS, RD/WRFSBASE, RD/WRGSBASE.
- * SDM vol. 2; as on Intel processors: SYSCALL and SYSRET only in 64-bit mode.
- * Thread: the vCPU's, with the guest's FPU registers live.
+ * Fast system calls and the segment bases they go with: SYSCALL, SYSRET, SYSENTER, SYSEXIT, SWAPGS,
+ * RD/WRFSBASE, RD/WRGSBASE. SDM vol. 2; as on Intel processors: SYSCALL and SYSRET only in 64-bit
+ * mode. Thread: the vCPU's, with the guest's FPU registers live.
  */
 #include <Zydis/Zydis.h>
 
@@ -19,7 +19,7 @@ static struct hsk_segment flat(unsigned selector, unsigned attr, unsigned dpl)
 
 #define CODE64 (0xb | HSK_SEG_L)
 #define CODE32 (0xb | HSK_SEG_DB)
-#define DATA (3 | HSK_SEG_DB)
+#define DATA   (3 | HSK_SEG_DB)
 
 enum soft_next soft_x_syscall(struct soft_vcpu *v, const struct soft_insn *in)
 {
@@ -116,8 +116,11 @@ enum soft_next soft_x_swapgs(struct soft_vcpu *v, const struct soft_insn *in)
 
 enum soft_next soft_x_fsgsbase(struct soft_vcpu *v, const struct soft_insn *in)
 {
-    const bool write = in->mnemonic == ZYDIS_MNEMONIC_WRFSBASE || in->mnemonic == ZYDIS_MNEMONIC_WRGSBASE;
-    const unsigned seg = in->mnemonic == ZYDIS_MNEMONIC_RDFSBASE || in->mnemonic == ZYDIS_MNEMONIC_WRFSBASE ? HSK_FS : HSK_GS;
+    const bool write =
+        in->mnemonic == ZYDIS_MNEMONIC_WRFSBASE || in->mnemonic == ZYDIS_MNEMONIC_WRGSBASE;
+    const unsigned seg =
+        in->mnemonic == ZYDIS_MNEMONIC_RDFSBASE || in->mnemonic == ZYDIS_MNEMONIC_WRFSBASE ? HSK_FS
+                                                                                           : HSK_GS;
     const unsigned size = in->opsize == 8 ? 8 : 4;
     uint64_t base;
 

@@ -1,18 +1,19 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * soft_exec(): one guest instruction in C. The table of what this half knows, and the small instructions: CPUID, time,
- * HLT, hypercalls, bit strings, CMPXCHG16B. The larger families have files of their own.
+ * soft_exec(): one guest instruction in C. The table of what this half knows, and the small
+ * instructions: CPUID, time, HLT, hypercalls, bit strings, CMPXCHG16B. The larger families have
+ * files of their own.
  *
- * What the model does not offer (MONITOR, SVM and VMX, PKU, XSAVES, RDPID ..) raises #UD, as on a processor without it.
- * Thread: the vCPU's, with the guest's FPU registers live.
+ * What the model does not offer (MONITOR, SVM and VMX, PKU, XSAVES, RDPID ..) raises #UD, as on a
+ * processor without it. Thread: the vCPU's, with the guest's FPU registers live.
  */
+#include "system.h"
+
 #include <Zydis/Zydis.h>
 #include <x86intrin.h>
 
-#include "system.h"
-
 #define KVM_ENOSYS 1000
-#define KVM_EPERM 1
+#define KVM_EPERM  1
 
 uint64_t soft_rdtsc(struct soft_vcpu *v)
 {
@@ -54,9 +55,10 @@ static enum soft_next x_cpuid(struct soft_vcpu *v, const struct soft_insn *in)
     uint32_t out[4];
 
     soft_fpu_park(v);
-    hsk_cpuid_query(v->base.engine->cfg.cpuid, v->base.index, v->s.cr4, v->s.xcr0, (uint32_t)v->gpr[HSK_RAX],
-                    (uint32_t)v->gpr[HSK_RCX], out);
-    if ((uint32_t)v->gpr[HSK_RAX] == 1 && v->base.lapic && !(hsk_lapic_get_base(v->base.lapic) & HSK_APIC_BASE_ENABLE))
+    hsk_cpuid_query(v->base.engine->cfg.cpuid, v->base.index, v->s.cr4, v->s.xcr0,
+                    (uint32_t)v->gpr[HSK_RAX], (uint32_t)v->gpr[HSK_RCX], out);
+    if ((uint32_t)v->gpr[HSK_RAX] == 1 && v->base.lapic &&
+        !(hsk_lapic_get_base(v->base.lapic) & HSK_APIC_BASE_ENABLE))
         out[3] &= ~(1u << 9); /* the APIC is not there while it is disabled */
     v->gpr[HSK_RAX] = out[0];
     v->gpr[HSK_RBX] = out[1];
@@ -98,7 +100,8 @@ static enum soft_next x_hlt(struct soft_vcpu *v, const struct soft_insn *in)
 /* No hypercall of KVM's is offered; the answer is that of KVM. */
 static enum soft_next x_hypercall(struct soft_vcpu *v, const struct soft_insn *in)
 {
-    soft_reg_set(v, HSK_RAX, v->code_size == 8 ? 8 : 4, (uint64_t)(v->cpl ? -KVM_EPERM : -KVM_ENOSYS));
+    soft_reg_set(v, HSK_RAX, v->code_size == 8 ? 8 : 4,
+                 (uint64_t)(v->cpl ? -KVM_EPERM : -KVM_ENOSYS));
     return soft_done(v, in);
 }
 
@@ -109,14 +112,22 @@ enum soft_next soft_x_bit(struct soft_vcpu *v, const struct soft_insn *in)
 {
     const unsigned size = in->opsize;
     const bool far = in->op[1].kind == SOFT_OP_REG;
-    int64_t bit = far ? (int64_t)(soft_reg_get(v, in->op[1].reg, size) << (64 - 8 * size)) >> (64 - 8 * size) : in->imm[0];
+    int64_t bit =
+        far ? (int64_t)(soft_reg_get(v, in->op[1].reg, size) << (64 - 8 * size)) >> (64 - 8 * size)
+            : in->imm[0];
     const bool write = in->mnemonic != ZYDIS_MNEMONIC_BT;
     uint64_t va, old, mask;
     uint8_t *host;
 
     if (in->op[0].kind != SOFT_OP_MEM)
         soft_unimplemented(v, "a bit test of a register that was not translated");
-    va = soft_mem(v, in, far ? (uint64_t)(bit >> (size == 8 ? 6 : size == 4 ? 5 : 4)) * size : 0, size, write);
+    va = soft_mem(v, in,
+                  far ? (uint64_t)(bit >> (size == 8   ? 6
+                                           : size == 4 ? 5
+                                                       : 4)) *
+                            size
+                      : 0,
+                  size, write);
     bit &= 8 * size - 1;
     /* One byte of the operand holds the bit, but all of it must be accessible. */
     soft_probe(v, va, size, write, v->mmu);
@@ -147,7 +158,8 @@ enum soft_next soft_x_bit(struct soft_vcpu *v, const struct soft_insn *in)
 }
 
 /* Device memory: nobody else can see it half done. */
-static enum soft_next cmpxchg16b_device(struct soft_vcpu *v, const struct soft_insn *in, uint64_t va)
+static enum soft_next cmpxchg16b_device(struct soft_vcpu *v, const struct soft_insn *in,
+                                        uint64_t va)
 {
     const uint64_t lo = soft_ld(v, va, 8, v->mmu), hi = soft_ld(v, va + 8, 8, v->mmu);
     const bool equal = lo == v->gpr[HSK_RAX] && hi == v->gpr[HSK_RDX];
@@ -201,128 +213,295 @@ static enum soft_next x_pop(struct soft_vcpu *v, const struct soft_insn *in)
 static soft_exec_fn lookup_state(uint16_t mnemonic)
 {
     switch (mnemonic) {
-    case ZYDIS_MNEMONIC_RDMSR: return soft_x_rdmsr;
-    case ZYDIS_MNEMONIC_WRMSR: return soft_x_wrmsr;
-    case ZYDIS_MNEMONIC_INVLPG: return soft_x_invlpg;
-    case ZYDIS_MNEMONIC_INVPCID: return soft_x_invpcid;
-    case ZYDIS_MNEMONIC_XGETBV: return soft_x_xgetbv;
-    case ZYDIS_MNEMONIC_XSETBV: return soft_x_xsetbv;
-    case ZYDIS_MNEMONIC_CLTS: case ZYDIS_MNEMONIC_LMSW: case ZYDIS_MNEMONIC_SMSW: return soft_x_machine_word;
-    case ZYDIS_MNEMONIC_FXSAVE: case ZYDIS_MNEMONIC_FXSAVE64: case ZYDIS_MNEMONIC_FXRSTOR: case ZYDIS_MNEMONIC_FXRSTOR64:
-    case ZYDIS_MNEMONIC_XSAVE: case ZYDIS_MNEMONIC_XSAVE64: case ZYDIS_MNEMONIC_XSAVEOPT: case ZYDIS_MNEMONIC_XSAVEOPT64:
-    case ZYDIS_MNEMONIC_XSAVEC: case ZYDIS_MNEMONIC_XSAVEC64: case ZYDIS_MNEMONIC_XRSTOR: case ZYDIS_MNEMONIC_XRSTOR64:
-    case ZYDIS_MNEMONIC_LDMXCSR: case ZYDIS_MNEMONIC_STMXCSR: case ZYDIS_MNEMONIC_VLDMXCSR: case ZYDIS_MNEMONIC_VSTMXCSR:
-    case ZYDIS_MNEMONIC_FNSTENV: case ZYDIS_MNEMONIC_FLDENV: case ZYDIS_MNEMONIC_FNSAVE: case ZYDIS_MNEMONIC_FRSTOR:
+    case ZYDIS_MNEMONIC_RDMSR:
+        return soft_x_rdmsr;
+    case ZYDIS_MNEMONIC_WRMSR:
+        return soft_x_wrmsr;
+    case ZYDIS_MNEMONIC_INVLPG:
+        return soft_x_invlpg;
+    case ZYDIS_MNEMONIC_INVPCID:
+        return soft_x_invpcid;
+    case ZYDIS_MNEMONIC_XGETBV:
+        return soft_x_xgetbv;
+    case ZYDIS_MNEMONIC_XSETBV:
+        return soft_x_xsetbv;
+    case ZYDIS_MNEMONIC_CLTS:
+    case ZYDIS_MNEMONIC_LMSW:
+    case ZYDIS_MNEMONIC_SMSW:
+        return soft_x_machine_word;
+    case ZYDIS_MNEMONIC_FXSAVE:
+    case ZYDIS_MNEMONIC_FXSAVE64:
+    case ZYDIS_MNEMONIC_FXRSTOR:
+    case ZYDIS_MNEMONIC_FXRSTOR64:
+    case ZYDIS_MNEMONIC_XSAVE:
+    case ZYDIS_MNEMONIC_XSAVE64:
+    case ZYDIS_MNEMONIC_XSAVEOPT:
+    case ZYDIS_MNEMONIC_XSAVEOPT64:
+    case ZYDIS_MNEMONIC_XSAVEC:
+    case ZYDIS_MNEMONIC_XSAVEC64:
+    case ZYDIS_MNEMONIC_XRSTOR:
+    case ZYDIS_MNEMONIC_XRSTOR64:
+    case ZYDIS_MNEMONIC_LDMXCSR:
+    case ZYDIS_MNEMONIC_STMXCSR:
+    case ZYDIS_MNEMONIC_VLDMXCSR:
+    case ZYDIS_MNEMONIC_VSTMXCSR:
+    case ZYDIS_MNEMONIC_FNSTENV:
+    case ZYDIS_MNEMONIC_FLDENV:
+    case ZYDIS_MNEMONIC_FNSAVE:
+    case ZYDIS_MNEMONIC_FRSTOR:
         return soft_x_fpu;
-    case ZYDIS_MNEMONIC_IN: case ZYDIS_MNEMONIC_OUT: return soft_x_io;
-    case ZYDIS_MNEMONIC_INSB: case ZYDIS_MNEMONIC_INSW: case ZYDIS_MNEMONIC_INSD:
-    case ZYDIS_MNEMONIC_OUTSB: case ZYDIS_MNEMONIC_OUTSW: case ZYDIS_MNEMONIC_OUTSD:
+    case ZYDIS_MNEMONIC_IN:
+    case ZYDIS_MNEMONIC_OUT:
+        return soft_x_io;
+    case ZYDIS_MNEMONIC_INSB:
+    case ZYDIS_MNEMONIC_INSW:
+    case ZYDIS_MNEMONIC_INSD:
+    case ZYDIS_MNEMONIC_OUTSB:
+    case ZYDIS_MNEMONIC_OUTSW:
+    case ZYDIS_MNEMONIC_OUTSD:
         return soft_x_io_string;
-    default: return NULL;
+    default:
+        return NULL;
     }
 }
 
 static soft_exec_fn lookup_flow(uint16_t mnemonic)
 {
     switch (mnemonic) {
-    case ZYDIS_MNEMONIC_SYSCALL: return soft_x_syscall;
-    case ZYDIS_MNEMONIC_SYSRET: return soft_x_sysret;
-    case ZYDIS_MNEMONIC_SYSENTER: return soft_x_sysenter;
-    case ZYDIS_MNEMONIC_SYSEXIT: return soft_x_sysexit;
-    case ZYDIS_MNEMONIC_SWAPGS: return soft_x_swapgs;
-    case ZYDIS_MNEMONIC_RDFSBASE: case ZYDIS_MNEMONIC_RDGSBASE: case ZYDIS_MNEMONIC_WRFSBASE: case ZYDIS_MNEMONIC_WRGSBASE:
+    case ZYDIS_MNEMONIC_SYSCALL:
+        return soft_x_syscall;
+    case ZYDIS_MNEMONIC_SYSRET:
+        return soft_x_sysret;
+    case ZYDIS_MNEMONIC_SYSENTER:
+        return soft_x_sysenter;
+    case ZYDIS_MNEMONIC_SYSEXIT:
+        return soft_x_sysexit;
+    case ZYDIS_MNEMONIC_SWAPGS:
+        return soft_x_swapgs;
+    case ZYDIS_MNEMONIC_RDFSBASE:
+    case ZYDIS_MNEMONIC_RDGSBASE:
+    case ZYDIS_MNEMONIC_WRFSBASE:
+    case ZYDIS_MNEMONIC_WRGSBASE:
         return soft_x_fsgsbase;
-    case ZYDIS_MNEMONIC_INT: case ZYDIS_MNEMONIC_INT1: case ZYDIS_MNEMONIC_INT3: case ZYDIS_MNEMONIC_INTO: return soft_x_int;
-    case ZYDIS_MNEMONIC_IRET: case ZYDIS_MNEMONIC_IRETD: case ZYDIS_MNEMONIC_IRETQ: return soft_x_iret;
-    case ZYDIS_MNEMONIC_JMP: case ZYDIS_MNEMONIC_CALL: return soft_x_far_branch;
-    case ZYDIS_MNEMONIC_RET: return soft_x_far_ret;
-    case ZYDIS_MNEMONIC_MOV: return soft_x_mov;
-    case ZYDIS_MNEMONIC_PUSH: return x_push;
-    case ZYDIS_MNEMONIC_POP: return x_pop;
-    case ZYDIS_MNEMONIC_LDS: case ZYDIS_MNEMONIC_LES: case ZYDIS_MNEMONIC_LFS: case ZYDIS_MNEMONIC_LGS: case ZYDIS_MNEMONIC_LSS:
+    case ZYDIS_MNEMONIC_INT:
+    case ZYDIS_MNEMONIC_INT1:
+    case ZYDIS_MNEMONIC_INT3:
+    case ZYDIS_MNEMONIC_INTO:
+        return soft_x_int;
+    case ZYDIS_MNEMONIC_IRET:
+    case ZYDIS_MNEMONIC_IRETD:
+    case ZYDIS_MNEMONIC_IRETQ:
+        return soft_x_iret;
+    case ZYDIS_MNEMONIC_JMP:
+    case ZYDIS_MNEMONIC_CALL:
+        return soft_x_far_branch;
+    case ZYDIS_MNEMONIC_RET:
+        return soft_x_far_ret;
+    case ZYDIS_MNEMONIC_MOV:
+        return soft_x_mov;
+    case ZYDIS_MNEMONIC_PUSH:
+        return x_push;
+    case ZYDIS_MNEMONIC_POP:
+        return x_pop;
+    case ZYDIS_MNEMONIC_LDS:
+    case ZYDIS_MNEMONIC_LES:
+    case ZYDIS_MNEMONIC_LFS:
+    case ZYDIS_MNEMONIC_LGS:
+    case ZYDIS_MNEMONIC_LSS:
         return soft_x_load_far;
-    case ZYDIS_MNEMONIC_LGDT: case ZYDIS_MNEMONIC_LIDT: case ZYDIS_MNEMONIC_SGDT: case ZYDIS_MNEMONIC_SIDT:
-    case ZYDIS_MNEMONIC_LLDT: case ZYDIS_MNEMONIC_LTR: case ZYDIS_MNEMONIC_SLDT: case ZYDIS_MNEMONIC_STR:
+    case ZYDIS_MNEMONIC_LGDT:
+    case ZYDIS_MNEMONIC_LIDT:
+    case ZYDIS_MNEMONIC_SGDT:
+    case ZYDIS_MNEMONIC_SIDT:
+    case ZYDIS_MNEMONIC_LLDT:
+    case ZYDIS_MNEMONIC_LTR:
+    case ZYDIS_MNEMONIC_SLDT:
+    case ZYDIS_MNEMONIC_STR:
         return soft_x_dtable;
-    case ZYDIS_MNEMONIC_LAR: case ZYDIS_MNEMONIC_LSL: case ZYDIS_MNEMONIC_VERR: case ZYDIS_MNEMONIC_VERW:
+    case ZYDIS_MNEMONIC_LAR:
+    case ZYDIS_MNEMONIC_LSL:
+    case ZYDIS_MNEMONIC_VERR:
+    case ZYDIS_MNEMONIC_VERW:
         return soft_x_seg_query;
-    default: return NULL;
+    default:
+        return NULL;
     }
 }
 
 static soft_exec_fn lookup_small(uint16_t mnemonic)
 {
     switch (mnemonic) {
-    case ZYDIS_MNEMONIC_CLI: return soft_x_cli;
-    case ZYDIS_MNEMONIC_STI: return soft_x_sti;
-    case ZYDIS_MNEMONIC_CLD: case ZYDIS_MNEMONIC_STD: case ZYDIS_MNEMONIC_CLC: case ZYDIS_MNEMONIC_STC: case ZYDIS_MNEMONIC_CMC:
+    case ZYDIS_MNEMONIC_CLI:
+        return soft_x_cli;
+    case ZYDIS_MNEMONIC_STI:
+        return soft_x_sti;
+    case ZYDIS_MNEMONIC_CLD:
+    case ZYDIS_MNEMONIC_STD:
+    case ZYDIS_MNEMONIC_CLC:
+    case ZYDIS_MNEMONIC_STC:
+    case ZYDIS_MNEMONIC_CMC:
         return soft_x_flag;
-    case ZYDIS_MNEMONIC_STAC: case ZYDIS_MNEMONIC_CLAC: return soft_x_ac;
-    case ZYDIS_MNEMONIC_PUSHF: case ZYDIS_MNEMONIC_PUSHFD: case ZYDIS_MNEMONIC_PUSHFQ: return soft_x_pushf;
-    case ZYDIS_MNEMONIC_POPF: case ZYDIS_MNEMONIC_POPFD: case ZYDIS_MNEMONIC_POPFQ: return soft_x_popf;
-    case ZYDIS_MNEMONIC_CPUID: return x_cpuid;
-    case ZYDIS_MNEMONIC_RDTSC: case ZYDIS_MNEMONIC_RDTSCP: return x_rdtsc;
-    case ZYDIS_MNEMONIC_RDPMC: return x_rdpmc;
-    case ZYDIS_MNEMONIC_HLT: return x_hlt;
-    case ZYDIS_MNEMONIC_INVD: case ZYDIS_MNEMONIC_WBINVD: return x_cache;
-    case ZYDIS_MNEMONIC_NOP: return x_nop;
-    case ZYDIS_MNEMONIC_PAUSE: return x_pause;
-    case ZYDIS_MNEMONIC_VMCALL: case ZYDIS_MNEMONIC_VMMCALL: return x_hypercall;
-    case ZYDIS_MNEMONIC_BT: case ZYDIS_MNEMONIC_BTS: case ZYDIS_MNEMONIC_BTR: case ZYDIS_MNEMONIC_BTC: return soft_x_bit;
-    case ZYDIS_MNEMONIC_CMPXCHG16B: return soft_x_cmpxchg16b;
-    default: return NULL;
+    case ZYDIS_MNEMONIC_STAC:
+    case ZYDIS_MNEMONIC_CLAC:
+        return soft_x_ac;
+    case ZYDIS_MNEMONIC_PUSHF:
+    case ZYDIS_MNEMONIC_PUSHFD:
+    case ZYDIS_MNEMONIC_PUSHFQ:
+        return soft_x_pushf;
+    case ZYDIS_MNEMONIC_POPF:
+    case ZYDIS_MNEMONIC_POPFD:
+    case ZYDIS_MNEMONIC_POPFQ:
+        return soft_x_popf;
+    case ZYDIS_MNEMONIC_CPUID:
+        return x_cpuid;
+    case ZYDIS_MNEMONIC_RDTSC:
+    case ZYDIS_MNEMONIC_RDTSCP:
+        return x_rdtsc;
+    case ZYDIS_MNEMONIC_RDPMC:
+        return x_rdpmc;
+    case ZYDIS_MNEMONIC_HLT:
+        return x_hlt;
+    case ZYDIS_MNEMONIC_INVD:
+    case ZYDIS_MNEMONIC_WBINVD:
+        return x_cache;
+    case ZYDIS_MNEMONIC_NOP:
+        return x_nop;
+    case ZYDIS_MNEMONIC_PAUSE:
+        return x_pause;
+    case ZYDIS_MNEMONIC_VMCALL:
+    case ZYDIS_MNEMONIC_VMMCALL:
+        return x_hypercall;
+    case ZYDIS_MNEMONIC_BT:
+    case ZYDIS_MNEMONIC_BTS:
+    case ZYDIS_MNEMONIC_BTR:
+    case ZYDIS_MNEMONIC_BTC:
+        return soft_x_bit;
+    case ZYDIS_MNEMONIC_CMPXCHG16B:
+        return soft_x_cmpxchg16b;
+    default:
+        return NULL;
     }
 }
 
 static soft_exec_fn lookup_rare(uint16_t mnemonic)
 {
     switch (mnemonic) {
-    case ZYDIS_MNEMONIC_AAA: case ZYDIS_MNEMONIC_AAS: case ZYDIS_MNEMONIC_DAA: case ZYDIS_MNEMONIC_DAS: case ZYDIS_MNEMONIC_AAM:
-    case ZYDIS_MNEMONIC_AAD: case ZYDIS_MNEMONIC_SALC:
+    case ZYDIS_MNEMONIC_AAA:
+    case ZYDIS_MNEMONIC_AAS:
+    case ZYDIS_MNEMONIC_DAA:
+    case ZYDIS_MNEMONIC_DAS:
+    case ZYDIS_MNEMONIC_AAM:
+    case ZYDIS_MNEMONIC_AAD:
+    case ZYDIS_MNEMONIC_SALC:
         return soft_x_bcd;
-    case ZYDIS_MNEMONIC_PUSHA: case ZYDIS_MNEMONIC_PUSHAD: return soft_x_pusha;
-    case ZYDIS_MNEMONIC_POPA: case ZYDIS_MNEMONIC_POPAD: return soft_x_popa;
-    case ZYDIS_MNEMONIC_ENTER: return soft_x_enter;
-    case ZYDIS_MNEMONIC_BOUND: return soft_x_bound;
-    case ZYDIS_MNEMONIC_ARPL: return soft_x_arpl;
-    case ZYDIS_MNEMONIC_XLAT: return soft_x_xlat;
-    case ZYDIS_MNEMONIC_VGATHERDPS: case ZYDIS_MNEMONIC_VGATHERDPD:
-    case ZYDIS_MNEMONIC_VGATHERQPS: case ZYDIS_MNEMONIC_VGATHERQPD:
-    case ZYDIS_MNEMONIC_VPGATHERDD: case ZYDIS_MNEMONIC_VPGATHERDQ:
-    case ZYDIS_MNEMONIC_VPGATHERQD: case ZYDIS_MNEMONIC_VPGATHERQQ:
+    case ZYDIS_MNEMONIC_PUSHA:
+    case ZYDIS_MNEMONIC_PUSHAD:
+        return soft_x_pusha;
+    case ZYDIS_MNEMONIC_POPA:
+    case ZYDIS_MNEMONIC_POPAD:
+        return soft_x_popa;
+    case ZYDIS_MNEMONIC_ENTER:
+        return soft_x_enter;
+    case ZYDIS_MNEMONIC_BOUND:
+        return soft_x_bound;
+    case ZYDIS_MNEMONIC_ARPL:
+        return soft_x_arpl;
+    case ZYDIS_MNEMONIC_XLAT:
+        return soft_x_xlat;
+    case ZYDIS_MNEMONIC_VGATHERDPS:
+    case ZYDIS_MNEMONIC_VGATHERDPD:
+    case ZYDIS_MNEMONIC_VGATHERQPS:
+    case ZYDIS_MNEMONIC_VGATHERQPD:
+    case ZYDIS_MNEMONIC_VPGATHERDD:
+    case ZYDIS_MNEMONIC_VPGATHERDQ:
+    case ZYDIS_MNEMONIC_VPGATHERQD:
+    case ZYDIS_MNEMONIC_VPGATHERQQ:
         return soft_x_gather;
-    case ZYDIS_MNEMONIC_VMASKMOVPS: case ZYDIS_MNEMONIC_VMASKMOVPD:
-    case ZYDIS_MNEMONIC_VPMASKMOVD: case ZYDIS_MNEMONIC_VPMASKMOVQ:
+    case ZYDIS_MNEMONIC_VMASKMOVPS:
+    case ZYDIS_MNEMONIC_VMASKMOVPD:
+    case ZYDIS_MNEMONIC_VPMASKMOVD:
+    case ZYDIS_MNEMONIC_VPMASKMOVQ:
         return soft_x_masked_move;
-    case ZYDIS_MNEMONIC_MASKMOVQ: case ZYDIS_MNEMONIC_MASKMOVDQU: case ZYDIS_MNEMONIC_VMASKMOVDQU: return soft_x_masked_bytes;
-    default: return NULL;
+    case ZYDIS_MNEMONIC_MASKMOVQ:
+    case ZYDIS_MNEMONIC_MASKMOVDQU:
+    case ZYDIS_MNEMONIC_VMASKMOVDQU:
+        return soft_x_masked_bytes;
+    default:
+        return NULL;
     }
 }
 
 static soft_exec_fn lookup_undefined(uint16_t mnemonic)
 {
     switch (mnemonic) {
-    case ZYDIS_MNEMONIC_UD0: case ZYDIS_MNEMONIC_UD1: case ZYDIS_MNEMONIC_UD2:
-    case ZYDIS_MNEMONIC_MONITOR: case ZYDIS_MNEMONIC_MWAIT: case ZYDIS_MNEMONIC_MONITORX: case ZYDIS_MNEMONIC_MWAITX:
-    case ZYDIS_MNEMONIC_UMONITOR: case ZYDIS_MNEMONIC_UMWAIT: case ZYDIS_MNEMONIC_TPAUSE:
-    case ZYDIS_MNEMONIC_RDPKRU: case ZYDIS_MNEMONIC_WRPKRU: case ZYDIS_MNEMONIC_RDPID: case ZYDIS_MNEMONIC_RDPRU:
-    case ZYDIS_MNEMONIC_XSAVES: case ZYDIS_MNEMONIC_XSAVES64: case ZYDIS_MNEMONIC_XRSTORS: case ZYDIS_MNEMONIC_XRSTORS64:
-    case ZYDIS_MNEMONIC_RSM: case ZYDIS_MNEMONIC_GETSEC: case ZYDIS_MNEMONIC_ENCLS:
-    case ZYDIS_MNEMONIC_ENCLU: case ZYDIS_MNEMONIC_ENCLV:
-    case ZYDIS_MNEMONIC_VMXON: case ZYDIS_MNEMONIC_VMXOFF: case ZYDIS_MNEMONIC_VMCLEAR: case ZYDIS_MNEMONIC_VMPTRLD:
-    case ZYDIS_MNEMONIC_VMPTRST: case ZYDIS_MNEMONIC_VMREAD: case ZYDIS_MNEMONIC_VMWRITE: case ZYDIS_MNEMONIC_VMLAUNCH:
-    case ZYDIS_MNEMONIC_VMRESUME: case ZYDIS_MNEMONIC_VMFUNC: case ZYDIS_MNEMONIC_INVEPT: case ZYDIS_MNEMONIC_INVVPID:
-    case ZYDIS_MNEMONIC_VMRUN: case ZYDIS_MNEMONIC_VMLOAD: case ZYDIS_MNEMONIC_VMSAVE: case ZYDIS_MNEMONIC_STGI:
-    case ZYDIS_MNEMONIC_CLGI: case ZYDIS_MNEMONIC_SKINIT: case ZYDIS_MNEMONIC_INVLPGA: case ZYDIS_MNEMONIC_INVLPGB:
-    case ZYDIS_MNEMONIC_XBEGIN: case ZYDIS_MNEMONIC_XEND: case ZYDIS_MNEMONIC_XABORT: case ZYDIS_MNEMONIC_XTEST:
-    case ZYDIS_MNEMONIC_SERIALIZE: case ZYDIS_MNEMONIC_PCONFIG: case ZYDIS_MNEMONIC_CLZERO:
-    case ZYDIS_MNEMONIC_CLWB: case ZYDIS_MNEMONIC_CLFLUSHOPT: case ZYDIS_MNEMONIC_MOVDIRI:
-    case ZYDIS_MNEMONIC_MOVDIR64B: case ZYDIS_MNEMONIC_PTWRITE:
-    case ZYDIS_MNEMONIC_INCSSPD: case ZYDIS_MNEMONIC_INCSSPQ: case ZYDIS_MNEMONIC_SAVEPREVSSP: case ZYDIS_MNEMONIC_RSTORSSP:
-    case ZYDIS_MNEMONIC_WRSSD: case ZYDIS_MNEMONIC_WRSSQ: case ZYDIS_MNEMONIC_WRUSSD: case ZYDIS_MNEMONIC_WRUSSQ:
-    case ZYDIS_MNEMONIC_SETSSBSY: case ZYDIS_MNEMONIC_CLRSSBSY:
+    case ZYDIS_MNEMONIC_UD0:
+    case ZYDIS_MNEMONIC_UD1:
+    case ZYDIS_MNEMONIC_UD2:
+    case ZYDIS_MNEMONIC_MONITOR:
+    case ZYDIS_MNEMONIC_MWAIT:
+    case ZYDIS_MNEMONIC_MONITORX:
+    case ZYDIS_MNEMONIC_MWAITX:
+    case ZYDIS_MNEMONIC_UMONITOR:
+    case ZYDIS_MNEMONIC_UMWAIT:
+    case ZYDIS_MNEMONIC_TPAUSE:
+    case ZYDIS_MNEMONIC_RDPKRU:
+    case ZYDIS_MNEMONIC_WRPKRU:
+    case ZYDIS_MNEMONIC_RDPID:
+    case ZYDIS_MNEMONIC_RDPRU:
+    case ZYDIS_MNEMONIC_XSAVES:
+    case ZYDIS_MNEMONIC_XSAVES64:
+    case ZYDIS_MNEMONIC_XRSTORS:
+    case ZYDIS_MNEMONIC_XRSTORS64:
+    case ZYDIS_MNEMONIC_RSM:
+    case ZYDIS_MNEMONIC_GETSEC:
+    case ZYDIS_MNEMONIC_ENCLS:
+    case ZYDIS_MNEMONIC_ENCLU:
+    case ZYDIS_MNEMONIC_ENCLV:
+    case ZYDIS_MNEMONIC_VMXON:
+    case ZYDIS_MNEMONIC_VMXOFF:
+    case ZYDIS_MNEMONIC_VMCLEAR:
+    case ZYDIS_MNEMONIC_VMPTRLD:
+    case ZYDIS_MNEMONIC_VMPTRST:
+    case ZYDIS_MNEMONIC_VMREAD:
+    case ZYDIS_MNEMONIC_VMWRITE:
+    case ZYDIS_MNEMONIC_VMLAUNCH:
+    case ZYDIS_MNEMONIC_VMRESUME:
+    case ZYDIS_MNEMONIC_VMFUNC:
+    case ZYDIS_MNEMONIC_INVEPT:
+    case ZYDIS_MNEMONIC_INVVPID:
+    case ZYDIS_MNEMONIC_VMRUN:
+    case ZYDIS_MNEMONIC_VMLOAD:
+    case ZYDIS_MNEMONIC_VMSAVE:
+    case ZYDIS_MNEMONIC_STGI:
+    case ZYDIS_MNEMONIC_CLGI:
+    case ZYDIS_MNEMONIC_SKINIT:
+    case ZYDIS_MNEMONIC_INVLPGA:
+    case ZYDIS_MNEMONIC_INVLPGB:
+    case ZYDIS_MNEMONIC_XBEGIN:
+    case ZYDIS_MNEMONIC_XEND:
+    case ZYDIS_MNEMONIC_XABORT:
+    case ZYDIS_MNEMONIC_XTEST:
+    case ZYDIS_MNEMONIC_SERIALIZE:
+    case ZYDIS_MNEMONIC_PCONFIG:
+    case ZYDIS_MNEMONIC_CLZERO:
+    case ZYDIS_MNEMONIC_CLWB:
+    case ZYDIS_MNEMONIC_CLFLUSHOPT:
+    case ZYDIS_MNEMONIC_MOVDIRI:
+    case ZYDIS_MNEMONIC_MOVDIR64B:
+    case ZYDIS_MNEMONIC_PTWRITE:
+    case ZYDIS_MNEMONIC_INCSSPD:
+    case ZYDIS_MNEMONIC_INCSSPQ:
+    case ZYDIS_MNEMONIC_SAVEPREVSSP:
+    case ZYDIS_MNEMONIC_RSTORSSP:
+    case ZYDIS_MNEMONIC_WRSSD:
+    case ZYDIS_MNEMONIC_WRSSQ:
+    case ZYDIS_MNEMONIC_WRUSSD:
+    case ZYDIS_MNEMONIC_WRUSSQ:
+    case ZYDIS_MNEMONIC_SETSSBSY:
+    case ZYDIS_MNEMONIC_CLRSSBSY:
         return x_undefined;
-    default: return NULL;
+    default:
+        return NULL;
     }
 }
 

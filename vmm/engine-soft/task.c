@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Hardware task switch by CALL, JMP, IRET, interrupts and exceptions, between 32-bit and 16-bit TSSs (SDM vol. 3, 8.3).
+ * Hardware task switch by CALL, JMP, IRET, interrupts and exceptions, between 32-bit and 16-bit
+ * TSSs (SDM vol. 3, 8.3).
  *
- * The caller has checked the privilege. All that can fault on the way (both TSSs, the busy bits) is tried before anything
- * changes, so those faults belong to the old task; the new task's segments are loaded when it is the current one, and a fault
- * then finds its selectors in the registers, with nothing behind those that were not loaded yet (table 8-1).
- * General registers from a 16-bit TSS have ones in their upper halves, which the manual leaves open.
- * Thread: the vCPU's, with the guest's FPU registers live.
+ * The caller has checked the privilege. All that can fault on the way (both TSSs, the busy bits) is
+ * tried before anything changes, so those faults belong to the old task; the new task's segments
+ * are loaded when it is the current one, and a fault then finds its selectors in the registers,
+ * with nothing behind those that were not loaded yet (table 8-1). General registers from a 16-bit
+ * TSS have ones in their upper halves, which the manual leaves open. Thread: the vCPU's, with the
+ * guest's FPU registers live.
  */
 #include "system.h"
 
@@ -15,8 +17,12 @@
 enum { TSS16_LIMIT = 43, TSS32_LIMIT = 103 };
 enum {
     TSS_LINK = 0,
-    TSS32_CR3 = 0x1c, TSS32_STATE = 0x20, TSS32_LDT = 0x60, TSS32_TRAP = 0x64,
-    TSS16_STATE = 0x0e, TSS16_LDT = 0x2a,
+    TSS32_CR3 = 0x1c,
+    TSS32_STATE = 0x20,
+    TSS32_LDT = 0x60,
+    TSS32_TRAP = 0x64,
+    TSS16_STATE = 0x0e,
+    TSS16_LDT = 0x2a,
 };
 
 struct task {
@@ -32,17 +38,20 @@ static bool is_wide(const struct hsk_segment *tr)
     return tr->attr & 8;
 }
 
-static uint64_t tss_ld(struct soft_vcpu *v, const struct hsk_segment *tr, unsigned off, unsigned size)
+static uint64_t tss_ld(struct soft_vcpu *v, const struct hsk_segment *tr, unsigned off,
+                       unsigned size)
 {
     return soft_ld(v, soft_sys_va(v, tr->base + off), size, soft_sys_mmu(v));
 }
 
-static void tss_st(struct soft_vcpu *v, const struct hsk_segment *tr, unsigned off, unsigned size, uint64_t value)
+static void tss_st(struct soft_vcpu *v, const struct hsk_segment *tr, unsigned off, unsigned size,
+                   uint64_t value)
 {
     soft_st(v, soft_sys_va(v, tr->base + off), size, value, soft_sys_mmu(v));
 }
 
-static void tss_probe(struct soft_vcpu *v, const struct hsk_segment *tr, unsigned from, unsigned to, bool write)
+static void tss_probe(struct soft_vcpu *v, const struct hsk_segment *tr, unsigned from, unsigned to,
+                      bool write)
 {
     soft_probe(v, soft_sys_va(v, tr->base + from), to - from, write, soft_sys_mmu(v));
 }
@@ -61,7 +70,8 @@ static void set_busy(struct soft_vcpu *v, uint16_t sel, bool busy)
     soft_st(v, va, 1, busy ? old | 2 : old & ~2ull, soft_sys_mmu(v));
 }
 
-static void find_tss(struct soft_vcpu *v, enum soft_task_how how, uint16_t sel, unsigned ext, struct hsk_segment *tr)
+static void find_tss(struct soft_vcpu *v, enum soft_task_how how, uint16_t sel, unsigned ext,
+                     struct hsk_segment *tr)
 {
     const unsigned bad = how == SOFT_TASK_IRET ? VEC_TS : VEC_GP;
     const int error = (sel & 0xfffc) | (int)ext;
@@ -100,7 +110,8 @@ static void load(struct soft_vcpu *v, struct task *t)
     t->rip = tss_ld(v, &t->tr, at, size);
     t->flags = tss_ld(v, &t->tr, at + size, size) & HSK_FLAG_VALID;
     for (unsigned i = 0; i < 8; i++)
-        t->gpr[i] = (uint32_t)tss_ld(v, &t->tr, at + (2 + i) * size, size) | (wide ? 0 : 0xffff0000);
+        t->gpr[i] =
+            (uint32_t)tss_ld(v, &t->tr, at + (2 + i) * size, size) | (wide ? 0 : 0xffff0000);
     for (unsigned i = HSK_ES; i <= HSK_GS; i++)
         t->sel[i] = wide || i <= HSK_DS ? (uint16_t)tss_ld(v, &t->tr, at + (10 + i) * size, 2) : 0;
     t->ldt = (uint16_t)tss_ld(v, &t->tr, wide ? TSS32_LDT : TSS16_LDT, 2);
@@ -148,7 +159,8 @@ static void become(struct soft_vcpu *v, const struct task *t)
     v->s.seg[HSK_LDTR] = (struct hsk_segment){.selector = t->ldt};
     for (unsigned i = HSK_ES; i <= HSK_GS; i++)
         v->s.seg[i] = (struct hsk_segment){.selector = t->sel[i]};
-    /* The privilege level is that of CS, also while SS is not loaded; the state of a processor always has some CS. */
+    /* The privilege level is that of CS, also while SS is not loaded; the state of a processor
+     * always has some CS. */
     v->s.seg[HSK_SS].attr = (uint16_t)(dpl << 5);
     v->s.seg[HSK_CS].attr = (uint16_t)(dpl << 5 | HSK_SEG_P | HSK_SEG_S | 0xb);
     for (unsigned i = 0; i < 8; i++)
@@ -187,7 +199,8 @@ static void load_cs(struct soft_vcpu *v, uint16_t sel, unsigned ext)
     if (!soft_desc_read(v, sel, &d))
         soft_fault(v, VEC_TS, error);
     soft_desc_decode(d, sel, &cs);
-    if (!soft_is_code(&cs) || (soft_is_conforming(&cs) ? HSK_SEG_DPL(cs.attr) > (sel & 3u) : HSK_SEG_DPL(cs.attr) != (sel & 3u)))
+    if (!soft_is_code(&cs) || (soft_is_conforming(&cs) ? HSK_SEG_DPL(cs.attr) > (sel & 3u)
+                                                       : HSK_SEG_DPL(cs.attr) != (sel & 3u)))
         soft_fault(v, VEC_TS, error);
     if (!(cs.attr & HSK_SEG_P))
         soft_fault(v, VEC_NP, error);
@@ -214,7 +227,8 @@ static void load_segments(struct soft_vcpu *v, const struct task *t, unsigned ex
     soft_segments_changed(v);
 }
 
-bool soft_task_switch(struct soft_vcpu *v, enum soft_task_how how, uint16_t sel, unsigned ext, uint64_t rip, uint64_t flags)
+bool soft_task_switch(struct soft_vcpu *v, enum soft_task_how how, uint16_t sel, unsigned ext,
+                      uint64_t rip, uint64_t flags)
 {
     const bool nest = how == SOFT_TASK_CALL || how == SOFT_TASK_INT;
     const struct hsk_segment old = v->s.seg[HSK_TR];

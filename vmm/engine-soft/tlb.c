@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The TLB: filled here on a miss, looked up by translated code (layout in soft.h) and by access.c; flushed; its entries that
- * allow to write a page are found by the page's address, to take that back. Beside it the pages that code is fetched from.
- * vCPU thread, the guest's FPU registers live; general registers only.
+ * The TLB: filled here on a miss, looked up by translated code (layout in soft.h) and by access.c;
+ * flushed; its entries that allow to write a page are found by the page's address, to take that
+ * back. Beside it the pages that code is fetched from. vCPU thread, the guest's FPU registers live;
+ * general registers only.
  */
-#include "xlate.h"
-
 #include <vmm/cpu_bits.h>
+
+#include "xlate.h"
 
 const struct hsk_ram_region *soft_region(struct soft_vcpu *v, uint64_t gpa, uint64_t *page)
 {
@@ -19,19 +20,21 @@ const struct hsk_ram_region *soft_region(struct soft_vcpu *v, uint64_t gpa, uint
 
 static void announce(struct soft_vcpu *v, struct hsk_memobj *obj, uint64_t page)
 {
-    if (obj->before_write && !(atomic_load_explicit(&obj->attr[page], memory_order_relaxed) & HSK_PAGE_SAVED))
+    if (obj->before_write &&
+        !(atomic_load_explicit(&obj->attr[page], memory_order_relaxed) & HSK_PAGE_SAVED))
         soft_fpu_park(v);
     hsk_memobj_will_write(obj, page);
     if (v->lockstep)
         soft_lockstep_write(v, obj->host + page * 4096);
 }
 
-/* From here to the next safe point the page may be written. To be called before its code mark is looked at
-   (soft_code_claim). */
+/* From here to the next safe point the page may be written. To be called before its code mark is
+   looked at (soft_code_claim). */
 static void mark_written(struct soft_vcpu *v, uint64_t gpa)
 {
     if (!soft_may_write(v->code, gpa))
-        atomic_fetch_or(&v->code->written_filter[(gpa >> 18) % SOFT_WRITTEN], 1ull << (gpa >> 12 & 63));
+        atomic_fetch_or(&v->code->written_filter[(gpa >> 18) % SOFT_WRITTEN],
+                        1ull << (gpa >> 12 & 63));
 }
 
 static uint8_t code_mark(const struct hsk_ram_region *r, uint64_t page)
@@ -65,14 +68,17 @@ static void unlist_writer(struct soft_code *c, unsigned entry, uint64_t gpa)
         return;
     while (*at != entry + 1)
         at = &c->writer_next[*at - 1];
-    *at = c->writer_next[entry] == SOFT_WRITERS_END && at == writers_of(c, gpa) ? 0 : c->writer_next[entry];
+    *at = c->writer_next[entry] == SOFT_WRITERS_END && at == writers_of(c, gpa)
+              ? 0
+              : c->writer_next[entry];
     c->writer_next[entry] = 0;
 }
 
 /* --- filling --- */
 
 /* Enters a page into the TLB; write: it may be written directly. */
-static void fill(struct soft_vcpu *v, uint64_t va, unsigned mmu, const struct soft_walk *w, uint8_t *host, bool write)
+static void fill(struct soft_vcpu *v, uint64_t va, unsigned mmu, const struct soft_walk *w,
+                 uint8_t *host, bool write)
 {
     struct soft_code *c = v->code;
     unsigned slot = (unsigned)(va >> 12) % SOFT_TLB_SIZE;
@@ -99,7 +105,8 @@ static void fill(struct soft_vcpu *v, uint64_t va, unsigned mmu, const struct so
         soft_filter_set(c->large[va >> 63], va >> 21);
 }
 
-struct soft_page_ref soft_lookup(struct soft_vcpu *v, uint64_t va, unsigned mmu, bool write, bool stack)
+struct soft_page_ref soft_lookup(struct soft_vcpu *v, uint64_t va, unsigned mmu, bool write,
+                                 bool stack)
 {
     struct soft_walk w;
     struct soft_page_ref ref = {0};
@@ -263,7 +270,8 @@ void soft_tlb_drop_write_gpa(struct soft_vcpu *v, uint64_t gpa)
 
     if (!soft_may_write(c, gpa))
         return;
-    for (unsigned id = *writers_of(c, gpa); id && id != SOFT_WRITERS_END; id = c->writer_next[id - 1]) {
+    for (unsigned id = *writers_of(c, gpa); id && id != SOFT_WRITERS_END;
+         id = c->writer_next[id - 1]) {
         struct soft_tlb_entry *e = &v->tlb[(id - 1) / SOFT_TLB_SIZE][(id - 1) % SOFT_TLB_SIZE];
 
         if ((e->gpa & ~0xfffull) == gpa)
@@ -272,7 +280,8 @@ void soft_tlb_drop_write_gpa(struct soft_vcpu *v, uint64_t gpa)
             shared |= e->nvpn_write != SOFT_TLB_NONE && ((e->gpa ^ gpa) >> 12 & same_bit) == 0;
     }
     if (!shared)
-        atomic_fetch_and(&c->written_filter[(gpa >> 18) % SOFT_WRITTEN], ~(1ull << (gpa >> 12 & 63)));
+        atomic_fetch_and(&c->written_filter[(gpa >> 18) % SOFT_WRITTEN],
+                         ~(1ull << (gpa >> 12 & 63)));
 }
 
 /* --- fetch --- */
@@ -286,7 +295,8 @@ const struct soft_itlb *soft_fetch_page(struct soft_vcpu *v, uint64_t va, unsign
     uint64_t page;
     int error;
 
-    if (e->vpn == va >> 12 && e->mmu == mmu && e->generation == (e->global ? c->generation_global : c->generation))
+    if (e->vpn == va >> 12 && e->mmu == mmu &&
+        e->generation == (e->global ? c->generation_global : c->generation))
         return e;
     if (!hsk_canonical(va)) {
         v->exc = (struct soft_exception){.vector = 13, .has_error = 1};
@@ -294,15 +304,21 @@ const struct soft_itlb *soft_fetch_page(struct soft_vcpu *v, uint64_t va, unsign
     }
     error = soft_walk(v, va, SOFT_ACC_FETCH, mmu, &w);
     if (error >= 0) {
-        v->exc = (struct soft_exception){.vector = 14, .has_error = 1, .error = (uint32_t)error, .payload = va};
+        v->exc = (struct soft_exception){
+            .vector = 14, .has_error = 1, .error = (uint32_t)error, .payload = va};
         return NULL;
     }
     r = soft_region(v, w.gpa, &page);
     if (!r)
-        soft_unimplemented(v, "running code from the device memory at %#" G_GINT64_MODIFIER "x", w.gpa);
+        soft_unimplemented(v, "running code from the device memory at %#" G_GINT64_MODIFIER "x",
+                           w.gpa);
     if (w.large)
         soft_filter_set(c->large[va >> 63], va >> 21);
-    *e = (struct soft_itlb){.vpn = va >> 12, .gpa = w.gpa, .host = r->obj->host + page * 4096, .mmu = (uint8_t)mmu,
-                            .global = w.global, .generation = w.global ? c->generation_global : c->generation};
+    *e = (struct soft_itlb){.vpn = va >> 12,
+                            .gpa = w.gpa,
+                            .host = r->obj->host + page * 4096,
+                            .mmu = (uint8_t)mmu,
+                            .global = w.global,
+                            .generation = w.global ? c->generation_global : c->generation};
     return e;
 }

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The cold code of a block, in the second half of the code cache: slow accesses, instructions done in C after all, edges
- * that are not chained yet. Each is entered by a jump of the hot code that was recorded as struct tx_cold.
- * vCPU thread, FPU parked.
+ * The cold code of a block, in the second half of the code cache: slow accesses, instructions done
+ * in C after all, edges that are not chained yet. Each is entered by a jump of the hot code that
+ * was recorded as struct tx_cold. vCPU thread, FPU parked.
  */
 #include "translate.h"
 
@@ -14,7 +14,8 @@ static void cold_access(struct tx *t, const struct tx_cold *k)
     e_resolve(k->site, e);
     if (k->restore)
         tx_flags_restore(e);
-    if ((k->access & SOFT_ACCESS_SEG) && k->linear) { /* back to the offset, which is all that came from site2 */
+    if ((k->access & SOFT_ACCESS_SEG) &&
+        k->linear) { /* back to the offset, which is all that came from site2 */
         int d = k->ea_in_u ? H_U : H_C;
 
         e_ld_gs(e, H_T, TX_OFF(seg_base) + 8u * k->seg);

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The edges of blocks: jumps, calls and returns to guest addresses. Those within a page, and between global pages, are
- * chained by patching their jump (cache.c); others to another page look into the jump cache (jump.c), since mappings may
- * change under them. Pairs of call and return are pairs on the host, too.
+ * The edges of blocks: jumps, calls and returns to guest addresses. Those within a page, and
+ * between global pages, are chained by patching their jump (cache.c); others to another page look
+ * into the jump cache (jump.c), since mappings may change under them. Pairs of call and return are
+ * pairs on the host, too.
  *
- * Interrupts get in at backward edges (a poll) and at indirect jumps (kick() makes the jump cache miss).
- * vCPU thread, FPU parked.
+ * Interrupts get in at backward edges (a poll) and at indirect jumps (kick() makes the jump cache
+ * miss). vCPU thread, FPU parked.
  */
 #include "translate.h"
 
@@ -66,8 +67,8 @@ void tx_leave_for_branch(struct tx *t, struct emit *e)
 }
 
 /*
- * The jump cache, inline: C = target; goes on with T = its entry (times 8), or leaves, from cold code if that is not
- * where it is emitted. C is lost.
+ * The jump cache, inline: C = target; goes on with T = its entry (times 8), or leaves, from cold
+ * code if that is not where it is emitted. C is lost.
  */
 static void look_up(struct tx *t, struct emit *e, bool direct)
 {
@@ -100,7 +101,8 @@ static void go_to_entry(struct tx *t, struct emit *e, int ext)
 
 void tx_jump_to(struct tx *t, struct emit *e, bool direct)
 {
-    if (t->c->bmi2 && !(t->mode & SOFT_MODE_SINGLE) && t->c->chain && !(t->mode & SOFT_MODE_LIMIT)) {
+    if (t->c->bmi2 && !(t->mode & SOFT_MODE_SINGLE) && t->c->chain &&
+        !(t->mode & SOFT_MODE_LIMIT)) {
         look_up(t, e, direct);
         go_to_entry(t, e, 4);
         return;
@@ -128,7 +130,8 @@ bool tx_predicts(const struct tx *t)
 {
     unsigned mmu = t->mode & SOFT_MODE_MMU;
 
-    if (!t->c->bmi2 || !t->c->chain || t->code32 || (t->mode & SOFT_MODE_SINGLE) || t->x->in.operand_width != 64)
+    if (!t->c->bmi2 || !t->c->chain || t->code32 || (t->mode & SOFT_MODE_SINGLE) ||
+        t->x->in.operand_width != 64)
         return false;
     return mmu == SOFT_MMU_USER || mmu == SOFT_MMU_KERNEL_SMAP ||
            (mmu == SOFT_MMU_KERNEL && !(t->mode & SOFT_MODE_SMAP));
@@ -187,14 +190,19 @@ static void leave_by(struct tx *t, uint64_t target, uint32_t mode, uint8_t *site
 {
     struct tx_cold *cold = &t->colds[t->ncolds++];
 
-    *cold = (struct tx_cold){.kind = TX_COLD_LOOKUP, .site = site, .site2 = site2, .pc = target, .mode = mode};
+    *cold = (struct tx_cold){
+        .kind = TX_COLD_LOOKUP, .site = site, .site2 = site2, .pc = target, .mode = mode};
     if (may_chain(t, target)) {
         struct soft_link *l = &t->links[t->nlinks];
 
         cold->kind = TX_COLD_LINK;
         cold->edge = (uint8_t)t->nlinks++;
-        *l = (struct soft_link){.site = site + t->e.rx - 4, .pc = target, .mode = mode, .from = t->b,
-                                .cross = !tx_same_page(t, target, t->b->pc) || t->b->gpa2 != SOFT_NO_GPA};
+        *l = (struct soft_link){.site = site + t->e.rx - 4,
+                                .pc = target,
+                                .mode = mode,
+                                .from = t->b,
+                                .cross = !tx_same_page(t, target, t->b->pc) ||
+                                         t->b->gpa2 != SOFT_NO_GPA};
     }
 }
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Stack and control flow: push, pop, leave, call, ret, jmp, jcc, loop. Operands are read before anything changes, so
- * that a fault restarts the instruction. vCPU thread.
+ * Stack and control flow: push, pop, leave, call, ret, jmp, jcc, loop. Operands are read before
+ * anything changes, so that a fault restarts the instruction. vCPU thread.
  */
 #include "translate.h"
 
@@ -166,7 +166,8 @@ static void pop(struct tx *t)
     move_sized(e, 0x8b, H_C, size, &m);
     tx_done(t);
     e_st_gs(e, H_C, TX_SCRATCH(2));
-    tx_operand(t, o, size, SOFT_ACCESS_WRITE, (int)size); /* an address made with rsp uses the new rsp */
+    tx_operand(t, o, size, SOFT_ACCESS_WRITE,
+               (int)size); /* an address made with rsp uses the new rsp */
     e_ld_gs(e, H_T, TX_SCRATCH(2));
     move_sized(e, 0x89, H_T, size, &at_c);
     add_rsp(t, (int32_t)size);
@@ -198,8 +199,9 @@ static bool may_leave(const struct tx *t)
 }
 
 /*
- * Pushes the return address. next: where execution goes on behind the store, or SOFT_NO_GPA. Like the processor, checks
- * the target (indirect: in jump_target) between the store and the change of the stack pointer.
+ * Pushes the return address. next: where execution goes on behind the store, or SOFT_NO_GPA. Like
+ * the processor, checks the target (indirect: in jump_target) between the store and the change of
+ * the stack pointer.
  */
 static void push_return(struct tx *t, uint64_t next, bool out)
 {

@@ -8,15 +8,15 @@
  * Two guest registers need care: rcx (host rcx is scratch, so implicit CL/ECX is copied in and out)
  * and AH..BH, which no instruction with a REX prefix can name. vCPU thread.
  */
-#include "translate.h"
-
 #include <vmm/cpu_bits.h>
 
+#include "translate.h"
+
 struct fields {
-    int reg, rm, v, opcode;    /* new host numbers, or -1: take over */
-    int address, index;        /* host registers of the memory operand, and what to add to them */
+    int reg, rm, v, opcode; /* new host numbers, or -1: take over */
+    int address, index;     /* host registers of the memory operand, and what to add to them */
     int32_t disp;
-    bool no_rex;               /* AH..BH are named */
+    bool no_rex; /* AH..BH are named */
 };
 
 struct writeback {
@@ -27,10 +27,11 @@ struct plan {
     struct fields f;
     struct writeback wb[4];
     unsigned nwb;
-    bool high, ch;             /* AH..BH, CH is named */
-    bool swap_bx;              /* BH stands in for CH, since host rcx has another use */
+    bool high, ch; /* AH..BH, CH is named */
+    bool swap_bx;  /* BH stands in for CH, since host rcx has another use */
     bool implicit_rcx;
-    bool native_rcx, rcx_out;  /* host rcx holds guest rcx (or, with high, rsp) during the instruction; is changed */
+    bool native_rcx, rcx_out; /* host rcx holds guest rcx (or, with high, rsp) during the
+                                 instruction; is changed */
     int native_guest;
     int scratch[3];
     unsigned nscratch, used;
@@ -41,15 +42,20 @@ static bool written(const ZydisDecodedOperand *o)
     return o->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE;
 }
 
-/* Must the old value be there? Only plain moves are trusted to overwrite the whole register (bsf of 0 does not). */
+/* Must the old value be there? Only plain moves are trusted to overwrite the whole register (bsf of
+ * 0 does not). */
 static bool wants_old(const struct soft_x *x, const ZydisDecodedOperand *o)
 {
     const ZydisDecodedOperand *other = &x->op[1 - (o->id & 1)];
 
-    if (other->type == ZYDIS_OPERAND_TYPE_REGISTER && soft_gpr(other->reg.value) == soft_gpr(o->reg.value))
+    if (other->type == ZYDIS_OPERAND_TYPE_REGISTER &&
+        soft_gpr(other->reg.value) == soft_gpr(o->reg.value))
         return true;
     switch (x->in.mnemonic) {
-    case ZYDIS_MNEMONIC_MOV: case ZYDIS_MNEMONIC_MOVZX: case ZYDIS_MNEMONIC_MOVSX: case ZYDIS_MNEMONIC_MOVSXD:
+    case ZYDIS_MNEMONIC_MOV:
+    case ZYDIS_MNEMONIC_MOVZX:
+    case ZYDIS_MNEMONIC_MOVSX:
+    case ZYDIS_MNEMONIC_MOVSXD:
         return o->id != 0 || o->size < 32;
     default:
         return true;
@@ -133,7 +139,8 @@ static int assign(struct tx *t, struct plan *p, const ZydisDecodedOperand *o, in
 static bool guest_written(const struct soft_x *x, int g)
 {
     for (unsigned i = 0; i < x->in.operand_count; i++)
-        if (x->op[i].type == ZYDIS_OPERAND_TYPE_REGISTER && soft_gpr(x->op[i].reg.value) == g && written(&x->op[i]))
+        if (x->op[i].type == ZYDIS_OPERAND_TYPE_REGISTER && soft_gpr(x->op[i].reg.value) == g &&
+            written(&x->op[i]))
             return true;
     return false;
 }
@@ -158,11 +165,12 @@ static bool legacy_prefix(uint8_t b)
     }
 }
 
-/* In 16-bit code: does the instruction work on 16 bits because of the code's size or a prefix? Vector and x87 instructions
-   do not care. */
+/* In 16-bit code: does the instruction work on 16 bits because of the code's size or a prefix?
+   Vector and x87 instructions do not care. */
 static bool is_16bit(const struct soft_x *x)
 {
-    if (x->fpu != SOFT_FPU_NONE || x->in.operand_width != 16 || x->in.encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY)
+    if (x->fpu != SOFT_FPU_NONE || x->in.operand_width != 16 ||
+        x->in.encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY)
         return false;
     for (unsigned i = 0; i < x->in.operand_count; i++)
         if (x->op[i].size == 16)
@@ -170,21 +178,24 @@ static bool is_16bit(const struct soft_x *x)
     return false;
 }
 
-/* 66h goes over if it chooses the instruction; in 16-bit code its meaning for the operand size is the opposite of here. */
+/* 66h goes over if it chooses the instruction; in 16-bit code its meaning for the operand size is
+ * the opposite of here. */
 static bool keeps_66(const struct soft_x *x, unsigned i)
 {
     return x->in.machine_mode != ZYDIS_MACHINE_MODE_LONG_COMPAT_16 || x->fpu != SOFT_FPU_NONE ||
            x->in.raw.prefixes[i].type == ZYDIS_PREFIX_TYPE_MANDATORY;
 }
 
-/* f3 90 is pause whatever REX says, so no repeat prefix before an xchg whose register moves; and before bsf and bsr the host
-   may know a newer meaning. */
+/* f3 90 is pause whatever REX says, so no repeat prefix before an xchg whose register moves; and
+   before bsf and bsr the host may know a newer meaning. */
 static bool keeps_repeat(const struct soft_x *x)
 {
-    return x->in.mnemonic != ZYDIS_MNEMONIC_XCHG && x->in.mnemonic != ZYDIS_MNEMONIC_BSF && x->in.mnemonic != ZYDIS_MNEMONIC_BSR;
+    return x->in.mnemonic != ZYDIS_MNEMONIC_XCHG && x->in.mnemonic != ZYDIS_MNEMONIC_BSF &&
+           x->in.mnemonic != ZYDIS_MNEMONIC_BSR;
 }
 
-/* Copies the prefixes that go over; returns the offset of the opcode (or VEX) and the REX bits in force. */
+/* Copies the prefixes that go over; returns the offset of the opcode (or VEX) and the REX bits in
+ * force. */
 static unsigned put_prefixes(struct emit *e, const struct soft_x *x, unsigned *rex)
 {
     const uint8_t *raw = x->raw;
@@ -199,7 +210,8 @@ static unsigned put_prefixes(struct emit *e, const struct soft_x *x, unsigned *r
             *rex = raw[i];
         else
             *rex = 0;
-        if ((raw[i] == 0x66 && keeps_66(x, i)) || raw[i] == 0xf0 || ((raw[i] == 0xf2 || raw[i] == 0xf3) && keeps_repeat(x)))
+        if ((raw[i] == 0x66 && keeps_66(x, i)) || raw[i] == 0xf0 ||
+            ((raw[i] == 0xf2 || raw[i] == 0xf3) && keeps_repeat(x)))
             e8(e, raw[i]);
         i++;
     }
@@ -210,7 +222,8 @@ static unsigned put_prefixes(struct emit *e, const struct soft_x *x, unsigned *r
 static bool names_vector(const struct soft_x *x)
 {
     return x->in.machine_mode != ZYDIS_MACHINE_MODE_LONG_64 &&
-           (x->in.mnemonic == ZYDIS_MNEMONIC_VBLENDVPS || x->in.mnemonic == ZYDIS_MNEMONIC_VBLENDVPD ||
+           (x->in.mnemonic == ZYDIS_MNEMONIC_VBLENDVPS ||
+            x->in.mnemonic == ZYDIS_MNEMONIC_VBLENDVPD ||
             x->in.mnemonic == ZYDIS_MNEMONIC_VPBLENDVB);
 }
 
@@ -238,9 +251,17 @@ static void put_modrm(struct emit *e, int reg, int rm, const struct fields *f)
 static bool vex_w_is_size(const struct soft_x *x)
 {
     switch (x->in.mnemonic) {
-    case ZYDIS_MNEMONIC_VCVTSI2SS: case ZYDIS_MNEMONIC_VCVTSI2SD: case ZYDIS_MNEMONIC_VCVTSS2SI: case ZYDIS_MNEMONIC_VCVTSD2SI:
-    case ZYDIS_MNEMONIC_VCVTTSS2SI: case ZYDIS_MNEMONIC_VCVTTSD2SI: case ZYDIS_MNEMONIC_VMOVD: case ZYDIS_MNEMONIC_VPEXTRD:
-    case ZYDIS_MNEMONIC_VPINSRD: case ZYDIS_MNEMONIC_VPCMPESTRI: case ZYDIS_MNEMONIC_VPCMPESTRM:
+    case ZYDIS_MNEMONIC_VCVTSI2SS:
+    case ZYDIS_MNEMONIC_VCVTSI2SD:
+    case ZYDIS_MNEMONIC_VCVTSS2SI:
+    case ZYDIS_MNEMONIC_VCVTSD2SI:
+    case ZYDIS_MNEMONIC_VCVTTSS2SI:
+    case ZYDIS_MNEMONIC_VCVTTSD2SI:
+    case ZYDIS_MNEMONIC_VMOVD:
+    case ZYDIS_MNEMONIC_VPEXTRD:
+    case ZYDIS_MNEMONIC_VPINSRD:
+    case ZYDIS_MNEMONIC_VPCMPESTRI:
+    case ZYDIS_MNEMONIC_VPCMPESTRM:
         return true;
     default:
         return x->in.meta.isa_set == ZYDIS_ISA_SET_BMI1 || x->in.meta.isa_set == ZYDIS_ISA_SET_BMI2;
@@ -266,7 +287,8 @@ static void encode_vex(struct emit *e, const struct soft_x *x, const struct fiel
     bool two = p[0] == 0xc5;
     unsigned m = two ? 1 : p[1] & 0x1f, w = two ? 0 : p[2] >> 7, last = two ? p[1] : p[2];
     int modrm = x->raw[x->in.raw.modrm.offset];
-    int reg = (modrm >> 3 & 7) | (p[1] & 0x80 ? 0 : 8), rm = (modrm & 7) | (two || (p[1] & 0x20) ? 0 : 8);
+    int reg = (modrm >> 3 & 7) | (p[1] & 0x80 ? 0 : 8),
+        rm = (modrm & 7) | (two || (p[1] & 0x20) ? 0 : 8);
     int vvvv = (int)(~(last >> 3) & 15);
 
     if (x->in.machine_mode != ZYDIS_MACHINE_MODE_LONG_64) {
@@ -283,7 +305,8 @@ static void encode_vex(struct emit *e, const struct soft_x *x, const struct fiel
     rm = f->address >= 0 ? f->address : f->rm >= 0 ? f->rm : rm;
     vvvv = f->v >= 0 ? f->v : vvvv;
     e8(e, 0xc4);
-    e8(e, (reg & 8 ? 0u : 0x80u) | (f->index > 0 && f->index & 8 ? 0u : 0x40u) | (rm & 8 ? 0u : 0x20u) | m);
+    e8(e, (reg & 8 ? 0u : 0x80u) | (f->index > 0 && f->index & 8 ? 0u : 0x40u) |
+              (rm & 8 ? 0u : 0x20u) | m);
     /* vvvv that names no register must stay 1111 */
     e8(e, w << 7 | ((~(unsigned)vvvv & 15) << 3) | (last & 7));
     e8(e, x->raw[at + (two ? 2 : 3)]);
@@ -293,8 +316,10 @@ static void encode_vex(struct emit *e, const struct soft_x *x, const struct fiel
     put_tail(e, x);
 }
 
-/* mov between the accumulator and an absolute address (A0-A3) has no modrm: use the ordinary mov. */
-static void encode_moffs(struct emit *e, const struct soft_x *x, const struct fields *f, unsigned rex)
+/* mov between the accumulator and an absolute address (A0-A3) has no modrm: use the ordinary mov.
+ */
+static void encode_moffs(struct emit *e, const struct soft_x *x, const struct fields *f,
+                         unsigned rex)
 {
     static const uint8_t op[4] = {0x8a, 0x8b, 0x88, 0x89};
 
@@ -303,14 +328,16 @@ static void encode_moffs(struct emit *e, const struct soft_x *x, const struct fi
     e_modrm_mem(e, H_RAX, f->address, -1, 0, 0); /* no base register, so no window */
 }
 
-static void encode_plain(struct emit *e, const struct soft_x *x, const struct fields *f, unsigned at, unsigned rex)
+static void encode_plain(struct emit *e, const struct soft_x *x, const struct fields *f,
+                         unsigned at, unsigned rex)
 {
     bool has_modrm = x->in.attributes & ZYDIS_ATTRIB_HAS_MODRM;
     bool long_mode = x->in.machine_mode == ZYDIS_MACHINE_MODE_LONG_64;
     unsigned nrex = rex & 8, end = has_modrm ? x->in.raw.modrm.offset : x->in.length;
     int modrm = has_modrm ? x->raw[x->in.raw.modrm.offset] : 0, reg = 0, rm = 0;
 
-    if (!has_modrm && x->in.opcode_map == ZYDIS_OPCODE_MAP_DEFAULT && (x->in.opcode & 0xfc) == 0xa0) {
+    if (!has_modrm && x->in.opcode_map == ZYDIS_OPCODE_MAP_DEFAULT &&
+        (x->in.opcode & 0xfc) == 0xa0) {
         encode_moffs(e, x, f, rex);
         return;
     }
@@ -326,7 +353,8 @@ static void encode_plain(struct emit *e, const struct soft_x *x, const struct fi
         nrex |= 0x40;
     if (nrex && !f->no_rex)
         e8(e, 0x40 | nrex);
-    if (!long_mode && !has_modrm && x->in.opcode_map == ZYDIS_OPCODE_MAP_DEFAULT && (x->in.opcode & 0xf0) == 0x40) {
+    if (!long_mode && !has_modrm && x->in.opcode_map == ZYDIS_OPCODE_MAP_DEFAULT &&
+        (x->in.opcode & 0xf0) == 0x40) {
         e8(e, 0xff); /* inc, dec r32: their opcodes are REX prefixes here */
         e8(e, 0xc0u | (x->in.opcode & 8u) | (unsigned)(f->opcode & 7));
         return;
@@ -343,7 +371,8 @@ static void encode_plain(struct emit *e, const struct soft_x *x, const struct fi
     }
     end = x->in.length - (x->in.raw.imm[0].size + x->in.raw.imm[1].size) / 8u - 1;
     for (; at < x->in.length; at++)
-        e8(e, at == end && f->opcode >= 0 ? (x->raw[at] & ~7u) | (unsigned)(f->opcode & 7) : x->raw[at]);
+        e8(e, at == end && f->opcode >= 0 ? (x->raw[at] & ~7u) | (unsigned)(f->opcode & 7)
+                                          : x->raw[at]);
 }
 
 static void encode(struct emit *e, const struct soft_x *x, const struct fields *f)
@@ -359,26 +388,37 @@ static void encode(struct emit *e, const struct soft_x *x, const struct fields *
 static bool waits_for_x87(const struct soft_x *x)
 {
     for (unsigned i = 0; i < x->in.operand_count_visible; i++)
-        if (x->op[i].type == ZYDIS_OPERAND_TYPE_REGISTER && ZydisRegisterGetClass(x->op[i].reg.value) == ZYDIS_REGCLASS_MMX)
+        if (x->op[i].type == ZYDIS_OPERAND_TYPE_REGISTER &&
+            ZydisRegisterGetClass(x->op[i].reg.value) == ZYDIS_REGCLASS_MMX)
             return true;
-    return x->fpu == SOFT_FPU_X87 && x->in.mnemonic != ZYDIS_MNEMONIC_FNSTCW && x->in.mnemonic != ZYDIS_MNEMONIC_FNSTSW;
+    return x->fpu == SOFT_FPU_X87 && x->in.mnemonic != ZYDIS_MNEMONIC_FNSTCW &&
+           x->in.mnemonic != ZYDIS_MNEMONIC_FNSTSW;
 }
 
-/* SDM vol. 2, 2.4: exception types 1, 2 and 4, but for the instructions that move or look at unaligned data. */
+/* SDM vol. 2, 2.4: exception types 1, 2 and 4, but for the instructions that move or look at
+ * unaligned data. */
 static bool wants_alignment(const struct soft_x *x, const ZydisDecodedOperand *m)
 {
     switch (x->in.meta.exception_class) {
     case ZYDIS_EXCEPTION_CLASS_AVX1:
         return true;
-    case ZYDIS_EXCEPTION_CLASS_SSE1: case ZYDIS_EXCEPTION_CLASS_SSE2: case ZYDIS_EXCEPTION_CLASS_SSE4:
+    case ZYDIS_EXCEPTION_CLASS_SSE1:
+    case ZYDIS_EXCEPTION_CLASS_SSE2:
+    case ZYDIS_EXCEPTION_CLASS_SSE4:
         break;
     default:
-        return x->in.mnemonic == ZYDIS_MNEMONIC_CMPXCHG16B || x->in.mnemonic == ZYDIS_MNEMONIC_CVTPD2PI ||
+        return x->in.mnemonic == ZYDIS_MNEMONIC_CMPXCHG16B ||
+               x->in.mnemonic == ZYDIS_MNEMONIC_CVTPD2PI ||
                x->in.mnemonic == ZYDIS_MNEMONIC_CVTTPD2PI;
     }
     switch (x->in.mnemonic) {
-    case ZYDIS_MNEMONIC_MOVUPS: case ZYDIS_MNEMONIC_MOVUPD: case ZYDIS_MNEMONIC_MOVDQU: case ZYDIS_MNEMONIC_LDDQU:
-    case ZYDIS_MNEMONIC_PCMPESTRI: case ZYDIS_MNEMONIC_PCMPESTRM: case ZYDIS_MNEMONIC_PCMPISTRI:
+    case ZYDIS_MNEMONIC_MOVUPS:
+    case ZYDIS_MNEMONIC_MOVUPD:
+    case ZYDIS_MNEMONIC_MOVDQU:
+    case ZYDIS_MNEMONIC_LDDQU:
+    case ZYDIS_MNEMONIC_PCMPESTRI:
+    case ZYDIS_MNEMONIC_PCMPESTRM:
+    case ZYDIS_MNEMONIC_PCMPISTRI:
     case ZYDIS_MNEMONIC_PCMPISTRM:
         return false;
     default:
@@ -390,16 +430,19 @@ unsigned tx_access_of(const struct soft_x *x, const ZydisDecodedOperand *m)
 {
     unsigned a = written(m) ? SOFT_ACCESS_WRITE : 0;
 
-    if (!a || (m->actions & ZYDIS_OPERAND_ACTION_MASK_READ) || (m->actions & ZYDIS_OPERAND_ACTION_CONDWRITE))
+    if (!a || (m->actions & ZYDIS_OPERAND_ACTION_MASK_READ) ||
+        (m->actions & ZYDIS_OPERAND_ACTION_CONDWRITE))
         a |= SOFT_ACCESS_READ;
     if (waits_for_x87(x))
-        a |= SOFT_ACCESS_X87 | SOFT_ACCESS_READ; /* a store that raises an exception stores nothing */
+        a |= SOFT_ACCESS_X87 |
+             SOFT_ACCESS_READ; /* a store that raises an exception stores nothing */
     if (wants_alignment(x, m))
         a |= SOFT_ACCESS_ALIGNED;
     return a;
 }
 
-/* Everything behind the check; position-independent, since stores to awkward places run a copy of it. */
+/* Everything behind the check; position-independent, since stores to awkward places run a copy of
+ * it. */
 static void emit_operation(struct tx *t, struct plan *p)
 {
     struct emit *e = &t->e;
@@ -479,8 +522,10 @@ void tx_lea(struct tx *t)
 {
     const struct soft_x *x = t->x;
     struct emit *e = &t->e;
-    unsigned width = x->in.operand_width == 16 ? x->in.address_width : MIN(x->in.operand_width, x->in.address_width);
-    int g = soft_gpr(x->op[0].reg.value), h = tx_host(g), d = h >= 0 && x->in.operand_width != 16 ? h : H_C;
+    unsigned width = x->in.operand_width == 16 ? x->in.address_width
+                                               : MIN(x->in.operand_width, x->in.address_width);
+    int g = soft_gpr(x->op[0].reg.value), h = tx_host(g),
+        d = h >= 0 && x->in.operand_width != 16 ? h : H_C;
 
     if (d == H_C)
         t->c_window = -1;
@@ -519,7 +564,10 @@ void tx_bit(struct tx *t)
     const struct soft_x *x = t->x;
     struct emit *e = &t->e;
     const ZydisDecodedOperand *m = &x->op[0];
-    unsigned size = x->in.operand_width / 8u, access = tx_access_of(x, m), log = size == 8 ? 3 : size == 4 ? 2 : 1;
+    unsigned size = x->in.operand_width / 8u, access = tx_access_of(x, m),
+             log = size == 8   ? 3
+                   : size == 4 ? 2
+                               : 1;
     int g = soft_gpr(x->op[1].reg.value), ea = tx_ea_reg(t, x->live);
     struct fields f = {.reg = H_T, .rm = -1, .v = -1, .opcode = -1, .address = H_C, .index = -1};
 

@@ -8,7 +8,7 @@
 #include "translate.h"
 
 #define FLAGS_RAX TX_SCRATCH(0)
-#define FLAGS_AX TX_SCRATCH(1)
+#define FLAGS_AX  TX_SCRATCH(1)
 
 /* Parks the arithmetic flags in memory; no register changes. */
 void tx_flags_save(struct emit *e)
@@ -47,7 +47,8 @@ static unsigned segment_of(const ZydisDecodedOperand *m)
 static bool checked(const struct tx *t, unsigned seg, unsigned access)
 {
     return (t->mode & SOFT_MODE_CHECKED) ||
-           (t->code32 && ((t->mode & SOFT_MODE_SEG << seg) || (seg == HSK_CS && (access & SOFT_ACCESS_WRITE))));
+           (t->code32 &&
+            ((t->mode & SOFT_MODE_SEG << seg) || (seg == HSK_CS && (access & SOFT_ACCESS_WRITE))));
 }
 
 bool tx_checked(const struct tx *t, const ZydisDecodedOperand *m, unsigned access)
@@ -128,7 +129,7 @@ static uint64_t tlb_offset(const struct tx *t)
 }
 
 struct slots {
-    uint64_t nvpn, addend;     /* offsets of the table's first entry */
+    uint64_t nvpn, addend; /* offsets of the table's first entry */
 };
 
 static struct slots slots_for(const struct tx *t, unsigned access)
@@ -166,7 +167,8 @@ static uint8_t *check_last(struct tx *t, const struct slots *s)
 
 /* T = index of the entry; jump if it is not that of the last byte; destroys U and the flags. [base
  * + disp], base may be C. */
-static uint8_t *check_plain(struct tx *t, int base, int32_t disp, unsigned size, const struct slots *s)
+static uint8_t *check_plain(struct tx *t, int base, int32_t disp, unsigned size,
+                            const struct slots *s)
 {
     struct emit *e = &t->e;
     int first = base;
@@ -197,7 +199,8 @@ uint8_t *tx_check_span(struct tx *t, int base, unsigned scale, unsigned access, 
     return site;
 }
 
-/* The same for the address in U, leaving the flags alone; T = index in quarters. Destroys C, and U or (keep) T. */
+/* The same for the address in U, leaving the flags alone; T = index in quarters. Destroys C, and U
+ * or (keep) T. */
 static uint8_t *check_flags(struct tx *t, unsigned size, const struct slots *s, bool keep)
 {
     struct emit *e = &t->e;
@@ -275,7 +278,8 @@ void tx_check_window(struct tx *t, int base, int32_t disp, unsigned size, unsign
     cold->ea_base = (int8_t)base;
     cold->ea_disp = disp;
     cold->edge = (uint8_t)t->nlinks++;
-    t->links[cold->edge] = (struct soft_link){.pc = t->x->pc, .mode = t->mode | SOFT_MODE_NOSHARE, .from = t->b};
+    t->links[cold->edge] =
+        (struct soft_link){.pc = t->x->pc, .mode = t->mode | SOFT_MODE_NOSHARE, .from = t->b};
     if (flags) {
         e_lea(e, 1, H_U, base, -1, 0, disp);
         cold->site = check_flags(t, size, &s, false);
@@ -299,12 +303,15 @@ void tx_done(struct tx *t)
 /* May the offset of 16 bits be checked inline? */
 static bool fits_64k(const struct tx *t, unsigned seg, unsigned access)
 {
-    return (t->mode & (SOFT_MODE_64K | SOFT_MODE_CHECKED)) == SOFT_MODE_64K && (t->c->bmi2 || !t->x->live) &&
+    return (t->mode & (SOFT_MODE_64K | SOFT_MODE_CHECKED)) == SOFT_MODE_64K &&
+           (t->c->bmi2 || !t->x->live) &&
            (seg != HSK_CS || !(access & SOFT_ACCESS_WRITE) || (t->mode & SOFT_MODE_REAL));
 }
 
-/* The offset is in d, where tx_check() wants the address: only what goes beyond 64 KiB is for C to judge. */
-static void check_64k(struct tx *t, int d, unsigned size, unsigned access, unsigned seg, uint64_t next)
+/* The offset is in d, where tx_check() wants the address: only what goes beyond 64 KiB is for C to
+ * judge. */
+static void check_64k(struct tx *t, int d, unsigned size, unsigned access, unsigned seg,
+                      uint64_t next)
 {
     struct emit *e = &t->e;
     uint8_t *beyond = NULL;
@@ -341,7 +348,8 @@ static void check_in_c(struct tx *t, unsigned size, unsigned access, unsigned se
     cold->op = t->e.p;
 }
 
-void tx_operand(struct tx *t, const ZydisDecodedOperand *m, unsigned size, unsigned access, int rsp_adjust)
+void tx_operand(struct tx *t, const ZydisDecodedOperand *m, unsigned size, unsigned access,
+                int rsp_adjust)
 {
     bool live = t->x->live;
 

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * REP MOVS and REP STOS of 64-bit code that go upwards and stay inside one page of source and destination: the TLB is
- * asked for the first and the last byte, then the host does the same. Kernels fill and copy small structures in this way
- * all the time. Everything else (string.c): other pages, device memory, DF, other string instructions. vCPU thread.
+ * REP MOVS and REP STOS of 64-bit code that go upwards and stay inside one page of source and
+ * destination: the TLB is asked for the first and the last byte, then the host does the same.
+ * Kernels fill and copy small structures in this way all the time. Everything else (string.c):
+ * other pages, device memory, DF, other string instructions. vCPU thread.
  */
-#include "translate.h"
-
 #include <vmm/cpu_bits.h>
+
+#include "translate.h"
 
 #define MAX_SLOW 4
 
@@ -51,14 +52,17 @@ static void run(struct tx *t, bool moves, unsigned scale)
 void tx_string(struct tx *t)
 {
     const ZydisDecodedInstruction *in = &t->x->in;
-    const bool moves = in->opcode == 0xa4 || in->opcode == 0xa5, stores = in->opcode == 0xaa || in->opcode == 0xab;
-    const unsigned bytes = in->opcode & 1 ? in->operand_width / 8u : 1, scale = bytes == 8 ? 3 : bytes == 4 ? 2 : 0;
+    const bool moves = in->opcode == 0xa4 || in->opcode == 0xa5,
+               stores = in->opcode == 0xaa || in->opcode == 0xab;
+    const unsigned bytes = in->opcode & 1 ? in->operand_width / 8u : 1, scale = bytes == 8   ? 3
+                                                                                : bytes == 4 ? 2
+                                                                                             : 0;
     struct emit *e = &t->e;
     uint8_t *slow[MAX_SLOW], *done;
     unsigned n;
 
-    if (t->code32 || (t->mode & (SOFT_MODE_SINGLE | SOFT_MODE_CHECKED)) || in->address_width != 64 ||
-        bytes == 2 || !(moves || stores) ||
+    if (t->code32 || (t->mode & (SOFT_MODE_SINGLE | SOFT_MODE_CHECKED)) ||
+        in->address_width != 64 || bytes == 2 || !(moves || stores) ||
         !(in->attributes & ZYDIS_ATTRIB_HAS_REP) ||
         (in->attributes & (ZYDIS_ATTRIB_HAS_SEGMENT_FS | ZYDIS_ATTRIB_HAS_SEGMENT_GS))) {
         tx_call_insn(t, (const void *)(uintptr_t)soft_call_string);

@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The few system instructions that kernels run all the time, inline: interrupt flag, SMAP's AC flag, swapgs, rdtsc,
- * pushf, reading a selector. Each only in the modes in which it cannot fault; else, and for all others, the system half does it.
- * The way back from IRETQ is here, too.
- * vCPU thread.
+ * The few system instructions that kernels run all the time, inline: interrupt flag, SMAP's AC
+ * flag, swapgs, rdtsc, pushf, reading a selector. Each only in the modes in which it cannot fault;
+ * else, and for all others, the system half does it. The way back from IRETQ is here, too. vCPU
+ * thread.
  */
-#include "translate.h"
-
 #include <vmm/cpu_bits.h>
+
+#include "translate.h"
 
 /* Sets or clears a bit of the guest's RFLAGS in memory; the arithmetic flags stay. */
 static void change_flag(struct tx *t, uint64_t flag, bool set)
@@ -77,16 +77,17 @@ static void read_selector(struct tx *t)
     e_rex(e, 0, d, 0, 0);
     e8(e, 0x0f);
     e8(e, 0xb7);
-    e_modrm_mem(e, d, -1, -1, 0, (int32_t)(TX_OFF(s.seg[0].selector) + seg * sizeof(struct hsk_segment)));
+    e_modrm_mem(e, d, -1, -1, 0,
+                (int32_t)(TX_OFF(s.seg[0].selector) + seg * sizeof(struct hsk_segment)));
     if (h < 0)
         e_st_gs(e, d, TX_GPR(g));
 }
 
 static bool reads_selector(const struct soft_x *x)
 {
-    return x->op[0].type == ZYDIS_OPERAND_TYPE_REGISTER && x->op[0].size >= 32 && soft_gpr(x->op[0].reg.value) >= 0 &&
-           x->op[1].type == ZYDIS_OPERAND_TYPE_REGISTER && x->op[1].reg.value >= ZYDIS_REGISTER_ES &&
-           x->op[1].reg.value <= ZYDIS_REGISTER_GS;
+    return x->op[0].type == ZYDIS_OPERAND_TYPE_REGISTER && x->op[0].size >= 32 &&
+           soft_gpr(x->op[0].reg.value) >= 0 && x->op[1].type == ZYDIS_OPERAND_TYPE_REGISTER &&
+           x->op[1].reg.value >= ZYDIS_REGISTER_ES && x->op[1].reg.value <= ZYDIS_REGISTER_GS;
 }
 
 /* With SMAP on, AC decides which TLB the following code looks into: another mode. */
@@ -109,7 +110,8 @@ static void stac_clac(struct tx *t)
     tx_jmp_mode(t, t->x->next, mode);
 }
 
-/* A guest that spins for long gives the host's processor to others: the one that it waits for may need it. */
+/* A guest that spins for long gives the host's processor to others: the one that it waits for may
+ * need it. */
 void tx_pause(struct tx *t)
 {
     struct emit *e = &t->e;
@@ -141,7 +143,8 @@ bool tx_system(struct tx *t)
     if ((t->mode & SOFT_MODE_SINGLE) || (t->x->in.attributes & ZYDIS_ATTRIB_HAS_LOCK))
         return false;
     switch (t->x->in.mnemonic) {
-    case ZYDIS_MNEMONIC_RDTSC: case ZYDIS_MNEMONIC_RDTSCP:
+    case ZYDIS_MNEMONIC_RDTSC:
+    case ZYDIS_MNEMONIC_RDTSCP:
         if (t->mode & SOFT_MODE_TSC)
             rdtsc(t);
         return t->mode & SOFT_MODE_TSC;
@@ -166,7 +169,8 @@ bool tx_system(struct tx *t)
     case ZYDIS_MNEMONIC_IRETQ:
         iretq(t);
         return true;
-    case ZYDIS_MNEMONIC_STAC: case ZYDIS_MNEMONIC_CLAC:
+    case ZYDIS_MNEMONIC_STAC:
+    case ZYDIS_MNEMONIC_CLAC:
         if (cpl0 && paging)
             stac_clac(t);
         return cpl0 && paging;

@@ -16,8 +16,8 @@
 #define SPAN_MAX 512
 
 struct symbol {
-    uint32_t version;          /* changes when the register gets an unknown value */
-    int64_t offset;            /* since then */
+    uint32_t version; /* changes when the register gets an unknown value */
+    int64_t offset;   /* since then */
 };
 
 struct planner {
@@ -32,7 +32,8 @@ static void forget_all(struct planner *p)
 }
 
 /* Puts access number i, [g + disp], into a window. */
-static void collect(struct planner *p, unsigned i, int g, int64_t disp, unsigned size, unsigned access)
+static void collect(struct planner *p, unsigned i, int g, int64_t disp, unsigned size,
+                    unsigned access)
 {
     struct tx *t = p->t;
     int64_t lo = p->reg[g].offset + disp, hi = lo + size;
@@ -40,7 +41,8 @@ static void collect(struct planner *p, unsigned i, int g, int64_t disp, unsigned
 
     for (unsigned k = 0; k < t->nwindows; k++) {
         w = &t->windows[k];
-        if (w->guest == g && w->version == p->reg[g].version && MAX(w->hi, hi) - MIN(w->lo, lo) <= SPAN_MAX) {
+        if (w->guest == g && w->version == p->reg[g].version &&
+            MAX(w->hi, hi) - MIN(w->lo, lo) <= SPAN_MAX) {
             w->lo = MIN(w->lo, lo);
             w->hi = MAX(w->hi, hi);
             w->access |= (uint8_t)access;
@@ -67,12 +69,14 @@ static void collect_operand(struct planner *p, unsigned i, const struct soft_x *
     const ZydisDecodedOperand *m = x->mem >= 0 ? &x->op[x->mem] : NULL;
     int g;
 
-    if (!m || x->in.address_width != 64 || m->mem.index != ZYDIS_REGISTER_NONE || m->mem.base == ZYDIS_REGISTER_RIP ||
-        m->mem.segment == ZYDIS_REGISTER_FS || m->mem.segment == ZYDIS_REGISTER_GS)
+    if (!m || x->in.address_width != 64 || m->mem.index != ZYDIS_REGISTER_NONE ||
+        m->mem.base == ZYDIS_REGISTER_RIP || m->mem.segment == ZYDIS_REGISTER_FS ||
+        m->mem.segment == ZYDIS_REGISTER_GS)
         return;
     g = soft_gpr(m->mem.base);
     if (g >= 0 && tx_host(g) >= 0)
-        collect(p, i, g, m->mem.disp.has_displacement ? m->mem.disp.value : 0, m->size / 8u, tx_access_of(x, m));
+        collect(p, i, g, m->mem.disp.has_displacement ? m->mem.disp.value : 0, m->size / 8u,
+                tx_access_of(x, m));
 }
 
 static bool adds_constant(const struct soft_x *x, int *g, int64_t *n)
@@ -105,7 +109,8 @@ static void update_registers(struct planner *p, const struct soft_x *x)
     for (unsigned i = 0; i < x->in.operand_count; i++) {
         const ZydisDecodedOperand *o = &x->op[i];
 
-        if (o->type != ZYDIS_OPERAND_TYPE_REGISTER || !(o->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE))
+        if (o->type != ZYDIS_OPERAND_TYPE_REGISTER ||
+            !(o->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE))
             continue;
         g = soft_gpr(o->reg.value);
         if (g >= 0) {
@@ -156,10 +161,19 @@ static void plan_insn(struct planner *p, unsigned i, const struct soft_x *x)
         collect_operand(p, i, x);
         update_registers(p, x);
         return;
-    case SOFT_X_PUSH: case SOFT_X_POP: case SOFT_X_LEAVE: case SOFT_X_CALL: case SOFT_X_RET:
+    case SOFT_X_PUSH:
+    case SOFT_X_POP:
+    case SOFT_X_LEAVE:
+    case SOFT_X_CALL:
+    case SOFT_X_RET:
         plan_stack(p, i, x);
         return;
-    case SOFT_X_LEA: case SOFT_X_BT: case SOFT_X_NOP: case SOFT_X_JCC: case SOFT_X_DF: case SOFT_X_JMP:
+    case SOFT_X_LEA:
+    case SOFT_X_BT:
+    case SOFT_X_NOP:
+    case SOFT_X_JCC:
+    case SOFT_X_DF:
+    case SOFT_X_JMP:
         update_registers(p, x);
         return;
     default:
@@ -175,7 +189,8 @@ void tx_plan_windows(struct tx *t, const struct soft_x *x, unsigned n)
     memset(t->window_of, -1, sizeof t->window_of);
     t->nwindows = 0;
     t->c_window = -1;
-    if (t->code32 || t->c->strict || (t->mode & (SOFT_MODE_SINGLE | SOFT_MODE_NOSHARE | SOFT_MODE_CHECKED)) ||
+    if (t->code32 || t->c->strict ||
+        (t->mode & (SOFT_MODE_SINGLE | SOFT_MODE_NOSHARE | SOFT_MODE_CHECKED)) ||
         t->b->gpa2 != SOFT_NO_GPA)
         return;
     for (unsigned i = 0; i < n; i++)
@@ -184,7 +199,8 @@ void tx_plan_windows(struct tx *t, const struct soft_x *x, unsigned n)
         int k = t->window_of[i];
 
         /* alone, or where the edge to the other translation could not be chained */
-        if (k >= 0 && (t->windows[k].count < 2 || ((x[t->windows[k].first].pc & 0xfff) >= 0xff1 && !t->b->global)))
+        if (k >= 0 && (t->windows[k].count < 2 ||
+                       ((x[t->windows[k].first].pc & 0xfff) >= 0xff1 && !t->b->global)))
             t->window_of[i] = -1;
     }
 }
@@ -194,7 +210,8 @@ static void open_window(struct tx *t, unsigned k)
 {
     const struct tx_window *w = &t->windows[k];
 
-    tx_check_window(t, tx_host(w->guest), (int32_t)(w->lo - w->offset), (unsigned)(w->hi - w->lo), w->access);
+    tx_check_window(t, tx_host(w->guest), (int32_t)(w->lo - w->offset), (unsigned)(w->hi - w->lo),
+                    w->access);
     e_st_gs(&t->e, H_C, TX_OFF(window) + 8 * k);
 }
 

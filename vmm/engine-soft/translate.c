@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * One block: decode until control flow, page end or 64 instructions; find out which flags live (liveness.c); emit; then the
- * edge behind its end and the cold code.
- * vCPU thread, FPU parked.
+ * One block: decode until control flow, page end or 64 instructions; find out which flags live
+ * (liveness.c); emit; then the edge behind its end and the cold code. vCPU thread, FPU parked.
  */
 #include "translate.h"
 
@@ -50,7 +49,10 @@ void tx_cold_exec(struct tx *t, uint8_t *site)
     struct soft_insn *in = soft_code_alloc(t->c, sizeof *in);
 
     soft_x_insn(t->x, t->mode, in);
-    t->colds[t->ncolds++] = (struct tx_cold){.kind = TX_COLD_CALL, .site = site, .op = t->e.p, .pc = t->x->pc,
+    t->colds[t->ncolds++] = (struct tx_cold){.kind = TX_COLD_CALL,
+                                             .site = site,
+                                             .op = t->e.p,
+                                             .pc = t->x->pc,
                                              .next = (uint64_t)(uintptr_t)in};
 }
 
@@ -119,7 +121,10 @@ static bool emit_insn(struct tx *t, uint32_t live)
     case SOFT_X_UNKNOWN:
         tx_call_insn(t, (const void *)(uintptr_t)soft_call_unknown);
         return true;
-    case SOFT_X_PUSH: case SOFT_X_POP: case SOFT_X_LEAVE: case SOFT_X_JCC:
+    case SOFT_X_PUSH:
+    case SOFT_X_POP:
+    case SOFT_X_LEAVE:
+    case SOFT_X_JCC:
         tx_flow(t, live);
         return false;
     default:
@@ -132,8 +137,14 @@ static bool emit_insn(struct tx *t, uint32_t live)
 static bool keeps_c(const struct tx *t, const struct soft_x *x)
 {
     switch (x->kind) {
-    case SOFT_X_PASS: case SOFT_X_LEA: case SOFT_X_NOP: case SOFT_X_PUSH: case SOFT_X_POP: case SOFT_X_LEAVE:
-    case SOFT_X_CALL: case SOFT_X_RET:
+    case SOFT_X_PASS:
+    case SOFT_X_LEA:
+    case SOFT_X_NOP:
+    case SOFT_X_PUSH:
+    case SOFT_X_POP:
+    case SOFT_X_LEAVE:
+    case SOFT_X_CALL:
+    case SOFT_X_RET:
         return true;
     case SOFT_X_JCC:
         return tx_target(t, x) > x->pc;
@@ -173,7 +184,8 @@ static void emit_block(struct tx *t, struct soft_x *x, unsigned n, uint32_t live
     b->npoints = t->npoints;
 }
 
-/* Decodes the instruction at pc that reaches into the next page. False: v->exc says why it cannot be fetched. */
+/* Decodes the instruction at pc that reaches into the next page. False: v->exc says why it cannot
+ * be fetched. */
 static bool decode_straddling(struct tx *t, struct soft_x *x, const struct soft_itlb *page)
 {
     uint64_t pc = t->b->pc, room = t->limit - pc + 1;
@@ -204,7 +216,8 @@ static bool goes_on(const struct tx *t, const struct soft_x *x, unsigned *branch
 }
 
 /* False: the instruction reaches into the next page. */
-static bool decode_here(struct tx *t, struct soft_x *x, const uint8_t *page, unsigned off, uint64_t pc)
+static bool decode_here(struct tx *t, struct soft_x *x, const uint8_t *page, unsigned off,
+                        uint64_t pc)
 {
     uint64_t room = t->limit - pc + 1; /* 0: no limit in 64 bits */
     unsigned n = 4096 - off;
@@ -218,30 +231,33 @@ static bool decode_here(struct tx *t, struct soft_x *x, const uint8_t *page, uns
     return true;
 }
 
-/* A line of perf's map for each half: "u64_400000" is user code of 64 bits at 400000h, its slow paths end with "_cold". Names
-   stay when the cache is flushed, and its room gets new ones. */
+/* A line of perf's map for each half: "u64_400000" is user code of 64 bits at 400000h, its slow
+   paths end with "_cold". Names stay when the cache is flushed, and its room gets new ones. */
 static void name_for_perf(struct soft_vcpu *v, const struct soft_block *b, uint64_t va)
 {
     const struct soft_code *c = v->code;
     const char ring = (b->mode & SOFT_MODE_MMU) == SOFT_MMU_USER ? 'u' : 'k';
     const unsigned bits = b->mode & SOFT_MODE_CODE16 ? 16 : b->mode & SOFT_MODE_CODE32 ? 32 : 64;
     char lines[200];
-    int n = snprintf(lines, sizeof lines, "%" PRIxPTR " %x %c%u_%" PRIx64 "\n%" PRIxPTR " %x %c%u_%" PRIx64 "_cold\n",
-                     (uintptr_t)(c->rx + b->host_start), b->host_end - b->host_start, ring, bits, va,
-                     (uintptr_t)(c->rx + b->cold_start), b->cold_end - b->cold_start, ring, bits, va);
+    int n =
+        snprintf(lines, sizeof lines,
+                 "%" PRIxPTR " %x %c%u_%" PRIx64 "\n%" PRIxPTR " %x %c%u_%" PRIx64 "_cold\n",
+                 (uintptr_t)(c->rx + b->host_start), b->host_end - b->host_start, ring, bits, va,
+                 (uintptr_t)(c->rx + b->cold_start), b->cold_end - b->cold_start, ring, bits, va);
 
     if (write(v->base.engine->cfg.perf_map, lines, (size_t)n) != n)
         v->base.engine->cfg.perf_map = 0; /* no room: fewer names */
 }
 
-struct soft_block *soft_translate(struct soft_vcpu *v, uint64_t pc, uint32_t mode, const struct soft_itlb *page)
+struct soft_block *soft_translate(struct soft_vcpu *v, uint64_t pc, uint32_t mode,
+                                  const struct soft_itlb *page)
 {
     struct soft_code *c = v->code;
     struct soft_block *b = soft_code_alloc(c, sizeof *b);
     struct tx *t = c->tx;
     struct soft_x *x = c->x;
     unsigned off, n = 0, branches = 0,
-             max = mode & SOFT_MODE_SINGLE || c->strict ? 1 : SOFT_MAX_INSNS - 1;
+                  max = mode & SOFT_MODE_SINGLE || c->strict ? 1 : SOFT_MAX_INSNS - 1;
     uint32_t live;
 
     memset(b, 0, sizeof *b);
@@ -258,8 +274,12 @@ struct soft_block *soft_translate(struct soft_vcpu *v, uint64_t pc, uint32_t mod
     if (t->floats)
         pc = off;
     t->nlinks = t->ncolds = t->npoints = 0;
-    *b = (struct soft_block){.pc = pc, .gpa = page->gpa | off, .gpa2 = SOFT_NO_GPA, .mode = mode,
-                             .global = (page->global && !t->cs_base) || (mode & SOFT_MODE_MMU) == SOFT_MMU_PHYS};
+    *b = (struct soft_block){.pc = pc,
+                             .gpa = page->gpa | off,
+                             .gpa2 = SOFT_NO_GPA,
+                             .mode = mode,
+                             .global = (page->global && !t->cs_base) ||
+                                       (mode & SOFT_MODE_MMU) == SOFT_MMU_PHYS};
     soft_code_claim(v, page->gpa);
     while (n < max && off < 4096 && decode_here(t, &x[n], page->host, off, pc)) {
         off += MAX(x[n].in.length, 1u);
@@ -267,7 +287,8 @@ struct soft_block *soft_translate(struct soft_vcpu *v, uint64_t pc, uint32_t mod
         n++;
         if (pc < x[n - 1].pc || pc > t->limit)
             break;
-        if (x[n - 1].kind == SOFT_X_JCC ? !goes_on(t, &x[n - 1], &branches) : soft_x_ends(&x[n - 1]))
+        if (x[n - 1].kind == SOFT_X_JCC ? !goes_on(t, &x[n - 1], &branches)
+                                        : soft_x_ends(&x[n - 1]))
             break;
     }
     if (n == 0) {

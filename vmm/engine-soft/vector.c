@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Vector instructions that touch memory element by element, so that a fault may come in the middle: gathers and masked moves
- * (SDM vol. 2: VGATHER.., VPGATHER.., VMASKMOV, VPMASKMOV, MASKMOVQ, MASKMOVDQU). They work on the parked XSAVE image.
+ * Vector instructions that touch memory element by element, so that a fault may come in the middle:
+ * gathers and masked moves (SDM vol. 2: VGATHER.., VPGATHER.., VMASKMOV, VPMASKMOV, MASKMOVQ,
+ * MASKMOVDQU). They work on the parked XSAVE image.
  *
- * Only elements that the mask selects are accessed. A gather that faults has done the elements before and cleared their
- * mask, so it goes on where it stopped; a masked move that faults has changed no register.
- * Thread: the vCPU's; parks.
+ * Only elements that the mask selects are accessed. A gather that faults has done the elements
+ * before and cleared their mask, so it goes on where it stopped; a masked move that faults has
+ * changed no register. Thread: the vCPU's; parks.
  */
 #include <Zydis/Zydis.h>
 
@@ -67,10 +68,25 @@ enum soft_next soft_x_gather(struct soft_vcpu *v, const struct soft_insn *in)
     unsigned data, step, n;
 
     switch (in->mnemonic) {
-    case ZYDIS_MNEMONIC_VGATHERDPS: case ZYDIS_MNEMONIC_VPGATHERDD: data = 4; step = 4; break;
-    case ZYDIS_MNEMONIC_VGATHERDPD: case ZYDIS_MNEMONIC_VPGATHERDQ: data = 8; step = 4; break;
-    case ZYDIS_MNEMONIC_VGATHERQPS: case ZYDIS_MNEMONIC_VPGATHERQD: data = 4; step = 8; break;
-    default: data = 8; step = 8; break;
+    case ZYDIS_MNEMONIC_VGATHERDPS:
+    case ZYDIS_MNEMONIC_VPGATHERDD:
+        data = 4;
+        step = 4;
+        break;
+    case ZYDIS_MNEMONIC_VGATHERDPD:
+    case ZYDIS_MNEMONIC_VPGATHERDQ:
+        data = 8;
+        step = 4;
+        break;
+    case ZYDIS_MNEMONIC_VGATHERQPS:
+    case ZYDIS_MNEMONIC_VPGATHERQD:
+        data = 4;
+        step = 8;
+        break;
+    default:
+        data = 8;
+        step = 8;
+        break;
     }
     need_avx(v);
     if (dst == mask || dst == index || mask == index)
@@ -116,12 +132,14 @@ static void masked_store(struct soft_vcpu *v, const struct soft_insn *in, unsign
             soft_probe(v, soft_mem(v, in, i * size, size, true), size, true, v->mmu);
     for (unsigned i = 0; i < n; i++)
         if (selected(v, mask, i, size))
-            soft_st(v, soft_mem(v, in, i * size, size, true), size, vec_get(v, src, i, size), v->mmu);
+            soft_st(v, soft_mem(v, in, i * size, size, true), size, vec_get(v, src, i, size),
+                    v->mmu);
 }
 
 enum soft_next soft_x_masked_move(struct soft_vcpu *v, const struct soft_insn *in)
 {
-    const bool wide = in->mnemonic == ZYDIS_MNEMONIC_VMASKMOVPD || in->mnemonic == ZYDIS_MNEMONIC_VPMASKMOVQ;
+    const bool wide =
+        in->mnemonic == ZYDIS_MNEMONIC_VMASKMOVPD || in->mnemonic == ZYDIS_MNEMONIC_VPMASKMOVQ;
 
     need_avx(v);
     soft_fpu_image(v);
@@ -132,7 +150,8 @@ enum soft_next soft_x_masked_move(struct soft_vcpu *v, const struct soft_insn *i
     return soft_done(v, in);
 }
 
-/* MMX after any x87 instruction: the registers count from the physical ones (top of stack 0), and none is empty. */
+/* MMX after any x87 instruction: the registers count from the physical ones (top of stack 0), and
+ * none is empty. */
 static void enter_mmx(struct soft_vcpu *v)
 {
     uint8_t *x = v->s.xsave, old[128];
@@ -152,7 +171,8 @@ static void need_bytes(struct soft_vcpu *v, uint16_t mnemonic)
         need_avx(v);
         return;
     }
-    if ((v->s.cr0 & HSK_CR0_EM) || (mnemonic == ZYDIS_MNEMONIC_MASKMOVDQU && !(v->s.cr4 & HSK_CR4_OSFXSR)))
+    if ((v->s.cr0 & HSK_CR0_EM) ||
+        (mnemonic == ZYDIS_MNEMONIC_MASKMOVDQU && !(v->s.cr4 & HSK_CR4_OSFXSR)))
         soft_fault(v, VEC_UD, -1);
     if (v->s.cr0 & HSK_CR0_TS)
         soft_fault(v, VEC_NM, -1);
@@ -170,8 +190,10 @@ enum soft_next soft_x_masked_bytes(struct soft_vcpu *v, const struct soft_insn *
     if (mmx && (hsk_get16(v->s.xsave + 2) & 0x80))
         soft_fault(v, VEC_MF, -1);
     top = hsk_get16(v->s.xsave + 2) >> 11 & 7;
-    src = mmx ? v->s.xsave + HSK_XSAVE_ST0 + 16 * ((in->op[0].reg - top) & 7) : vec_byte(v, in->op[0].reg, 0);
-    mask = mmx ? v->s.xsave + HSK_XSAVE_ST0 + 16 * ((in->op[1].reg - top) & 7) : vec_byte(v, in->op[1].reg, 0);
+    src = mmx ? v->s.xsave + HSK_XSAVE_ST0 + 16 * ((in->op[0].reg - top) & 7)
+              : vec_byte(v, in->op[0].reg, 0);
+    mask = mmx ? v->s.xsave + HSK_XSAVE_ST0 + 16 * ((in->op[1].reg - top) & 7)
+               : vec_byte(v, in->op[1].reg, 0);
     for (unsigned pass = 0; pass < 2; pass++)
         for (unsigned i = 0; i < (mmx ? 8 : 16); i++) {
             uint64_t va;

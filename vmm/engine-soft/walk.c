@@ -2,26 +2,28 @@
 /*
  * The page walker: 4-level, PAE and 32-bit paging (SDM vol. 3, 4.3-4.7), called on a TLB miss.
  *
- * Accessed and dirty bits are set with compare-exchange after the whole walk has succeeded, so that two processors and
- * the guest's own atomic updates agree; a lost race walks again. Page-table pages that are written are announced.
- * Missing on purpose: 5-level paging and protection keys (not in the model).
+ * Accessed and dirty bits are set with compare-exchange after the whole walk has succeeded, so that
+ * two processors and the guest's own atomic updates agree; a lost race walks again. Page-table
+ * pages that are written are announced. Missing on purpose: 5-level paging and protection keys (not
+ * in the model).
  *
- * Thread: the vCPU's, with the guest's FPU registers live; hsk_ram_find is compiled without them too.
+ * Thread: the vCPU's, with the guest's FPU registers live; hsk_ram_find is compiled without them
+ * too.
  */
 #include "system.h"
 
 enum { PTE_P = 1, PTE_W = 2, PTE_U = 4, PTE_A = 0x20, PTE_D = 0x40, PTE_PS = 0x80, PTE_G = 0x100 };
-#define PTE_NX (1ull << 63)
-#define PTE_ADDR (HSK_PHYS_MASK & ~0xfffull)
+#define PTE_NX       (1ull << 63)
+#define PTE_ADDR     (HSK_PHYS_MASK & ~0xfffull)
 #define PTE_RESERVED (0x000fffffffffffffull & ~HSK_PHYS_MASK)
-#define PTE_IGNORED (0x7ffull << 52) /* by 4-level paging; reserved with PAE */
+#define PTE_IGNORED  (0x7ffull << 52) /* by 4-level paging; reserved with PAE */
 
 enum { PF_P = 1, PF_W = 2, PF_U = 4, PF_RSVD = 8, PF_FETCH = 16 };
 
 #define WALK_AGAIN (-2)
 
 struct entry {
-    void *host;               /* NULL: not memory, reads all-ones */
+    void *host; /* NULL: not memory, reads all-ones */
     struct hsk_memobj *obj;
     uint64_t page;
     bool readonly;
@@ -30,10 +32,10 @@ struct entry {
 
 struct walk {
     struct soft_vcpu *v;
-    unsigned entry_size;      /* 8, or 4 with 32-bit paging */
+    unsigned entry_size; /* 8, or 4 with 32-bit paging */
     unsigned depth;
     struct entry entry[4];
-    uint64_t allowed;         /* PTE_W | PTE_U of all levels */
+    uint64_t allowed; /* PTE_W | PTE_U of all levels */
     bool nx, large;
 };
 
@@ -63,9 +65,10 @@ static bool exchange(const struct walk *w, const struct entry *e, uint64_t bits)
     uint32_t old32 = (uint32_t)old;
 
     if (w->entry_size == 8)
-        return __atomic_compare_exchange_n((uint64_t *)e->host, &old, old | bits, false, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED);
-    return __atomic_compare_exchange_n((uint32_t *)e->host, &old32, old32 | (uint32_t)bits, false, __ATOMIC_SEQ_CST,
-                                       __ATOMIC_RELAXED);
+        return __atomic_compare_exchange_n((uint64_t *)e->host, &old, old | bits, false,
+                                           __ATOMIC_SEQ_CST, __ATOMIC_RELAXED);
+    return __atomic_compare_exchange_n((uint32_t *)e->host, &old32, old32 | (uint32_t)bits, false,
+                                       __ATOMIC_SEQ_CST, __ATOMIC_RELAXED);
 }
 
 /* A top entry of PAE paging; memory is looked at only if nobody loaded them yet. */
@@ -96,17 +99,20 @@ static bool set_bits(struct walk *w, struct entry *e, uint64_t bits)
         return false;
     if (atomic_load_explicit(&e->obj->code[e->page], memory_order_relaxed)) {
         soft_fpu_park(w->v);
-        hsk_ram_written(w->v->base.engine->cfg.ram, e->obj, e->page << HSK_PAGE_SHIFT, HSK_PAGE_SIZE);
+        hsk_ram_written(w->v->base.engine->cfg.ram, e->obj, e->page << HSK_PAGE_SHIFT,
+                        HSK_PAGE_SIZE);
     }
     return true;
 }
 
 static uint64_t reserved_bits(const struct walk *w, unsigned levels)
 {
-    return PTE_RESERVED | (w->v->s.efer & HSK_EFER_NXE ? 0 : PTE_NX) | (levels == 3 ? PTE_IGNORED : 0);
+    return PTE_RESERVED | (w->v->s.efer & HSK_EFER_NXE ? 0 : PTE_NX) |
+           (levels == 3 ? PTE_IGNORED : 0);
 }
 
-/* Walks down; returns the leaf's physical address of the 4 KiB page, or sets *error to 0 or PF_P | PF_RSVD. */
+/* Walks down; returns the leaf's physical address of the 4 KiB page, or sets *error to 0 or PF_P |
+ * PF_RSVD. */
 static uint64_t descend_wide(struct walk *w, uint64_t va, unsigned levels, int *error)
 {
     uint64_t table = w->v->s.cr3 & PTE_ADDR;
@@ -116,14 +122,16 @@ static uint64_t descend_wide(struct walk *w, uint64_t va, unsigned levels, int *
     for (unsigned level = levels; level > 0; level--) {
         const unsigned shift = 12 + 9 * (level - 1);
         const bool pae_top = levels == 3 && level == 3;
-        const uint64_t e = pae_top ? read_pdpte(w, va >> shift & 3) : read_entry(w, table + 8 * (va >> shift & 511));
+        const uint64_t e = pae_top ? read_pdpte(w, va >> shift & 3)
+                                   : read_entry(w, table + 8 * (va >> shift & 511));
         const bool large = (e & PTE_PS) && (level == 2 || level == 3) && !pae_top;
 
         if (!(e & PTE_P)) {
             *error = 0;
             return 0;
         }
-        if ((e & reserved) || ((e & PTE_PS) && level >= no_large) || (pae_top && (e & (PTE_NX | 0x1e6))) ||
+        if ((e & reserved) || ((e & PTE_PS) && level >= no_large) ||
+            (pae_top && (e & (PTE_NX | 0x1e6))) ||
             (large && (e & ((1ull << shift) - 1) & ~0x1fffull))) {
             *error = PF_P | PF_RSVD;
             return 0;
@@ -152,7 +160,8 @@ static uint64_t descend_32(struct walk *w, uint64_t va, int *error)
         return 0;
     w->allowed &= e;
     if ((e & PTE_PS) && (w->v->s.cr4 & HSK_CR4_PSE)) {
-        /* PSE-36: bits 13-20 are physical bits 32-39, of which the model has 7 (SDM vol. 3, table 4-4) */
+        /* PSE-36: bits 13-20 are physical bits 32-39, of which the model has 7 (SDM vol. 3, table
+         * 4-4) */
         if (e & (1u << 21 | 1u << (13 + HSK_PHYS_BITS - 32))) {
             *error = PF_P | PF_RSVD;
             return 0;
@@ -180,7 +189,8 @@ static bool permitted(const struct walk *w, unsigned access, unsigned mmu, bool 
             return false;
     } else {
         *writable = (w->allowed & PTE_W) || !(s->cr0 & HSK_CR0_WP);
-        if (user && (access & SOFT_ACC_FETCH ? !!(s->cr4 & HSK_CR4_SMEP) : mmu == SOFT_MMU_KERNEL_SMAP))
+        if (user &&
+            (access & SOFT_ACC_FETCH ? !!(s->cr4 & HSK_CR4_SMEP) : mmu == SOFT_MMU_KERNEL_SMAP))
             return false;
     }
     if (access & SOFT_ACC_FETCH)
@@ -188,11 +198,13 @@ static bool permitted(const struct walk *w, unsigned access, unsigned mmu, bool 
     return !(access & SOFT_ACC_WRITE) || *writable;
 }
 
-static int walk_once(struct soft_vcpu *v, uint64_t va, unsigned access, unsigned mmu, struct soft_walk *out)
+static int walk_once(struct soft_vcpu *v, uint64_t va, unsigned access, unsigned mmu,
+                     struct soft_walk *out)
 {
     const struct hsk_cpu_state *s = &v->s;
     const bool pae = s->cr4 & HSK_CR4_PAE;
-    struct walk w; /* set field by field: a compiler may clear a large struct by libc's memset, which uses vector registers */
+    struct walk w; /* set field by field: a compiler may clear a large struct by libc's memset,
+                      which uses vector registers */
     int error = -1;
     bool writable = false;
     uint64_t gpa, leaf;
@@ -202,7 +214,8 @@ static int walk_once(struct soft_vcpu *v, uint64_t va, unsigned access, unsigned
     w.depth = 0;
     w.allowed = PTE_W | PTE_U;
     w.nx = w.large = false;
-    gpa = pae ? descend_wide(&w, va, s->efer & HSK_EFER_LMA ? 4 : 3, &error) : descend_32(&w, va, &error);
+    gpa = pae ? descend_wide(&w, va, s->efer & HSK_EFER_LMA ? 4 : 3, &error)
+              : descend_32(&w, va, &error);
     if (error < 0 && !permitted(&w, access, mmu, &writable))
         error = PF_P;
     if (error >= 0) {
@@ -215,7 +228,8 @@ static int walk_once(struct soft_vcpu *v, uint64_t va, unsigned access, unsigned
         const bool is_leaf = i == w.depth - 1;
         const bool pae_top = pae && !(s->efer & HSK_EFER_LMA) && i == 0;
 
-        if (!pae_top && !set_bits(&w, &w.entry[i], PTE_A | (is_leaf && (access & SOFT_ACC_WRITE) ? PTE_D : 0)))
+        if (!pae_top &&
+            !set_bits(&w, &w.entry[i], PTE_A | (is_leaf && (access & SOFT_ACC_WRITE) ? PTE_D : 0)))
             return WALK_AGAIN;
     }
     leaf = w.entry[w.depth - 1].value;
@@ -227,7 +241,8 @@ static int walk_once(struct soft_vcpu *v, uint64_t va, unsigned access, unsigned
     return -1;
 }
 
-int soft_walk(struct soft_vcpu *v, uint64_t va, unsigned access, unsigned mmu, struct soft_walk *out)
+int soft_walk(struct soft_vcpu *v, uint64_t va, unsigned access, unsigned mmu,
+              struct soft_walk *out)
 {
     int r;
 

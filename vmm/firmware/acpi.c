@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * ACPI tables (ACPI 6.4, chapter 5): RSDP, XSDT, FADT with its FACS, MADT, MCFG, and the DSDT compiled from dsdt.asl.
- * Built once per boot, below 1 MiB, by the loop thread. Deliberately missing: RSDT (nobody who finds an XSDT reads it),
- * HPET, sleep states but S5, processor objects (the MADT is enough for one to eight plain CPUs).
+ * ACPI tables (ACPI 6.4, chapter 5): RSDP, XSDT, FADT with its FACS, MADT, MCFG, and the DSDT
+ * compiled from dsdt.asl. Built once per boot, below 1 MiB, by the loop thread. Deliberately
+ * missing: RSDT (nobody who finds an XSDT reads it), HPET, sleep states but S5, processor objects
+ * (the MADT is enough for one to eight plain CPUs).
  */
 #include "boot-priv.h"
 
@@ -15,7 +16,7 @@ static const
 #define FACS_BYTES   64
 #define HEADER_BYTES 36
 
-struct builder {
+    struct builder {
     GByteArray *out;
     gpa_t base;
 };
@@ -40,7 +41,8 @@ uint8_t hsk_table_checksum(const uint8_t *p, guint len)
     return (uint8_t)-sum;
 }
 
-static uint8_t *begin_table(struct builder *t, const char *signature, uint8_t revision, guint bytes, guint *at)
+static uint8_t *begin_table(struct builder *t, const char *signature, uint8_t revision, guint bytes,
+                            guint *at)
 {
     uint8_t *p;
 
@@ -80,22 +82,23 @@ static guint put_fadt(struct builder *t, gpa_t facs, gpa_t dsdt)
 
     hsk_put32(p + 36, (uint32_t)facs);
     hsk_put32(p + 40, (uint32_t)dsdt);
-    p[45] = 1;                            /* preferred profile: desktop */
-    hsk_put16(p + 46, BOOT_SCI_GSI);      /* no SMI command port: ACPI mode is always on */
-    hsk_put32(p + 56, HSK_PMBASE);        /* PM1a event block */
-    hsk_put32(p + 64, HSK_PMBASE + 4);    /* PM1a control block */
-    hsk_put32(p + 76, HSK_PMBASE + 8);    /* PM timer */
+    p[45] = 1;                         /* preferred profile: desktop */
+    hsk_put16(p + 46, BOOT_SCI_GSI);   /* no SMI command port: ACPI mode is always on */
+    hsk_put32(p + 56, HSK_PMBASE);     /* PM1a event block */
+    hsk_put32(p + 64, HSK_PMBASE + 4); /* PM1a control block */
+    hsk_put32(p + 76, HSK_PMBASE + 8); /* PM timer */
     p[88] = 4;
     p[89] = 2;
     p[91] = 4;
-    hsk_put16(p + 96, 0x0fff);            /* no C2, no C3 */
+    hsk_put16(p + 96, 0x0fff); /* no C2, no C3 */
     hsk_put16(p + 98, 0x0fff);
-    p[108] = 0x32;                        /* RTC's century byte */
-    hsk_put16(p + 109, 0x0007);           /* legacy devices, 8042, no VGA text hardware */
-    /* WBINVD, C1, no sleep button, RTC wake not in fixed registers, reset register; the PM timer has 24 bits */
+    p[108] = 0x32;              /* RTC's century byte */
+    hsk_put16(p + 109, 0x0007); /* legacy devices, 8042, no VGA text hardware */
+    /* WBINVD, C1, no sleep button, RTC wake not in fixed registers, reset register; the PM timer
+     * has 24 bits */
     hsk_put32(p + 112, 1 << 0 | 1 << 2 | 1 << 5 | 1 << 6 | 1 << 10);
     put_gas_io(p + 116, 8, 1, 0xcf9);
-    p[128] = 0x06;                        /* full reset */
+    p[128] = 0x06; /* full reset */
     hsk_put64(p + 132, facs);
     hsk_put64(p + 140, dsdt);
     put_gas_io(p + 148, 32, 2, HSK_PMBASE);
@@ -121,19 +124,19 @@ static guint put_madt(struct builder *t, unsigned ncpus)
     uint8_t *p = begin_table(t, "APIC", 3, HEADER_BYTES + 8 + 8 * ncpus + 12 + 2 * 10 + 6, &at);
 
     hsk_put32(p + 36, (uint32_t)HSK_LAPIC_BASE);
-    hsk_put32(p + 40, 1);                 /* there are 8259s too */
+    hsk_put32(p + 40, 1); /* there are 8259s too */
     p += 44;
     for (unsigned i = 0; i < ncpus; i++, p += 8) {
         p[1] = 8;
         p[2] = p[3] = (uint8_t)i;
         hsk_put32(p + 4, 1);
     }
-    p[0] = 1;                             /* I/O APIC 0 with GSIs from 0 on */
+    p[0] = 1; /* I/O APIC 0 with GSIs from 0 on */
     p[1] = 12;
     hsk_put32(p + 4, (uint32_t)HSK_IOAPIC_BASE);
     p = put_override(p + 12, 0, 2, 0);
     p = put_override(p, BOOT_SCI_GSI, BOOT_SCI_GSI, 0x000d); /* active high, level */
-    p[0] = 4;                             /* NMI at LINT1 of every CPU */
+    p[0] = 4;                                                /* NMI at LINT1 of every CPU */
     p[1] = 6;
     p[2] = 0xff;
     p[5] = 1;

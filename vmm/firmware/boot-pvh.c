@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * ELF kernels with a PVH entry (xen/include/public/arch-x86/hvm/start_info.h, version 1; the note XEN_ELFNOTE_PHYS32_ENTRY of
- * xen/include/public/elfnote.h): flat 32-bit protected mode without paging, ebx = the start info.
+ * ELF kernels with a PVH entry (xen/include/public/arch-x86/hvm/start_info.h, version 1; the note
+ * XEN_ELFNOTE_PHYS32_ENTRY of xen/include/public/elfnote.h): flat 32-bit protected mode without
+ * paging, ebx = the start info.
  */
 #include "boot-priv.h"
 
@@ -9,10 +10,10 @@
 #define START_INFO_MAGIC  0x336ec578
 
 /* The start info, then one module, then the memory map. */
-#define INFO_BYTES   56
-#define MODULE_GPA   (BOOT_PVH_INFO + 0x40)
-#define MODULE_BYTES 32
-#define MEMMAP_GPA   (BOOT_PVH_INFO + 0x80)
+#define INFO_BYTES         56
+#define MODULE_GPA         (BOOT_PVH_INFO + 0x40)
+#define MODULE_BYTES       32
+#define MEMMAP_GPA         (BOOT_PVH_INFO + 0x80)
 #define MEMMAP_ENTRY_BYTES 24
 
 bool hsk_boot_is_elf(const struct hsk_boot_config *cfg)
@@ -32,7 +33,8 @@ static bool find_note(const uint8_t *p, uint64_t len, uint64_t *entry)
 
         if (!hsk_range_ok(name, namesz, len) || !hsk_range_ok(desc, descsz, len))
             return false;
-        if (type == NOTE_PHYS32_ENTRY && namesz == 4 && memcmp(p + name, "Xen", 4) == 0 && (descsz == 4 || descsz == 8)) {
+        if (type == NOTE_PHYS32_ENTRY && namesz == 4 && memcmp(p + name, "Xen", 4) == 0 &&
+            (descsz == 4 || descsz == 8)) {
             *entry = descsz == 4 ? hsk_get32(p + desc) : hsk_get64(p + desc);
             return true;
         }
@@ -52,7 +54,9 @@ static bool find_entry(const struct hsk_elf *elf, uint64_t *entry, GError **erro
             return true;
     }
     g_set_error(error, HSK_ERROR, HSK_ERROR_UNSUPPORTED,
-                "%s is an ELF file without a PVH entry and without a multiboot header: it is not a kernel this machine can boot", elf->name);
+                "%s is an ELF file without a PVH entry and without a multiboot header: it is not a "
+                "kernel this machine can boot",
+                elf->name);
     return false;
 }
 
@@ -78,7 +82,8 @@ static bool put_start_info(const struct hsk_boot *b, gpa_t initrd, GError **erro
         hsk_put64(map + MEMMAP_ENTRY_BYTES * i + 8, range[i].size_bytes);
         hsk_put32(map + MEMMAP_ENTRY_BYTES * i + 16, range[i].type);
     }
-    G_STATIC_ASSERT(INFO_BYTES <= MODULE_GPA - BOOT_PVH_INFO && MODULE_BYTES <= MEMMAP_GPA - MODULE_GPA);
+    G_STATIC_ASSERT(INFO_BYTES <= MODULE_GPA - BOOT_PVH_INFO &&
+                    MODULE_BYTES <= MEMMAP_GPA - MODULE_GPA);
     return hsk_boot_write(b, BOOT_PVH_INFO, buf, sizeof buf, error);
 }
 
@@ -92,13 +97,14 @@ bool hsk_boot_pvh(struct hsk_boot *b, GError **error)
         !find_entry(&elf, &entry, error) || !hsk_elf_load(&elf, b, &end, error))
         return false;
     if (entry < BOOT_KERNEL_MIN || entry >= end) {
-        g_set_error(error, HSK_ERROR, HSK_ERROR_DAMAGED, "%s is damaged: its PVH entry lies outside of the kernel",
-                    b->cfg->kernel_name);
+        g_set_error(error, HSK_ERROR, HSK_ERROR_DAMAGED,
+                    "%s is damaged: its PVH entry lies outside of the kernel", b->cfg->kernel_name);
         return false;
     }
     if (!hsk_boot_put_initrd(b, end, b->lowmem_bytes, &initrd, error) ||
         !hsk_boot_put_cmdline(b, BOOT_CMDLINE, b->cfg->cmdline, BOOT_CMDLINE_MAX - 1, error) ||
-        !put_start_info(b, initrd, error) || !hsk_boot_enter_32(b, BOOT_CS_OTHER, (uint32_t)entry, error))
+        !put_start_info(b, initrd, error) ||
+        !hsk_boot_enter_32(b, BOOT_CS_OTHER, (uint32_t)entry, error))
         return false;
     b->cpu.gpr[HSK_RBX] = BOOT_PVH_INFO;
     return true;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Direct boot (vmm/boot.h): picks the loader by the file's contents, and what the loaders share: memory ranges, command
- * line, initrd, flat segments. Loop thread, machine freshly reset.
+ * Direct boot (vmm/boot.h): picks the loader by the file's contents, and what the loaders share:
+ * memory ranges, command line, initrd, flat segments. Loop thread, machine freshly reset.
  */
 #include "boot-priv.h"
 
@@ -9,11 +9,13 @@
 
 static bool no_memory(gpa_t gpa, GError **error)
 {
-    g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED, "The machine has no memory at 0x%" G_GINT64_MODIFIER "x to boot from", gpa);
+    g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED,
+                "The machine has no memory at 0x%" G_GINT64_MODIFIER "x to boot from", gpa);
     return false;
 }
 
-bool hsk_boot_write(const struct hsk_boot *b, gpa_t gpa, const void *buf, uint64_t len, GError **error)
+bool hsk_boot_write(const struct hsk_boot *b, gpa_t gpa, const void *buf, uint64_t len,
+                    GError **error)
 {
     return len == 0 || hsk_ram_write(b->ram, gpa, buf, len) || no_memory(gpa, error);
 }
@@ -48,20 +50,24 @@ bool hsk_boot_measure(struct hsk_boot *b, GError **error)
             b->highmem_bytes += region[i].size_bytes;
     }
     if (b->lowmem_bytes < MIN_LOWMEM_BYTES) {
-        g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED, "The machine has too little memory to boot a kernel");
+        g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED,
+                    "The machine has too little memory to boot a kernel");
         return false;
     }
     return true;
 }
 
-unsigned hsk_boot_memory_ranges(const struct hsk_boot *b, struct hsk_boot_range out[BOOT_MAX_RANGES])
+unsigned hsk_boot_memory_ranges(const struct hsk_boot *b,
+                                struct hsk_boot_range out[BOOT_MAX_RANGES])
 {
     unsigned n = 0;
 
     out[n++] = (struct hsk_boot_range){0, BOOT_EBDA, BOOT_RANGE_RAM};
     out[n++] = (struct hsk_boot_range){BOOT_EBDA, 0xa0000 - BOOT_EBDA, BOOT_RANGE_RESERVED};
-    out[n++] = (struct hsk_boot_range){BOOT_TABLES_BASE, BOOT_TABLES_END - BOOT_TABLES_BASE, BOOT_RANGE_RESERVED};
-    out[n++] = (struct hsk_boot_range){BOOT_KERNEL_MIN, b->lowmem_bytes - BOOT_KERNEL_MIN, BOOT_RANGE_RAM};
+    out[n++] = (struct hsk_boot_range){BOOT_TABLES_BASE, BOOT_TABLES_END - BOOT_TABLES_BASE,
+                                       BOOT_RANGE_RESERVED};
+    out[n++] =
+        (struct hsk_boot_range){BOOT_KERNEL_MIN, b->lowmem_bytes - BOOT_KERNEL_MIN, BOOT_RANGE_RAM};
     /* an OS trusts the MCFG table only if this is reserved */
     out[n++] = (struct hsk_boot_range){HSK_ECAM_BASE, 256u << 20, BOOT_RANGE_RESERVED};
     if (b->highmem_bytes)
@@ -69,27 +75,34 @@ unsigned hsk_boot_memory_ranges(const struct hsk_boot *b, struct hsk_boot_range 
     return n;
 }
 
-bool hsk_boot_put_cmdline(const struct hsk_boot *b, gpa_t gpa, const char *text, uint64_t max, GError **error)
+bool hsk_boot_put_cmdline(const struct hsk_boot *b, gpa_t gpa, const char *text, uint64_t max,
+                          GError **error)
 {
     uint64_t len = text ? strlen(text) : 0;
 
     if (len > MIN(max, BOOT_CMDLINE_MAX - 1)) {
-        g_set_error(error, HSK_ERROR, HSK_ERROR_USAGE, "The command line for %s is longer than the %" G_GUINT64_FORMAT " characters it takes",
+        g_set_error(error, HSK_ERROR, HSK_ERROR_USAGE,
+                    "The command line for %s is longer than the %" G_GUINT64_FORMAT
+                    " characters it takes",
                     b->cfg->kernel_name, MIN(max, BOOT_CMDLINE_MAX - 1));
         return false;
     }
     return hsk_boot_write(b, gpa, text ? text : "", len + 1, error);
 }
 
-bool hsk_boot_put_initrd(const struct hsk_boot *b, gpa_t kernel_end, gpa_t limit, gpa_t *gpa, GError **error)
+bool hsk_boot_put_initrd(const struct hsk_boot *b, gpa_t kernel_end, gpa_t limit, gpa_t *gpa,
+                         GError **error)
 {
     uint64_t top = MIN(limit, b->lowmem_bytes);
 
     *gpa = 0;
     if (!b->cfg->initrd || b->cfg->initrd_bytes == 0)
         return true;
-    if (b->cfg->initrd_bytes > top || ((top - b->cfg->initrd_bytes) & ~(uint64_t)(HSK_PAGE_SIZE - 1)) < kernel_end) {
-        g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED, "The initial RAM disk (%" G_GUINT64_FORMAT " MiB) does not fit into the machine's memory beside %s",
+    if (b->cfg->initrd_bytes > top ||
+        ((top - b->cfg->initrd_bytes) & ~(uint64_t)(HSK_PAGE_SIZE - 1)) < kernel_end) {
+        g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED,
+                    "The initial RAM disk (%" G_GUINT64_FORMAT
+                    " MiB) does not fit into the machine's memory beside %s",
                     b->cfg->initrd_bytes >> 20, b->cfg->kernel_name);
         return false;
     }
@@ -110,16 +123,19 @@ bool hsk_boot_check_fits(const struct hsk_boot *b, gpa_t gpa, uint64_t len, GErr
         return true;
     if (gpa < BOOT_KERNEL_MIN)
         g_set_error(error, HSK_ERROR, HSK_ERROR_UNSUPPORTED,
-                    "%s wants to be at 0x%" G_GINT64_MODIFIER "x, which this machine needs for the data it boots with",
+                    "%s wants to be at 0x%" G_GINT64_MODIFIER
+                    "x, which this machine needs for the data it boots with",
                     b->cfg->kernel_name, gpa);
     else
         g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED,
-                    "%s wants to be at 0x%" G_GINT64_MODIFIER "x, where this machine has no memory for it: give it more memory",
+                    "%s wants to be at 0x%" G_GINT64_MODIFIER
+                    "x, where this machine has no memory for it: give it more memory",
                     b->cfg->kernel_name, gpa);
     return false;
 }
 
-/* The GDT, and what a load from it gives. The TSS is there because a processor in protected mode has one. */
+/* The GDT, and what a load from it gives. The TSS is there because a processor in protected mode
+ * has one. */
 static bool put_segments(struct hsk_boot *b, uint16_t cs, uint64_t code, GError **error)
 {
     const uint16_t ds = cs + 8, tss = ds + 8;
@@ -131,8 +147,10 @@ static bool put_segments(struct hsk_boot *b, uint16_t cs, uint64_t code, GError 
     hsk_put64(gdt + ds, 0x00cf93000000ffff);
     hsk_put64(gdt + tss, 0x00008b0000000067); /* a 64-bit one has a second half, which is 0 */
     for (unsigned i = 0; i < G_N_ELEMENTS(data_segs); i++)
-        s->seg[data_segs[i]] = (struct hsk_segment){.limit = 0xffffffff, .selector = ds, .attr = 0xc093};
-    s->seg[HSK_CS] = (struct hsk_segment){.limit = 0xffffffff, .selector = cs, .attr = (uint32_t)(code >> 40) & 0xf0ff};
+        s->seg[data_segs[i]] =
+            (struct hsk_segment){.limit = 0xffffffff, .selector = ds, .attr = 0xc093};
+    s->seg[HSK_CS] = (struct hsk_segment){
+        .limit = 0xffffffff, .selector = cs, .attr = (uint32_t)(code >> 40) & 0xf0ff};
     s->seg[HSK_TR] = (struct hsk_segment){.limit = 0x67, .selector = tss, .attr = 0x008b};
     s->seg[HSK_LDTR] = (struct hsk_segment){0};
     s->gdtr = (struct hsk_dtable){.base = BOOT_GDT, .limit = sizeof gdt - 1};
@@ -167,8 +185,8 @@ bool hsk_boot_enter_64(struct hsk_boot *b, uint64_t entry, GError **error)
 {
     b->cpu.cr0 = 0x80000033; /* PG, NE, ET, MP, PE */
     b->cpu.cr3 = BOOT_PAGE_TABLES;
-    b->cpu.cr4 = 0x20;       /* PAE */
-    b->cpu.efer = 0x500;     /* LMA, LME */
+    b->cpu.cr4 = 0x20;   /* PAE */
+    b->cpu.efer = 0x500; /* LMA, LME */
     b->cpu.rip = entry;
     return put_page_tables(b, error) && put_segments(b, BOOT_CS_LINUX, 0x00af9b000000ffff, error);
 }
@@ -182,7 +200,8 @@ bool hsk_boot_image(struct hsk_boot *b, GError **error)
     if (hsk_boot_is_elf(b->cfg))
         return hsk_boot_pvh(b, error);
     g_set_error(error, HSK_ERROR, HSK_ERROR_UNSUPPORTED,
-                "%s is not a kernel this machine can boot: neither a Linux bzImage, nor an ELF kernel with a PVH entry, nor a multiboot kernel",
+                "%s is not a kernel this machine can boot: neither a Linux bzImage, nor an ELF "
+                "kernel with a PVH entry, nor a multiboot kernel",
                 b->cfg->kernel_name);
     return false;
 }

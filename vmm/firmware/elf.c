@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * ELF executables as kernels are (System V ABI, chapters 4 and 5; both classes, little-endian x86): loads PT_LOAD segments at
- * their physical addresses. Every offset and size of the file is checked before use. Deliberately missing: relocations,
- * sections, dynamic linking; a kernel entered in place needs none.
+ * ELF executables as kernels are (System V ABI, chapters 4 and 5; both classes, little-endian x86):
+ * loads PT_LOAD segments at their physical addresses. Every offset and size of the file is checked
+ * before use. Deliberately missing: relocations, sections, dynamic linking; a kernel entered in
+ * place needs none.
  */
 #include "boot-priv.h"
 
@@ -10,11 +11,13 @@ enum { EM_386 = 3, EM_X86_64 = 62, ET_EXEC = 2, ET_DYN = 3 };
 
 static bool damaged(const struct hsk_elf *elf, GError **error, const char *what)
 {
-    g_set_error(error, HSK_ERROR, HSK_ERROR_DAMAGED, "%s is a damaged ELF kernel: %s", elf->name, what);
+    g_set_error(error, HSK_ERROR, HSK_ERROR_DAMAGED, "%s is a damaged ELF kernel: %s", elf->name,
+                what);
     return false;
 }
 
-bool hsk_elf_open(struct hsk_elf *elf, const void *data, uint64_t len, const char *name, GError **error)
+bool hsk_elf_open(struct hsk_elf *elf, const void *data, uint64_t len, const char *name,
+                  GError **error)
 {
     const uint8_t *p = data;
     uint16_t type, machine;
@@ -28,7 +31,8 @@ bool hsk_elf_open(struct hsk_elf *elf, const void *data, uint64_t len, const cha
     type = hsk_get16(p + 16);
     machine = hsk_get16(p + 18);
     if (machine != (elf->is64 ? EM_X86_64 : EM_386) || (type != ET_EXEC && type != ET_DYN)) {
-        g_set_error(error, HSK_ERROR, HSK_ERROR_UNSUPPORTED, "%s is an ELF file, but not an x86 kernel", name);
+        g_set_error(error, HSK_ERROR, HSK_ERROR_UNSUPPORTED,
+                    "%s is an ELF file, but not an x86 kernel", name);
         return false;
     }
     elf->entry = elf->is64 ? hsk_get64(p + 24) : hsk_get32(p + 24);
@@ -42,7 +46,8 @@ bool hsk_elf_open(struct hsk_elf *elf, const void *data, uint64_t len, const cha
     return true;
 }
 
-bool hsk_elf_segment(const struct hsk_elf *elf, unsigned i, struct hsk_elf_segment *seg, GError **error)
+bool hsk_elf_segment(const struct hsk_elf *elf, unsigned i, struct hsk_elf_segment *seg,
+                     GError **error)
 {
     const uint8_t *p = elf->data + elf->phoff + (uint64_t)i * elf->phentsize;
 
@@ -64,7 +69,8 @@ bool hsk_elf_segment(const struct hsk_elf *elf, unsigned i, struct hsk_elf_segme
 }
 
 /* Segment i, with memsz = 0 if there is nothing to load. */
-static bool loaded_segment(const struct hsk_elf *elf, const struct hsk_boot *b, unsigned i, struct hsk_elf_segment *seg, GError **error)
+static bool loaded_segment(const struct hsk_elf *elf, const struct hsk_boot *b, unsigned i,
+                           struct hsk_elf_segment *seg, GError **error)
 {
     if (!hsk_elf_segment(elf, i, seg, error))
         return false;
@@ -77,8 +83,8 @@ static bool loaded_segment(const struct hsk_elf *elf, const struct hsk_boot *b, 
     return hsk_boot_check_fits(b, seg->paddr, seg->memsz, error);
 }
 
-bool hsk_elf_put(const struct hsk_elf *elf, const struct hsk_boot *b, const uint8_t *piece, uint64_t offset, uint64_t len,
-                 GError **error)
+bool hsk_elf_put(const struct hsk_elf *elf, const struct hsk_boot *b, const uint8_t *piece,
+                 uint64_t offset, uint64_t len, GError **error)
 {
     for (unsigned i = 0; i < elf->phnum; i++) {
         struct hsk_elf_segment seg;
@@ -88,7 +94,9 @@ bool hsk_elf_put(const struct hsk_elf *elf, const struct hsk_boot *b, const uint
             return false;
         from = MAX(offset, seg.offset);
         to = MIN(offset + len, seg.offset + seg.filesz);
-        if (seg.memsz && from < to && !hsk_boot_write(b, seg.paddr + (from - seg.offset), piece + (from - offset), to - from, error))
+        if (seg.memsz && from < to &&
+            !hsk_boot_write(b, seg.paddr + (from - seg.offset), piece + (from - offset), to - from,
+                            error))
             return false;
     }
     return true;
@@ -115,5 +123,6 @@ bool hsk_elf_finish(const struct hsk_elf *elf, const struct hsk_boot *b, gpa_t *
 
 bool hsk_elf_load(const struct hsk_elf *elf, const struct hsk_boot *b, gpa_t *end, GError **error)
 {
-    return hsk_elf_put(elf, b, elf->data, 0, elf->size_bytes, error) && hsk_elf_finish(elf, b, end, error);
+    return hsk_elf_put(elf, b, elf->data, 0, elf->size_bytes, error) &&
+           hsk_elf_finish(elf, b, end, error);
 }

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The bus (vmm/device.h): a sorted immutable table of ranges, looked up by binary search and replaced as a whole; an old
- * table stays until the machine passes a safe point, because a vCPU may be in the middle of a lookup.
- * It takes the device's lock around each access and checks size and range, so devices need not.
+ * The bus (vmm/device.h): a sorted immutable table of ranges, looked up by binary search and
+ * replaced as a whole; an old table stays until the machine passes a safe point, because a vCPU may
+ * be in the middle of a lookup. It takes the device's lock around each access and checks size and
+ * range, so devices need not.
  */
 #include <vmm/device.h>
 
@@ -24,7 +25,8 @@ struct hsk_bus {
     GPtrArray *old;
 };
 
-void hsk_dev_init(struct hsk_dev *dev, const struct hsk_dev_ops *ops, struct hsk_machine *m, const char *id)
+void hsk_dev_init(struct hsk_dev *dev, const struct hsk_dev_ops *ops, struct hsk_machine *m,
+                  const char *id)
 {
     dev->ops = ops;
     dev->machine = m;
@@ -87,7 +89,8 @@ static void publish_locked(struct hsk_bus *bus, struct table *t)
     g_ptr_array_add(bus->old, atomic_exchange(&bus->table, t));
 }
 
-bool hsk_bus_map(struct hsk_bus *bus, uint64_t base, uint64_t size, struct hsk_dev *dev, unsigned region)
+bool hsk_bus_map(struct hsk_bus *bus, uint64_t base, uint64_t size, struct hsk_dev *dev,
+                 unsigned region)
 {
     const struct table *t;
     bool ok = false;
@@ -140,7 +143,8 @@ static bool find(struct hsk_bus *bus, uint64_t addr, unsigned size, struct range
     const struct table *t = atomic_load_explicit(&bus->table, memory_order_acquire);
     unsigned i = lower_bound(t, addr);
 
-    if (i == t->n || addr < t->range[i].base || !hsk_range_ok(addr - t->range[i].base, size, t->range[i].size))
+    if (i == t->n || addr < t->range[i].base ||
+        !hsk_range_ok(addr - t->range[i].base, size, t->range[i].size))
         return false;
     *out = t->range[i];
     return true;

@@ -1,11 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Where keys and the pointer go: keys to the i8042; the absolute pointer to the tablet once the guest's driver listens,
- * else relative motion to the PS/2 mouse. Loop thread only.
+ * Where keys and the pointer go: keys to the i8042; the absolute pointer to the tablet once the
+ * guest's driver listens, else relative motion to the PS/2 mouse. Loop thread only.
  */
-#include "machine-priv.h"
-
 #include "devices/devices.h"
+#include "machine-priv.h"
 #include "virtio/pci-devices.h"
 
 static struct hsk_machine *machine_of(struct hsk_input *in)

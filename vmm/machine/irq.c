@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Interrupt lines of the board: GSI n goes to the I/O APIC and, for the 16 ISA lines, to the PIC as well; which of them
- * the guest listens to is its choice. ISA IRQ 0 arrives at I/O APIC pin 2 (MADT override), pin 0 is the PIC's and unused.
- * Any thread, with device locks held; takes only the locks of the two interrupt controllers.
+ * Interrupt lines of the board: GSI n goes to the I/O APIC and, for the 16 ISA lines, to the PIC as
+ * well; which of them the guest listens to is its choice. ISA IRQ 0 arrives at I/O APIC pin 2 (MADT
+ * override), pin 0 is the PIC's and unused. Any thread, with device locks held; takes only the
+ * locks of the two interrupt controllers.
  */
-#include "machine-priv.h"
-
 #include "devices/devices.h"
+#include "machine-priv.h"
 
 static void gsi_set(struct hsk_irq *irq, bool level)
 {

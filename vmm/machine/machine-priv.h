@@ -35,7 +35,7 @@ struct hsk_machine {
     struct hsk_memobj *ram_obj, *vram_obj;
     struct hsk_engine *engine;
     struct hsk_cpu_thread cpu[HSK_MAX_CPUS];
-    GPtrArray *devs;              /* struct hsk_dev, owned, in load order */
+    GPtrArray *devs; /* struct hsk_dev, owned, in load order */
     struct gsi gsi[HSK_NGSI];
     struct hsk_dev *pic, *ioapic, *acpi_pm, *i8042, *display, *tablet;
     struct hsk_input input;
@@ -47,7 +47,7 @@ struct hsk_machine {
     /* lock */
     pthread_mutex_t lock;
     pthread_cond_t parked_cond;
-    unsigned stop_count;          /* > 0: vCPUs stay parked */
+    unsigned stop_count; /* > 0: vCPUs stay parked */
     bool quit;
 };
 

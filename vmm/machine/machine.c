@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The machine (vmm/machine.h): owns memory, buses, clock, loop, devices and the vCPU threads, and stops, runs, saves and
- * loads them in the one legal order (clock, devices, vCPUs).
+ * The machine (vmm/machine.h): owns memory, buses, clock, loop, devices and the vCPU threads, and
+ * stops, runs, saves and loads them in the one legal order (clock, devices, vCPUs).
  *
- * Threads: the loop thread calls everything; a vCPU thread runs its engine and parks while stop_count > 0. Lock order:
- * device -> APIC -> machine lock (leaf; nothing is called with it held but condition variables and kick).
+ * Threads: the loop thread calls everything; a vCPU thread runs its engine and parks while
+ * stop_count > 0. Lock order: device -> APIC -> machine lock (leaf; nothing is called with it held
+ * but condition variables and kick).
  */
-#include "machine-priv.h"
-
 #include <errno.h>
+
+#include "machine-priv.h"
 
 static const struct hsk_field clock_fields[] = {
     HSK_F(struct hsk_clock_state, tsc_hz),
@@ -37,7 +38,8 @@ static void handle_exit(struct hsk_cpu_thread *c, enum hsk_exit exit, bool *halt
 {
     *halted = exit == HSK_EXIT_HALT;
     if (exit == HSK_EXIT_SHUTDOWN)
-        hsk_machine_post_event(c->m, HSK_EVENT_RESET, 0, "the processor shut itself down (triple fault)");
+        hsk_machine_post_event(c->m, HSK_EVENT_RESET, 0,
+                               "the processor shut itself down (triple fault)");
     else if (exit == HSK_EXIT_ERROR)
         hsk_machine_post_event(c->m, HSK_EVENT_ERROR, 0, c->vcpu->error);
 }
@@ -103,7 +105,8 @@ static void release_stop(struct hsk_machine *m)
     hsk_assert(m->stop_count > 0);
     m->stop_count--;
     for (unsigned i = 0; i < m->cfg.ncpus; i++) {
-        m->cpu[i].wake = true; /* a halted vCPU looks again at what waits: the state may be another one */
+        m->cpu[i].wake =
+            true; /* a halted vCPU looks again at what waits: the state may be another one */
         pthread_cond_signal(&m->cpu[i].wake_cond);
     }
     pthread_mutex_unlock(&m->lock);
@@ -120,24 +123,32 @@ static bool map_memory(struct hsk_machine *m)
         return false;
     if (m->cfg.memory_bytes == low)
         return true;
-    r = (struct hsk_ram_region){
-        .gpa = HSK_HIGHMEM_BASE, .size_bytes = m->cfg.memory_bytes - low, .offset = low, .obj = m->ram_obj};
+    r = (struct hsk_ram_region){.gpa = HSK_HIGHMEM_BASE,
+                                .size_bytes = m->cfg.memory_bytes - low,
+                                .offset = low,
+                                .obj = m->ram_obj};
     return hsk_ram_map_add(m->ram, &r);
 }
 
-static struct hsk_memobj *make_memobj(const char *name, uint64_t size, int fd, int attr_fd, GError **error)
+static struct hsk_memobj *make_memobj(const char *name, uint64_t size, int fd, int attr_fd,
+                                      GError **error)
 {
-    return fd >= 0 ? hsk_memobj_new_fds(name, size, fd, attr_fd, error) : hsk_memobj_new(name, size, error);
+    return fd >= 0 ? hsk_memobj_new_fds(name, size, fd, attr_fd, error)
+                   : hsk_memobj_new(name, size, error);
 }
 
 static bool check_config(const struct hsk_machine_config *cfg, GError **error)
 {
     if (cfg->ncpus < 1 || cfg->ncpus > HSK_MAX_CPUS) {
-        g_set_error(error, HSK_ERROR, HSK_ERROR_USAGE, "A machine has 1 to %u processors, not %u", HSK_MAX_CPUS, cfg->ncpus);
+        g_set_error(error, HSK_ERROR, HSK_ERROR_USAGE, "A machine has 1 to %u processors, not %u",
+                    HSK_MAX_CPUS, cfg->ncpus);
         return false;
     }
-    if (cfg->memory_bytes < (16u << 20) || cfg->memory_bytes > (64ull << 30) || cfg->memory_bytes % (1u << 20)) {
-        g_set_error(error, HSK_ERROR, HSK_ERROR_USAGE, "A machine has 16 MiB to 64 GiB of memory in whole MiB, not %" G_GUINT64_FORMAT " bytes",
+    if (cfg->memory_bytes < (16u << 20) || cfg->memory_bytes > (64ull << 30) ||
+        cfg->memory_bytes % (1u << 20)) {
+        g_set_error(error, HSK_ERROR, HSK_ERROR_USAGE,
+                    "A machine has 16 MiB to 64 GiB of memory in whole MiB, not %" G_GUINT64_FORMAT
+                    " bytes",
                     cfg->memory_bytes);
         return false;
     }
@@ -152,7 +163,8 @@ static bool create_parts(struct hsk_machine *m, GError **error)
         m->cfg.cpu = m->cfg.engine->default_cpu();
     m->clock = hsk_clock_new(m->cfg.tsc_hz);
     m->loop = hsk_loop_new(m->clock, error);
-    if (!m->loop || !hsk_cpuid_build(&m->cpuid, m->cfg.cpu, m->cfg.ncpus, hsk_clock_tsc_hz(m->clock), error))
+    if (!m->loop ||
+        !hsk_cpuid_build(&m->cpuid, m->cfg.cpu, m->cfg.ncpus, hsk_clock_tsc_hz(m->clock), error))
         return false;
     m->ram = hsk_ram_new();
     m->pio = hsk_bus_new("ports");
@@ -162,7 +174,8 @@ static bool create_parts(struct hsk_machine *m, GError **error)
     if (!m->ram_obj)
         return false;
     if (m->cfg.vram_bytes) {
-        m->vram_obj = make_memobj("vram", m->cfg.vram_bytes, m->cfg.vram_fd, m->cfg.vram_attr_fd, error);
+        m->vram_obj =
+            make_memobj("vram", m->cfg.vram_bytes, m->cfg.vram_fd, m->cfg.vram_attr_fd, error);
         m->cfg.vram_fd = m->cfg.vram_attr_fd = -1;
         if (!m->vram_obj)
             return false;
@@ -197,7 +210,8 @@ static bool create_cpus(struct hsk_machine *m, GError **error)
         hsk_lapic_set_kick(c->lapic, cpu_kick, c);
         err = pthread_create(&c->thread, NULL, cpu_main, c);
         if (err) {
-            g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED, "Cannot start a processor thread: %s", g_strerror(err));
+            g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED, "Cannot start a processor thread: %s",
+                        g_strerror(err));
             return false;
         }
         c->started = true;
@@ -260,7 +274,8 @@ void hsk_machine_free(struct hsk_machine *m)
     hsk_machine_stop(m);
     m->cfg.event = NULL;
     if (m->loop)
-        hsk_loop_flush_calls(m->loop); /* what was posted and not delivered; it may kick the vCPUs */
+        hsk_loop_flush_calls(
+            m->loop); /* what was posted and not delivered; it may kick the vCPUs */
     join_cpus(m);
     while (m->devs->len) {
         struct hsk_dev *dev = g_ptr_array_steal_index(m->devs, m->devs->len - 1);
@@ -389,12 +404,14 @@ static void deliver_event(void *opaque)
     g_free(e);
 }
 
-void hsk_machine_post_event(struct hsk_machine *m, enum hsk_event_kind kind, uint64_t value, const char *text)
+void hsk_machine_post_event(struct hsk_machine *m, enum hsk_event_kind kind, uint64_t value,
+                            const char *text)
 {
     struct event *e = g_new0(struct event, 1);
 
     *e = (struct event){.m = m, .kind = kind, .value = value, .text = g_strdup(text)};
-    e->stops = kind == HSK_EVENT_POWEROFF || kind == HSK_EVENT_RESET || kind == HSK_EVENT_DEBUG_EXIT || kind == HSK_EVENT_ERROR;
+    e->stops = kind == HSK_EVENT_POWEROFF || kind == HSK_EVENT_RESET ||
+               kind == HSK_EVENT_DEBUG_EXIT || kind == HSK_EVENT_ERROR;
     if (e->stops)
         request_stop(m);
     hsk_loop_call(m->loop, deliver_event, e);
@@ -540,7 +557,8 @@ static bool load_devices(struct hsk_machine *m, struct hsk_state_reader *r, GErr
     return true;
 }
 
-static bool load_cpu(struct hsk_machine *m, struct hsk_state_reader *r, unsigned index, GError **error)
+static bool load_cpu(struct hsk_machine *m, struct hsk_state_reader *r, unsigned index,
+                     GError **error)
 {
     struct hsk_cpu_state *s = g_aligned_alloc0(1, sizeof *s, 64);
     char id[16];
@@ -562,7 +580,8 @@ bool hsk_machine_load(struct hsk_machine *m, GBytes *state, GError **error)
     if (!r || !hsk_state_get(r, "clock", &clock_desc, &cs, error))
         return false;
     if (!hsk_clock_load(m->clock, &cs)) {
-        g_set_error(error, HSK_ERROR, HSK_ERROR_DAMAGED, "The saved state is damaged: its clock rate is impossible");
+        g_set_error(error, HSK_ERROR, HSK_ERROR_DAMAGED,
+                    "The saved state is damaged: its clock rate is impossible");
         return false;
     }
     if (!load_devices(m, r, error))

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Guest memory (vmm/memory.h): objects with a byte of attributes per page, and the guest-physical map.
- * The map is an immutable array that is replaced as a whole; an old one stays until the machine passes a safe point, since
- * a reader on another thread may still look at it.
+ * Guest memory (vmm/memory.h): objects with a byte of attributes per page, and the guest-physical
+ * map. The map is an immutable array that is replaced as a whole; an old one stays until the
+ * machine passes a safe point, since a reader on another thread may still look at it.
  */
 #include <vmm/memory.h>
 
@@ -10,8 +10,8 @@
 #include <pthread.h>
 #include <sys/mman.h>
 
-/* From here on a write through the descriptor is cheaper than through the mapping: a page that is not there yet need not be
-   cleared first, nor mapped before somebody looks at it. */
+/* From here on a write through the descriptor is cheaper than through the mapping: a page that is
+   not there yet need not be cleared first, nor mapped before somebody looks at it. */
 #define BY_DESCRIPTOR (64u << 10)
 
 struct map {
@@ -22,7 +22,7 @@ struct map {
 struct hsk_ram {
     _Atomic(struct map *) map;
     _Atomic uint64_t generation;
-    pthread_mutex_t lock;      /* writers of map, and old */
+    pthread_mutex_t lock; /* writers of map, and old */
     GPtrArray *old;
     hsk_code_write_fn code_write; /* set before vCPUs run */
     void *code_write_opaque;
@@ -36,7 +36,8 @@ static bool sealed(int fd, uint64_t size_bytes)
     return seals >= 0 && (seals & F_SEAL_SHRINK) && end >= 0 && (uint64_t)end >= size_bytes;
 }
 
-struct hsk_memobj *hsk_memobj_new_fds(const char *name, uint64_t size_bytes, int fd, int attr_fd, GError **error)
+struct hsk_memobj *hsk_memobj_new_fds(const char *name, uint64_t size_bytes, int fd, int attr_fd,
+                                      GError **error)
 {
     struct hsk_memobj *obj = g_new0(struct hsk_memobj, 1);
     void *host, *attr, *code;
@@ -46,8 +47,10 @@ struct hsk_memobj *hsk_memobj_new_fds(const char *name, uint64_t size_bytes, int
     obj->attr_fd = attr_fd;
     obj->size_bytes = size_bytes;
     g_strlcpy(obj->name, name, sizeof obj->name);
-    if (size_bytes == 0 || size_bytes % HSK_PAGE_SIZE || !sealed(fd, size_bytes) || !sealed(attr_fd, size_bytes / HSK_PAGE_SIZE)) {
-        g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED, "The memory given for %s has the wrong size or can shrink", name);
+    if (size_bytes == 0 || size_bytes % HSK_PAGE_SIZE || !sealed(fd, size_bytes) ||
+        !sealed(attr_fd, size_bytes / HSK_PAGE_SIZE)) {
+        g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED,
+                    "The memory given for %s has the wrong size or can shrink", name);
         hsk_memobj_free(obj);
         return NULL;
     }
@@ -55,15 +58,18 @@ struct hsk_memobj *hsk_memobj_new_fds(const char *name, uint64_t size_bytes, int
     attr = mmap(NULL, size_bytes / HSK_PAGE_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, attr_fd, 0);
     obj->host = host == MAP_FAILED ? NULL : host;
     obj->attr = attr == MAP_FAILED ? NULL : attr;
-    code = mmap(NULL, size_bytes / HSK_PAGE_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    code = mmap(NULL, size_bytes / HSK_PAGE_SIZE, PROT_READ | PROT_WRITE,
+                MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     obj->code = code == MAP_FAILED ? NULL : code;
     if (!obj->host || !obj->attr || !obj->code) {
-        g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED, "Cannot map %" G_GUINT64_FORMAT " MiB of memory for the machine: %s",
+        g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED,
+                    "Cannot map %" G_GUINT64_FORMAT " MiB of memory for the machine: %s",
                     size_bytes >> 20, g_strerror(errno));
         hsk_memobj_free(obj);
         return NULL;
     }
-    madvise(obj->host, size_bytes, MADV_HUGEPAGE); /* where the kernel has huge pages for shared memory; else ignored */
+    madvise(obj->host, size_bytes,
+            MADV_HUGEPAGE); /* where the kernel has huge pages for shared memory; else ignored */
     return obj;
 }
 
@@ -158,7 +164,8 @@ bool hsk_ram_map_add(struct hsk_ram *ram, const struct hsk_ram_region *r)
     unsigned i;
 
     hsk_assert(r->size_bytes && r->gpa % HSK_PAGE_SIZE == 0 && r->size_bytes % HSK_PAGE_SIZE == 0 &&
-               r->gpa + r->size_bytes > r->gpa && hsk_range_ok(r->offset, r->size_bytes, r->obj->size_bytes));
+               r->gpa + r->size_bytes > r->gpa &&
+               hsk_range_ok(r->offset, r->size_bytes, r->obj->size_bytes));
     pthread_mutex_lock(&ram->lock);
     m = g_memdup2(atomic_load(&ram->map), sizeof *m);
     for (i = 0; i < m->n && m->region[i].gpa + m->region[i].size_bytes <= r->gpa; i++)
@@ -233,21 +240,25 @@ unsigned hsk_ram_regions(const struct hsk_ram *ram, struct hsk_ram_region out[HS
 /* Before anything but an engine writes [offset, offset+len) of an object. */
 static void announce(struct hsk_memobj *obj, uint64_t offset, uint64_t len)
 {
-    for (uint64_t page = offset >> HSK_PAGE_SHIFT; page <= (offset + len - 1) >> HSK_PAGE_SHIFT; page++)
+    for (uint64_t page = offset >> HSK_PAGE_SHIFT; page <= (offset + len - 1) >> HSK_PAGE_SHIFT;
+         page++)
         hsk_memobj_will_write(obj, page);
 }
 
-/* After the write: a translator marks a page before it reads it, so either it has read what was written or the mark is seen. */
+/* After the write: a translator marks a page before it reads it, so either it has read what was
+ * written or the mark is seen. */
 void hsk_ram_written(struct hsk_ram *ram, struct hsk_memobj *obj, uint64_t offset, uint64_t len)
 {
     atomic_thread_fence(memory_order_seq_cst);
-    for (uint64_t page = offset >> HSK_PAGE_SHIFT; len && page <= (offset + len - 1) >> HSK_PAGE_SHIFT; page++)
+    for (uint64_t page = offset >> HSK_PAGE_SHIFT;
+         len && page <= (offset + len - 1) >> HSK_PAGE_SHIFT; page++)
         if (atomic_load(&obj->code[page]) && ram->code_write)
             ram->code_write(ram->code_write_opaque, obj, page);
 }
 
 /* The part of [gpa, gpa+len) that lies in gpa's region; NULL if there is none. */
-static const struct hsk_ram_region *piece(struct hsk_ram *ram, gpa_t gpa, uint64_t len, uint64_t *offset, uint64_t *n)
+static const struct hsk_ram_region *piece(struct hsk_ram *ram, gpa_t gpa, uint64_t len,
+                                          uint64_t *offset, uint64_t *n)
 {
     const struct hsk_ram_region *r = hsk_ram_find(ram, gpa);
 

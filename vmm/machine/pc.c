@@ -1,14 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Board "hv-pc-1.0": which devices there are, at which fixed addresses, on which lines, in load order. The only place that
- * knows. PCI slots: 0 host bridge, 1 display, 2 tablet, 4-11 disks.
+ * Board "hv-pc-1.0": which devices there are, at which fixed addresses, on which lines, in load
+ * order. The only place that knows. PCI slots: 0 host bridge, 1 display, 2 tablet, 4-11 disks.
  */
-#include "machine-priv.h"
-
 #include "devices/devices.h"
+#include "machine-priv.h"
 #include "virtio/pci-devices.h"
 
-#define DEVFN(slot) ((slot) << 3)
+#define DEVFN(slot)     ((slot) << 3)
 #define FIRST_DISK_SLOT 4
 
 static struct hsk_dev *add(struct hsk_machine *m, struct hsk_dev *dev)
@@ -28,7 +27,8 @@ static void create_isa(struct hsk_machine *m)
     m->pic = add(m, hsk_pic_new(m, "pic"));
     add(m, hsk_pit_new(m, "pit", hsk_machine_gsi(m, 0)));
     add(m, hsk_rtc_new(m, "rtc", hsk_machine_gsi(m, 8), m->cfg.memory_bytes));
-    add(m, hsk_uart16550_new(m, "uart16550.0", 0x3f8, hsk_machine_gsi(m, 4), m->cfg.serial_in, m->cfg.serial_out));
+    add(m, hsk_uart16550_new(m, "uart16550.0", 0x3f8, hsk_machine_gsi(m, 4), m->cfg.serial_in,
+                             m->cfg.serial_out));
     m->acpi_pm = add(m, hsk_acpi_pm_new(m, "acpi-pm", hsk_machine_gsi(m, 9)));
     m->i8042 = add(m, hsk_i8042_new(m, "i8042", hsk_machine_gsi(m, 1), hsk_machine_gsi(m, 12)));
     if (m->cfg.debug_exit)
@@ -49,7 +49,8 @@ static bool create_pci(struct hsk_machine *m, GError **error)
         g_autofree char *id = g_strdup_printf("virtio-blk.%u", i);
         struct hsk_block *block = g_steal_pointer(&m->cfg.disks[i].block);
 
-        if (!add(m, hsk_virtio_blk_new(m, host, id, DEVFN(FIRST_DISK_SLOT + i), block, m->cfg.disks[i].serial))) {
+        if (!add(m, hsk_virtio_blk_new(m, host, id, DEVFN(FIRST_DISK_SLOT + i), block,
+                                       m->cfg.disks[i].serial))) {
             g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED, "Disk %u cannot be attached", i);
             return false;
         }

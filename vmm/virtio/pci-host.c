@@ -1,17 +1,17 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The PCI host: configuration mechanism 1 (ports 0xcf8-0xcff, PCI 3.0, 3.2.2.3.2), ECAM (PCI Express 4.0, 7.2.2) at
- * HSK_ECAM_BASE, the host bridge 0:0.0 and the four interrupt lines, GSI 16-19, wired-or of the functions.
- * vCPU threads. Holds its own lock while it takes that of the function addressed (see pci.h).
- * Deliberately missing: buses behind bridges, functions other than 0, PCIEXBAR (ECAM does not move), SERR and friends.
+ * The PCI host: configuration mechanism 1 (ports 0xcf8-0xcff, PCI 3.0, 3.2.2.3.2), ECAM (PCI
+ * Express 4.0, 7.2.2) at HSK_ECAM_BASE, the host bridge 0:0.0 and the four interrupt lines, GSI
+ * 16-19, wired-or of the functions. vCPU threads. Holds its own lock while it takes that of the
+ * function addressed (see pci.h). Deliberately missing: buses behind bridges, functions other than
+ * 0, PCIEXBAR (ECAM does not move), SERR and friends.
  */
-#include "pci.h"
-
 #include "../devices/devices.h"
 #include "pci-devices.h"
+#include "pci.h"
 
-#define SLOTS 32
-#define LINES 4
+#define SLOTS     32
+#define LINES     4
 #define FIRST_GSI 16
 
 enum { REGION_PORTS = 16, REGION_ECAM };
@@ -21,16 +21,16 @@ enum { PORT_ADDRESS = 0, PORT_RESET = 1, PORT_DATA = 4, PORTS = 8 };
 struct pci_host_state {
     struct hsk_pci_state pci;
     uint32_t address;
-    uint32_t reserved;       /* 0: fills the struct */
+    uint32_t reserved; /* 0: fills the struct */
 };
 
 struct pci_host {
-    struct hsk_pci_dev pci;  /* the bridge's own function */
+    struct hsk_pci_dev pci; /* the bridge's own function */
     struct pci_host_state s;
     struct hsk_dev *acpi_pm;
     struct hsk_pci_dev *slot[SLOTS]; /* borrowed; constant while vCPUs run */
     pthread_mutex_t lines_lock;      /* leaf */
-    uint32_t lines[LINES];           /* a bit per slot that asserts; follows from the functions' states */
+    uint32_t lines[LINES]; /* a bit per slot that asserts; follows from the functions' states */
 };
 
 static const struct hsk_field host_fields[] = {
@@ -77,7 +77,8 @@ void hsk_pci_host_set_line(struct hsk_dev *host, unsigned devfn, bool level)
 
 /* ---- configuration accesses ---- */
 
-/* The function at bus, device, function of an ECAM offset (bus 20-27, device 15-19, function 12-14), or NULL. */
+/* The function at bus, device, function of an ECAM offset (bus 20-27, device 15-19, function
+ * 12-14), or NULL. */
 static struct hsk_pci_dev *find(struct pci_host *h, uint32_t ecam)
 {
     return (ecam >> 20) == 0 && (ecam >> 12 & 7) == 0 ? h->slot[ecam >> 15 & 31] : NULL;
@@ -117,7 +118,8 @@ static void config_write(struct pci_host *h, uint32_t ecam, unsigned size, uint3
     hsk_dev_leave(&p->dev);
 }
 
-/* The ECAM offset that the address register and a data port name, if enabled and naturally aligned. */
+/* The ECAM offset that the address register and a data port name, if enabled and naturally aligned.
+ */
 static bool data_target(const struct pci_host *h, uint64_t port, unsigned size, uint32_t *ecam)
 {
     if (!(h->s.address & 0x80000000) || port < PORT_DATA || port % size != 0)
@@ -140,7 +142,8 @@ static uint64_t host_read(struct hsk_dev *dev, unsigned region, uint64_t offset,
     return data_target(h, offset, size, &ecam) ? config_read(h, ecam, size) : UINT64_MAX;
 }
 
-static void host_write(struct hsk_dev *dev, unsigned region, uint64_t offset, unsigned size, uint64_t value)
+static void host_write(struct hsk_dev *dev, unsigned region, uint64_t offset, unsigned size,
+                       uint64_t value)
 {
     struct pci_host *h = host_of(dev);
     uint32_t ecam;
@@ -168,7 +171,8 @@ static bool host_check(struct hsk_dev *dev, GError **error)
     struct pci_host *h = host_of(dev);
 
     if ((h->s.address & ~0x80fffffc) || h->s.reserved) {
-        g_set_error(error, HSK_ERROR, HSK_ERROR_DAMAGED, "The saved PCI registers of %s are damaged", dev->id);
+        g_set_error(error, HSK_ERROR, HSK_ERROR_DAMAGED,
+                    "The saved PCI registers of %s are damaged", dev->id);
         return false;
     }
     return hsk_pci_check(&h->pci, error);
@@ -205,14 +209,16 @@ static const struct hsk_dev_ops host_ops = {
 
 struct hsk_dev *hsk_pci_host_new(struct hsk_machine *m, const char *id, struct hsk_dev *acpi_pm)
 {
-    static const struct hsk_pci_ids ids = {.vendor = 0x8086, .device = 0x29c0, .class_code = 0x060000}; /* Q35 */
+    static const struct hsk_pci_ids ids = {
+        .vendor = 0x8086, .device = 0x29c0, .class_code = 0x060000}; /* Q35 */
     struct pci_host *h = g_new0(struct pci_host, 1);
 
     hsk_pci_init(&h->pci, &host_ops, &h->s.pci, NULL, m, id, 0, &ids);
     pthread_mutex_init(&h->lines_lock, NULL);
     h->acpi_pm = acpi_pm;
     hsk_assert(hsk_bus_map(hsk_machine_pio(m), 0xcf8, PORTS, &h->pci.dev, REGION_PORTS));
-    hsk_assert(hsk_bus_map(hsk_machine_mmio(m), HSK_ECAM_BASE, ECAM_BYTES, &h->pci.dev, REGION_ECAM));
+    hsk_assert(
+        hsk_bus_map(hsk_machine_mmio(m), HSK_ECAM_BASE, ECAM_BYTES, &h->pci.dev, REGION_ECAM));
     hsk_pci_plug(&h->pci);
     return &h->pci.dev;
 }

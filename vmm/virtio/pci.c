@@ -1,24 +1,34 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A PCI function (PCI Local Bus Specification 3.0, chapter 6): type 0 header, 32-bit memory BARs that really move, INTA,
- * MSI-X (6.8.2). vCPU threads through the PCI host, under the function's lock.
- * Deliberately missing: I/O and 64-bit BARs, expansion ROM, MSI, power management, parity errors: no function here has them.
+ * A PCI function (PCI Local Bus Specification 3.0, chapter 6): type 0 header, 32-bit memory BARs
+ * that really move, INTA, MSI-X (6.8.2). vCPU threads through the PCI host, under the function's
+ * lock. Deliberately missing: I/O and 64-bit BARs, expansion ROM, MSI, power management, parity
+ * errors: no function here has them.
  */
 #include "pci.h"
 
 enum {
-    CFG_COMMAND = 0x04, CFG_STATUS = 0x06, CFG_CACHE_LINE = 0x0c, CFG_LATENCY = 0x0d, CFG_BAR0 = 0x10, CFG_BAR_END = 0x28,
-    CFG_CAPS = 0x34, CFG_IRQ_LINE = 0x3c, CFG_IRQ_PIN = 0x3d, CFG_FIRST_CAP = 0x40,
+    CFG_COMMAND = 0x04,
+    CFG_STATUS = 0x06,
+    CFG_CACHE_LINE = 0x0c,
+    CFG_LATENCY = 0x0d,
+    CFG_BAR0 = 0x10,
+    CFG_BAR_END = 0x28,
+    CFG_CAPS = 0x34,
+    CFG_IRQ_LINE = 0x3c,
+    CFG_IRQ_PIN = 0x3d,
+    CFG_FIRST_CAP = 0x40,
 };
-#define STATUS_INTX    (1u << 3)
-#define STATUS_CAPS    (1u << 4)
-#define COMMAND_MASK   (HSK_PCI_CMD_IO | HSK_PCI_CMD_MEM | HSK_PCI_CMD_MASTER | HSK_PCI_CMD_NOINTX)
-#define MSIX_ENABLE    0x8000u
-#define MSIX_MASK_ALL  0x4000u
-#define CAP_MSIX       0x11
+#define STATUS_INTX   (1u << 3)
+#define STATUS_CAPS   (1u << 4)
+#define COMMAND_MASK  (HSK_PCI_CMD_IO | HSK_PCI_CMD_MEM | HSK_PCI_CMD_MASTER | HSK_PCI_CMD_NOINTX)
+#define MSIX_ENABLE   0x8000u
+#define MSIX_MASK_ALL 0x4000u
+#define CAP_MSIX      0x11
 
-void hsk_pci_init(struct hsk_pci_dev *p, const struct hsk_dev_ops *ops, struct hsk_pci_state *state, struct hsk_dev *host,
-                  struct hsk_machine *m, const char *id, unsigned devfn, const struct hsk_pci_ids *ids)
+void hsk_pci_init(struct hsk_pci_dev *p, const struct hsk_dev_ops *ops, struct hsk_pci_state *state,
+                  struct hsk_dev *host, struct hsk_machine *m, const char *id, unsigned devfn,
+                  const struct hsk_pci_ids *ids)
 {
     hsk_dev_init(&p->dev, ops, m, id);
     p->s = state;
@@ -35,13 +45,15 @@ void hsk_pci_init(struct hsk_pci_dev *p, const struct hsk_dev_ops *ops, struct h
         p->mapped[i] = HSK_PCI_UNMAPPED;
 }
 
-void hsk_pci_set_bar(struct hsk_pci_dev *p, unsigned n, uint32_t size_bytes, uint32_t power_on, struct hsk_memobj *obj)
+void hsk_pci_set_bar(struct hsk_pci_dev *p, unsigned n, uint32_t size_bytes, uint32_t power_on,
+                     struct hsk_memobj *obj)
 {
     if (!power_on) {
         hsk_assert(size_bytes <= 0x10000);
         power_on = (uint32_t)HSK_PCI_MMIO_BASE + (p->devfn << 17) + (n << 16);
     }
-    hsk_assert(n < HSK_PCI_MAX_BARS && (size_bytes & (size_bytes - 1)) == 0 && size_bytes >= 16 && power_on % size_bytes == 0);
+    hsk_assert(n < HSK_PCI_MAX_BARS && (size_bytes & (size_bytes - 1)) == 0 && size_bytes >= 16 &&
+               power_on % size_bytes == 0);
     p->bar[n] = (struct hsk_pci_bar){.size_bytes = size_bytes, .power_on = power_on, .obj = obj};
 }
 
@@ -79,8 +91,10 @@ static uint64_t wanted_address(const struct hsk_pci_dev *p, unsigned i)
 {
     uint64_t addr = p->s->bar[i], size = p->bar[i].size_bytes;
 
-    /* outside of the window that the host bridge forwards nobody hears the function: least of all on top of memory */
-    if (!size || !(p->s->command & HSK_PCI_CMD_MEM) || addr < HSK_PCI_MMIO_BASE || addr + size > HSK_PCI_MMIO_END)
+    /* outside of the window that the host bridge forwards nobody hears the function: least of all
+     * on top of memory */
+    if (!size || !(p->s->command & HSK_PCI_CMD_MEM) || addr < HSK_PCI_MMIO_BASE ||
+        addr + size > HSK_PCI_MMIO_END)
         return HSK_PCI_UNMAPPED;
     return addr;
 }
@@ -101,8 +115,9 @@ static void map(struct hsk_pci_dev *p, unsigned i, uint64_t addr)
 {
     const struct hsk_pci_bar *bar = &p->bar[i];
     struct hsk_ram_region region = {.gpa = addr, .size_bytes = bar->size_bytes, .obj = bar->obj};
-    bool ok = bar->obj ? hsk_ram_map_add(hsk_machine_ram(p->dev.machine), &region)
-                       : hsk_bus_map(hsk_machine_mmio(p->dev.machine), addr, bar->size_bytes, &p->dev, i);
+    bool ok =
+        bar->obj ? hsk_ram_map_add(hsk_machine_ram(p->dev.machine), &region)
+                 : hsk_bus_map(hsk_machine_mmio(p->dev.machine), addr, bar->size_bytes, &p->dev, i);
 
     if (ok)
         p->mapped[i] = addr;
@@ -131,7 +146,8 @@ static void update_maps(struct hsk_pci_dev *p)
 static void update_intx(struct hsk_pci_dev *p)
 {
     if (p->config[CFG_IRQ_PIN])
-        hsk_pci_host_set_line(p->host, p->devfn, p->s->intx && !(p->s->command & HSK_PCI_CMD_NOINTX));
+        hsk_pci_host_set_line(p->host, p->devfn,
+                              p->s->intx && !(p->s->command & HSK_PCI_CMD_NOINTX));
 }
 
 void hsk_pci_set_intx(struct hsk_pci_dev *p, bool level)
@@ -268,7 +284,8 @@ void hsk_pci_reset(struct hsk_pci_dev *p)
 
 bool hsk_pci_check(struct hsk_pci_dev *p, GError **error)
 {
-    bool ok = (p->s->command & ~COMMAND_MASK) == 0 && (p->s->msix_control & ~(MSIX_ENABLE | MSIX_MASK_ALL)) == 0 &&
+    bool ok = (p->s->command & ~COMMAND_MASK) == 0 &&
+              (p->s->msix_control & ~(MSIX_ENABLE | MSIX_MASK_ALL)) == 0 &&
               (p->nmsix || p->s->msix_control == 0) && p->s->msix_pending >> p->nmsix == 0;
 
     for (unsigned i = 0; i < HSK_PCI_MAX_BARS; i++) {
@@ -282,7 +299,8 @@ bool hsk_pci_check(struct hsk_pci_dev *p, GError **error)
         ok = ok && (p->s->msix_table[i] & reserved) == 0;
     }
     if (!ok)
-        g_set_error(error, HSK_ERROR, HSK_ERROR_DAMAGED, "The saved PCI registers of %s are damaged", p->dev.id);
+        g_set_error(error, HSK_ERROR, HSK_ERROR_DAMAGED,
+                    "The saved PCI registers of %s are damaged", p->dev.id);
     return ok;
 }
 

@@ -1,16 +1,20 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * virtio block device (Virtio 1.1, 5.2) on an asynchronous back end. vCPU threads take requests, the loop thread completes
- * them, both under the device's lock. Data goes through a buffer of ours: guest memory is only touched at those two moments.
- * pause waits for everything in flight; what waits in the ring is taken after resume. Only a request that the host cannot
- * finish (its disk is full) is still there when the machine is saved: the state names it, and it begins anew after a load.
- * Without VIRTIO_BLK_F_FLUSH a write is flushed before it completes. Deliberately missing: more than one queue, topology,
- * zones, secure erase, a cache mode that the driver can switch.
+ * virtio block device (Virtio 1.1, 5.2) on an asynchronous back end. vCPU threads take requests,
+ * the loop thread completes them, both under the device's lock. Data goes through a buffer of ours:
+ * guest memory is only touched at those two moments. Only large writes to a back end that gathers
+ * are read out of guest memory in place, by its thread: they end before a pause does, and what a
+ * driver changes meanwhile it would also have lost on a real disk. pause waits for everything in
+ * flight; what waits in the ring is taken after resume. Only a request that the host cannot finish
+ * (its disk is full) is still there when the machine is saved: the state names it, and it begins
+ * anew after a load. Without VIRTIO_BLK_F_FLUSH a write is flushed before it completes.
+ * Deliberately missing: more than one queue, topology, zones, secure erase, a cache mode that the
+ * driver can switch.
  */
+#include <errno.h>
+
 #include "pci-devices.h"
 #include "virtio.h"
-
-#include <errno.h>
 
 #define SECTOR         512u
 #define HEADER_BYTES   16u
@@ -19,19 +23,28 @@
 #define SEG_MAX        (HSK_VIRTIO_MAX_SIZE - 2u)
 #define SIZE_MAX_BYTES (64u << 10)
 #define DATA_MAX_BYTES (SEG_MAX * SIZE_MAX_BYTES)
-/* While so much (or as many requests as the queue has entries) is in flight nothing is taken: bounds what a guest can make
-   us allocate. */
-#define BUSY_BYTES     (16u << 20)
-#define RANGE_SECTORS  (4u << 20) /* largest discard or write-zeroes */
-/* Large buffers are kept for the next request: fresh memory costs a page fault for every 4 KiB. Small ones come from the
-   heap, which has them ready. */
-#define SPARES         8u
-#define SPARE_BYTES    (1u << 20)
-#define SMALL_BYTES    (64u << 10)
+G_STATIC_ASSERT(HSK_VIRTIO_MAX_SIZE <= HSK_BLOCK_MAX_IOV);
+/* While so much (or as many requests as the queue has entries) is in flight nothing is taken:
+   bounds what a guest can make us allocate. */
+#define BUSY_BYTES    (16u << 20)
+#define RANGE_SECTORS (4u << 20) /* largest discard or write-zeroes */
+/* Large buffers are kept for the next request: fresh memory costs a page fault for every 4 KiB.
+   Small ones come from the heap, which has them ready. */
+#define SPARES      8u
+#define SPARE_BYTES (1u << 20)
+#define SMALL_BYTES (64u << 10)
 
 enum { T_IN = 0, T_OUT = 1, T_FLUSH = 4, T_GET_ID = 8, T_DISCARD = 11, T_WRITE_ZEROES = 13 };
 enum { S_OK = 0, S_IOERR = 1, S_UNSUPP = 2 };
-enum { F_SIZE_MAX = 1, F_SEG_MAX = 2, F_RO = 5, F_BLK_SIZE = 6, F_FLUSH = 9, F_DISCARD = 13, F_WRITE_ZEROES = 14 };
+enum {
+    F_SIZE_MAX = 1,
+    F_SEG_MAX = 2,
+    F_RO = 5,
+    F_BLK_SIZE = 6,
+    F_FLUSH = 9,
+    F_DISCARD = 13,
+    F_WRITE_ZEROES = 14
+};
 
 #define CONFIG_BYTES 60
 
@@ -50,9 +63,10 @@ struct virtio_blk {
     /* device lock */
     unsigned inflight;
     uint64_t inflight_bytes;
-    unsigned generation;  /* of resets of the whole machine: a request of an older one is nobody's any more */
+    unsigned generation; /* of resets of the whole machine: a request of an older one is nobody's
+                            any more */
     bool paused;
-    void *spare[SPARES];  /* of SPARE_BYTES each */
+    void *spare[SPARES]; /* of SPARE_BYTES each */
     unsigned nspares;
 };
 
@@ -62,7 +76,8 @@ struct blk_request {
     uint64_t bytes;
     unsigned generation;
     bool write;
-    struct hsk_virtq_elem elem;
+    struct iovec *iov;          /* of the request, or NULL */
+    struct hsk_virtq_elem elem; /* last, and no longer than its descriptors */
 };
 
 static const struct hsk_field blk_fields[] = {
@@ -83,7 +98,8 @@ static struct virtio_blk *blk_of_dev(struct hsk_dev *dev)
 /* ---- completion ---- */
 
 /* The status is the last byte that the device may write. */
-static void finish(struct virtio_blk *b, const struct hsk_virtq_elem *e, uint8_t status, uint64_t data_bytes)
+static void finish(struct virtio_blk *b, const struct hsk_virtq_elem *e, uint8_t status,
+                   uint64_t data_bytes)
 {
     if (!hsk_virtq_write(&b->v, e, e->write_bytes - 1, &status, 1)) {
         hsk_virtio_fail(&b->v);
@@ -96,7 +112,8 @@ static void take_requests(struct virtio_blk *b);
 
 static void set_taken(struct virtio_blk *b, uint16_t head, bool taken)
 {
-    uint8_t bit = (uint8_t)(1u << (head % 8)), *byte = &b->s.taken[head / 8]; /* heads are below the queue's size */
+    uint8_t bit = (uint8_t)(1u << (head % 8)),
+            *byte = &b->s.taken[head / 8]; /* heads are below the queue's size */
 
     *byte = taken ? *byte | bit : *byte & (uint8_t)~bit;
 }
@@ -124,6 +141,7 @@ static void give_buffer(struct virtio_blk *b, void *buf, uint64_t bytes)
 static void free_request(struct blk_request *r)
 {
     give_buffer(r->b, r->req.buf, r->bytes);
+    g_free(r->iov);
     g_free(r);
 }
 
@@ -163,17 +181,28 @@ static void request_done(struct hsk_block_req *req)
 
 /* ---- requests ---- */
 
-static void submit(struct virtio_blk *b, const struct hsk_virtq_elem *e, enum hsk_block_op op, uint64_t offset, uint64_t len,
-                   void *buf)
+/* The data is in buf (of this device's), or in niov pieces of guest memory, or there is none. */
+static void submit(struct virtio_blk *b, const struct hsk_virtq_elem *e, enum hsk_block_op op,
+                   uint64_t offset, uint64_t len, void *buf, const struct iovec *iov, unsigned niov)
 {
-    struct blk_request *r = g_new0(struct blk_request, 1);
+    size_t elem_bytes =
+        offsetof(struct hsk_virtq_elem, seg) + (e->nread + e->nwrite) * sizeof e->seg[0];
+    struct blk_request *r = g_malloc(offsetof(struct blk_request, elem) + elem_bytes);
 
     r->b = b;
-    r->elem = *e;
+    r->iov = g_memdup2(iov, niov * sizeof *iov);
+    memcpy(&r->elem, e, elem_bytes);
     r->generation = b->generation;
-    r->bytes = buf ? len : 0;
+    r->bytes = buf || niov ? len : 0;
     r->write = op != HSK_BLOCK_READ && op != HSK_BLOCK_FLUSH;
-    r->req = (struct hsk_block_req){.op = op, .offset = offset, .len = len, .buf = buf, .done = request_done, .opaque = r};
+    r->req = (struct hsk_block_req){.op = op,
+                                    .offset = offset,
+                                    .len = len,
+                                    .buf = buf,
+                                    .iov = r->iov,
+                                    .niov = niov,
+                                    .done = request_done,
+                                    .opaque = r};
     set_taken(b, e->head, true);
     b->inflight++;
     b->inflight_bytes += r->bytes;
@@ -183,22 +212,56 @@ static void submit(struct virtio_blk *b, const struct hsk_virtq_elem *e, enum hs
 /* sector and bytes of a transfer against the disk's size */
 static bool in_disk(const struct virtio_blk *b, uint64_t sector, uint64_t bytes)
 {
-    return sector <= b->block->size_bytes / SECTOR && hsk_range_ok(sector * SECTOR, bytes, b->block->size_bytes);
+    return sector <= b->block->size_bytes / SECTOR &&
+           hsk_range_ok(sector * SECTOR, bytes, b->block->size_bytes);
 }
 
-static uint8_t transfer(struct virtio_blk *b, const struct hsk_virtq_elem *e, bool write, uint64_t sector)
+/* The data of a large write, in place. 0: not to be had so (no gathering back end, a piece is not
+ * in one region of memory). */
+static unsigned gather(struct virtio_blk *b, const struct hsk_virtq_elem *e, uint64_t bytes,
+                       struct iovec *iov)
+{
+    uint64_t skip = HEADER_BYTES;
+    unsigned n = 0;
+
+    if (!b->block->gathers || bytes <= SMALL_BYTES)
+        return 0;
+    for (unsigned i = 0; i < e->nread; i++) {
+        uint64_t from = MIN(skip, e->seg[i].len), len = e->seg[i].len - from;
+        const void *p = len ? hsk_ram_ptr(b->v.ram, e->seg[i].gpa + from, len) : NULL;
+
+        skip -= from;
+        if (len == 0)
+            continue;
+        if (!p)
+            return 0;
+        iov[n++] = (struct iovec){.iov_base = (void *)(uintptr_t)p, .iov_len = len};
+    }
+    return n;
+}
+
+static uint8_t transfer(struct virtio_blk *b, const struct hsk_virtq_elem *e, bool write,
+                        uint64_t sector)
 {
     uint64_t bytes = write ? e->read_bytes - HEADER_BYTES : e->write_bytes - 1;
+    struct iovec iov[HSK_VIRTIO_MAX_SIZE];
+    unsigned niov;
     void *buf;
 
-    if (bytes == 0 || bytes % SECTOR || bytes > DATA_MAX_BYTES || !in_disk(b, sector, bytes) || (write && b->block->readonly))
+    if (bytes == 0 || bytes % SECTOR || bytes > DATA_MAX_BYTES || !in_disk(b, sector, bytes) ||
+        (write && b->block->readonly))
         return S_IOERR;
+    niov = write ? gather(b, e, bytes, iov) : 0;
+    if (niov) {
+        submit(b, e, HSK_BLOCK_WRITE, sector * SECTOR, bytes, NULL, iov, niov);
+        return S_OK;
+    }
     buf = take_buffer(b, bytes);
     if (!buf || (write && !hsk_virtq_read(&b->v, e, HEADER_BYTES, buf, bytes))) {
         give_buffer(b, buf, bytes);
         return S_IOERR;
     }
-    submit(b, e, write ? HSK_BLOCK_WRITE : HSK_BLOCK_READ, sector * SECTOR, bytes, buf);
+    submit(b, e, write ? HSK_BLOCK_WRITE : HSK_BLOCK_READ, sector * SECTOR, bytes, buf, NULL, 0);
     return S_OK;
 }
 
@@ -208,16 +271,19 @@ static uint8_t range_request(struct virtio_blk *b, const struct hsk_virtq_elem *
     uint64_t sector;
     uint32_t sectors, flags;
 
-    if (e->read_bytes != HEADER_BYTES + RANGE_BYTES || !hsk_virtq_read(&b->v, e, HEADER_BYTES, range, sizeof range))
+    if (e->read_bytes != HEADER_BYTES + RANGE_BYTES ||
+        !hsk_virtq_read(&b->v, e, HEADER_BYTES, range, sizeof range))
         return S_IOERR;
     sector = hsk_get64(range);
     sectors = hsk_get32(range + 8);
     flags = hsk_get32(range + 12);
     if (flags & ~(zero ? 1u : 0u))
         return S_UNSUPP;
-    if (b->block->readonly || sectors == 0 || sectors > RANGE_SECTORS || !in_disk(b, sector, (uint64_t)sectors * SECTOR))
+    if (b->block->readonly || sectors == 0 || sectors > RANGE_SECTORS ||
+        !in_disk(b, sector, (uint64_t)sectors * SECTOR))
         return S_IOERR;
-    submit(b, e, zero ? HSK_BLOCK_ZERO : HSK_BLOCK_DISCARD, sector * SECTOR, (uint64_t)sectors * SECTOR, NULL);
+    submit(b, e, zero ? HSK_BLOCK_ZERO : HSK_BLOCK_DISCARD, sector * SECTOR,
+           (uint64_t)sectors * SECTOR, NULL, NULL, 0);
     return S_OK;
 }
 
@@ -228,7 +294,8 @@ static bool start_request(struct virtio_blk *b, const struct hsk_virtq_elem *e)
     unsigned before = b->inflight;
     uint64_t written = 0;
 
-    if (e->read_bytes < HEADER_BYTES || e->write_bytes < 1 || !hsk_virtq_read(&b->v, e, 0, header, sizeof header))
+    if (e->read_bytes < HEADER_BYTES || e->write_bytes < 1 ||
+        !hsk_virtq_read(&b->v, e, 0, header, sizeof header))
         return false;
     switch (hsk_get32(header)) {
     case T_IN:
@@ -238,7 +305,7 @@ static bool start_request(struct virtio_blk *b, const struct hsk_virtq_elem *e)
         status = transfer(b, e, true, hsk_get64(header + 8));
         break;
     case T_FLUSH:
-        submit(b, e, HSK_BLOCK_FLUSH, 0, 0, NULL);
+        submit(b, e, HSK_BLOCK_FLUSH, 0, 0, NULL, NULL, 0);
         break;
     case T_GET_ID:
         written = MIN(SERIAL_BYTES, e->write_bytes - 1);
@@ -260,7 +327,8 @@ static void take_requests(struct virtio_blk *b)
 {
     struct hsk_virtq_elem e;
 
-    while (!b->paused && b->inflight < HSK_VIRTIO_MAX_SIZE && b->inflight_bytes < BUSY_BYTES && hsk_virtq_pop(&b->v, 0, &e)) {
+    while (!b->paused && b->inflight < HSK_VIRTIO_MAX_SIZE && b->inflight_bytes < BUSY_BYTES &&
+           hsk_virtq_pop(&b->v, 0, &e)) {
         if (!start_request(b, &e))
             hsk_virtio_fail(&b->v);
     }
@@ -380,7 +448,8 @@ static void blk_free(struct hsk_dev *dev)
 }
 
 static const struct hsk_dev_ops blk_ops = {
-    .state = {"virtio-blk", 1, sizeof(struct virtio_blk_state), blk_fields, G_N_ELEMENTS(blk_fields)},
+    .state = {"virtio-blk", 1, sizeof(struct virtio_blk_state), blk_fields,
+              G_N_ELEMENTS(blk_fields)},
     .state_offset = offsetof(struct virtio_blk, s),
     .read = hsk_virtio_read,
     .write = hsk_virtio_write,
@@ -391,8 +460,8 @@ static const struct hsk_dev_ops blk_ops = {
     .free = blk_free,
 };
 
-struct hsk_dev *hsk_virtio_blk_new(struct hsk_machine *m, struct hsk_dev *pci_host, const char *id, unsigned devfn,
-                                   struct hsk_block *block, const char *serial)
+struct hsk_dev *hsk_virtio_blk_new(struct hsk_machine *m, struct hsk_dev *pci_host, const char *id,
+                                   unsigned devfn, struct hsk_block *block, const char *serial)
 {
     struct virtio_blk *b = g_new0(struct virtio_blk, 1);
 

@@ -1,33 +1,36 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * virtio input device (Virtio 1.1, 5.8): an absolute pointer with three buttons and a wheel ("tablet"). Events come from the
- * loop thread; the driver's rings are served by vCPU threads; all under the device's lock. An event packet that finds no room
- * in the driver's buffers is dropped as a whole; the buttons that the guest knows are kept, so the next packet repairs them.
- * Deliberately missing: the status queue's contents (there are no lights on a tablet), serial number, device ids beyond one.
+ * virtio input device (Virtio 1.1, 5.8): an absolute pointer with three buttons and a wheel
+ * ("tablet"). Events come from the loop thread; the driver's rings are served by vCPU threads; all
+ * under the device's lock. An event packet that finds no room in the driver's buffers is dropped as
+ * a whole; the buttons that the guest knows are kept, so the next packet repairs them. Deliberately
+ * missing: the status queue's contents (there are no lights on a tablet), serial number, device ids
+ * beyond one.
  */
+#include <linux/input.h>
+
 #include "pci-devices.h"
 #include "virtio.h"
 
-#include <linux/input.h>
-
 enum { Q_EVENT, Q_STATUS, QUEUES };
 enum { CFG_NAME = 0x01, CFG_IDS = 0x03, CFG_EV_BITS = 0x11, CFG_ABS_INFO = 0x12 };
-#define DATA_AT      8
-#define DATA_BYTES   128
-#define EVENT_BYTES  8
-#define ABS_RANGE    32767
-#define NAME         "Haversack tablet"
-#define BUTTONS      3
-#define PACKET_MAX   8 /* two axes, three buttons, wheel, report */
+#define DATA_AT     8
+#define DATA_BYTES  128
+#define EVENT_BYTES 8
+#define ABS_RANGE   32767
+#define NAME        "Haversack tablet"
+#define BUTTONS     3
+#define PACKET_MAX  8 /* two axes, three buttons, wheel, report */
 
-static const uint16_t button_codes[BUTTONS] = {BTN_LEFT, BTN_RIGHT, BTN_MIDDLE}; /* as in struct hsk_input */
+static const uint16_t button_codes[BUTTONS] = {BTN_LEFT, BTN_RIGHT,
+                                               BTN_MIDDLE}; /* as in struct hsk_input */
 
 struct virtio_input_state {
     struct hsk_virtio_state virtio;
-    uint16_t x, y;           /* as the guest knows them */
+    uint16_t x, y; /* as the guest knows them */
     uint8_t buttons;
     uint8_t select, subsel;
-    uint8_t reserved;        /* 0: fills the struct */
+    uint8_t reserved; /* 0: fills the struct */
 };
 
 struct virtio_input {
@@ -250,7 +253,8 @@ static bool input_check(struct hsk_dev *dev, GError **error)
     struct virtio_input *in = input_of(dev);
 
     if (in->s.reserved) {
-        g_set_error(error, HSK_ERROR, HSK_ERROR_DAMAGED, "The saved registers of %s are damaged", dev->id);
+        g_set_error(error, HSK_ERROR, HSK_ERROR_DAMAGED, "The saved registers of %s are damaged",
+                    dev->id);
         return false;
     }
     return hsk_virtio_check(&in->v, error);
@@ -272,7 +276,8 @@ static void input_free(struct hsk_dev *dev)
 }
 
 static const struct hsk_dev_ops input_ops = {
-    .state = {"virtio-input", 1, sizeof(struct virtio_input_state), input_fields, G_N_ELEMENTS(input_fields)},
+    .state = {"virtio-input", 1, sizeof(struct virtio_input_state), input_fields,
+              G_N_ELEMENTS(input_fields)},
     .state_offset = offsetof(struct virtio_input, s),
     .read = hsk_virtio_read,
     .write = hsk_virtio_write,
@@ -282,7 +287,8 @@ static const struct hsk_dev_ops input_ops = {
     .free = input_free,
 };
 
-struct hsk_dev *hsk_virtio_tablet_new(struct hsk_machine *m, struct hsk_dev *pci_host, const char *id, unsigned devfn)
+struct hsk_dev *hsk_virtio_tablet_new(struct hsk_machine *m, struct hsk_dev *pci_host,
+                                      const char *id, unsigned devfn)
 {
     struct virtio_input *in = g_new0(struct virtio_input, 1);
 

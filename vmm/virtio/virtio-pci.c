@@ -1,17 +1,25 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Virtio over PCI (Virtio 1.1, 4.1), modern only: one memory BAR with the common, interrupt status, device and notification
- * structures and the MSI-X table. vCPU threads, under the device's lock.
- * Deliberately missing: the legacy interface, and the window in configuration space (4.1.4.8), which only firmware uses.
+ * Virtio over PCI (Virtio 1.1, 4.1), modern only: one memory BAR with the common, interrupt status,
+ * device and notification structures and the MSI-X table. vCPU threads, under the device's lock.
+ * Deliberately missing: the legacy interface, and the window in configuration space (4.1.4.8),
+ * which only firmware uses.
  */
 #include "virtio.h"
 
 #define VIRTIO_VENDOR     0x1af4
-#define VIRTIO_DEVICE     0x1040   /* + device id */
+#define VIRTIO_DEVICE     0x1040 /* + device id */
 #define BAR               0
 #define BAR_BYTES         0x8000
 #define NOTIFY_MULTIPLIER 4
-enum { AT_COMMON = 0x0000, AT_ISR = 0x1000, AT_DEVICE = 0x2000, AT_NOTIFY = 0x3000, AT_MSIX = 0x4000, AT_PBA = 0x5000 };
+enum {
+    AT_COMMON = 0x0000,
+    AT_ISR = 0x1000,
+    AT_DEVICE = 0x2000,
+    AT_NOTIFY = 0x3000,
+    AT_MSIX = 0x4000,
+    AT_PBA = 0x5000
+};
 #define PART_BYTES 0x1000
 
 enum { CAP_COMMON = 1, CAP_NOTIFY, CAP_ISR, CAP_DEVICE };
@@ -21,9 +29,23 @@ enum { ISR_QUEUE = 1, ISR_CONFIG = 2 };
 
 /* struct virtio_pci_common_cfg */
 enum {
-    C_DEVICE_SELECT = 0x00, C_DEVICE_FEATURES = 0x04, C_DRIVER_SELECT = 0x08, C_DRIVER_FEATURES = 0x0c, C_CONFIG_VECTOR = 0x10,
-    C_NUM_QUEUES = 0x12, C_STATUS = 0x14, C_GENERATION = 0x15, C_QUEUE_SELECT = 0x16, C_QUEUE_SIZE = 0x18, C_QUEUE_VECTOR = 0x1a,
-    C_QUEUE_ENABLE = 0x1c, C_QUEUE_NOTIFY_OFF = 0x1e, C_QUEUE_DESC = 0x20, C_QUEUE_AVAIL = 0x28, C_QUEUE_USED = 0x30, C_END = 0x38,
+    C_DEVICE_SELECT = 0x00,
+    C_DEVICE_FEATURES = 0x04,
+    C_DRIVER_SELECT = 0x08,
+    C_DRIVER_FEATURES = 0x0c,
+    C_CONFIG_VECTOR = 0x10,
+    C_NUM_QUEUES = 0x12,
+    C_STATUS = 0x14,
+    C_GENERATION = 0x15,
+    C_QUEUE_SELECT = 0x16,
+    C_QUEUE_SIZE = 0x18,
+    C_QUEUE_VECTOR = 0x1a,
+    C_QUEUE_ENABLE = 0x1c,
+    C_QUEUE_NOTIFY_OFF = 0x1e,
+    C_QUEUE_DESC = 0x20,
+    C_QUEUE_AVAIL = 0x28,
+    C_QUEUE_USED = 0x30,
+    C_END = 0x38,
 };
 
 static struct hsk_virtio *virtio_of(struct hsk_dev *dev)
@@ -94,7 +116,8 @@ static void write_status(struct hsk_virtio *v, uint8_t value)
     struct hsk_virtio_state *s = v->s;
 
     if (value == 0) {
-        /* the driver waits until it reads 0: only then nothing of ours touches its memory or the disk any more */
+        /* the driver waits until it reads 0: only then nothing of ours touches its memory or the
+         * disk any more */
         v->resetting = true;
         if (!v->cls->driver_reset || v->cls->driver_reset(v))
             hsk_virtio_reset_done(v);
@@ -103,20 +126,23 @@ static void write_status(struct hsk_virtio *v, uint8_t value)
     if (v->resetting)
         return;
     value &= 0x8f;
-    if ((value & HSK_VIRTIO_FEATURES_OK) && !(s->status & HSK_VIRTIO_FEATURES_OK) && !features_ok(v, s->driver_features))
+    if ((value & HSK_VIRTIO_FEATURES_OK) && !(s->status & HSK_VIRTIO_FEATURES_OK) &&
+        !features_ok(v, s->driver_features))
         value &= ~HSK_VIRTIO_FEATURES_OK;
     if ((value & HSK_VIRTIO_DRIVER_OK) && !(value & HSK_VIRTIO_FEATURES_OK))
         value &= ~HSK_VIRTIO_DRIVER_OK;
     s->status = value | (s->status & HSK_VIRTIO_NEEDS_RESET);
 }
 
-/* A driver that enables a queue whose rings would wrap around the end of the address space has lost its mind. */
+/* A driver that enables a queue whose rings would wrap around the end of the address space has lost
+ * its mind. */
 static bool queue_ok(const struct hsk_virtio_state *s, unsigned q)
 {
     const uint64_t limit = 1ull << 52, size = s->q_size[q];
 
-    return size && (size & (size - 1)) == 0 && s->q_desc[q] % 16 == 0 && s->q_avail[q] % 2 == 0 && s->q_used[q] % 4 == 0 &&
-           s->q_desc[q] < limit && s->q_avail[q] < limit && s->q_used[q] < limit;
+    return size && (size & (size - 1)) == 0 && s->q_desc[q] % 16 == 0 && s->q_avail[q] % 2 == 0 &&
+           s->q_used[q] % 4 == 0 && s->q_desc[q] < limit && s->q_avail[q] < limit &&
+           s->q_used[q] < limit;
 }
 
 static void enable_queue(struct hsk_virtio *v, unsigned q)
@@ -250,7 +276,8 @@ static void common_write(struct hsk_virtio *v, unsigned offset, uint32_t value)
         if (s->driver_feature_select < 2 && !(s->status & HSK_VIRTIO_FEATURES_OK)) {
             unsigned shift = 32 * s->driver_feature_select;
 
-            s->driver_features = (s->driver_features & ~(0xffffffffull << shift)) | (uint64_t)value << shift;
+            s->driver_features = (s->driver_features & ~(0xffffffffull << shift)) | (uint64_t)value
+                                                                                        << shift;
         }
         break;
     case C_CONFIG_VECTOR:
@@ -301,7 +328,8 @@ static uint32_t read_part(struct hsk_virtio *v, unsigned part, unsigned offset, 
     return value;
 }
 
-static void write_part(struct hsk_virtio *v, unsigned part, unsigned offset, unsigned size, uint32_t value)
+static void write_part(struct hsk_virtio *v, unsigned part, unsigned offset, unsigned size,
+                       uint32_t value)
 {
     switch (part) {
     case AT_COMMON:
@@ -333,7 +361,8 @@ uint64_t hsk_virtio_read(struct hsk_dev *dev, unsigned region, uint64_t offset, 
     return read_part(v, part, at, size);
 }
 
-void hsk_virtio_write(struct hsk_dev *dev, unsigned region, uint64_t offset, unsigned size, uint64_t value)
+void hsk_virtio_write(struct hsk_dev *dev, unsigned region, uint64_t offset, unsigned size,
+                      uint64_t value)
 {
     struct hsk_virtio *v = virtio_of(dev);
     unsigned part = (unsigned)offset & ~(PART_BYTES - 1), at = (unsigned)offset & (PART_BYTES - 1);
@@ -345,7 +374,8 @@ void hsk_virtio_write(struct hsk_dev *dev, unsigned region, uint64_t offset, uns
 
 /* ---- life cycle ---- */
 
-static unsigned add_cap(struct hsk_virtio *v, uint8_t type, unsigned len, uint32_t offset, uint32_t bytes)
+static unsigned add_cap(struct hsk_virtio *v, uint8_t type, unsigned len, uint32_t offset,
+                        uint32_t bytes)
 {
     unsigned at = hsk_pci_add_cap(&v->pci, CAP_VENDOR, len);
     uint8_t *p = v->pci.config + at;
@@ -358,8 +388,9 @@ static unsigned add_cap(struct hsk_virtio *v, uint8_t type, unsigned len, uint32
     return at;
 }
 
-void hsk_virtio_init(struct hsk_virtio *v, const struct hsk_dev_ops *ops, const struct hsk_virtio_class *cls,
-                     struct hsk_virtio_state *state, struct hsk_dev *host, struct hsk_machine *m, const char *id, unsigned devfn)
+void hsk_virtio_init(struct hsk_virtio *v, const struct hsk_dev_ops *ops,
+                     const struct hsk_virtio_class *cls, struct hsk_virtio_state *state,
+                     struct hsk_dev *host, struct hsk_machine *m, const char *id, unsigned devfn)
 {
     const struct hsk_pci_ids ids = {
         .vendor = VIRTIO_VENDOR,
@@ -376,7 +407,8 @@ void hsk_virtio_init(struct hsk_virtio *v, const struct hsk_dev_ops *ops, const 
     hsk_pci_init(&v->pci, ops, &state->pci, host, m, id, devfn, &ids);
     v->s = state;
     v->cls = cls;
-    v->features = cls->features | HSK_VIRTIO_F_INDIRECT | HSK_VIRTIO_F_EVENT_IDX | HSK_VIRTIO_F_VERSION_1;
+    v->features =
+        cls->features | HSK_VIRTIO_F_INDIRECT | HSK_VIRTIO_F_EVENT_IDX | HSK_VIRTIO_F_VERSION_1;
     v->ram = hsk_machine_ram(m);
     hsk_pci_set_bar(&v->pci, BAR, BAR_BYTES, 0, NULL);
     add_cap(v, CAP_COMMON, 16, AT_COMMON, C_END);
@@ -401,17 +433,21 @@ bool hsk_virtio_check(struct hsk_virtio *v, GError **error)
     bool ok = (s->driver_features & ~v->features) == 0 || !(s->status & HSK_VIRTIO_FEATURES_OK);
 
     ok = ok && (s->status & ~0xcfu) == 0 && s->reserved[0] == 0 && s->reserved[1] == 0;
-    ok = ok && s->config_generation <= 0xff && valid_vector(v, s->config_vector) == s->config_vector;
+    ok =
+        ok && s->config_generation <= 0xff && valid_vector(v, s->config_vector) == s->config_vector;
     for (unsigned q = 0; q < HSK_VIRTIO_MAX_QUEUES; q++) {
         if (q >= v->cls->nqueues) {
             ok = ok && !s->q_enabled[q] && !s->q_size[q];
             continue;
         }
-        ok = ok && s->q_size[q] && s->q_size[q] <= v->cls->queue_size && (s->q_size[q] & (s->q_size[q] - 1)) == 0;
-        ok = ok && (!s->q_enabled[q] || queue_ok(s, q)) && valid_vector(v, s->q_vector[q]) == s->q_vector[q];
+        ok = ok && s->q_size[q] && s->q_size[q] <= v->cls->queue_size &&
+             (s->q_size[q] & (s->q_size[q] - 1)) == 0;
+        ok = ok && (!s->q_enabled[q] || queue_ok(s, q)) &&
+             valid_vector(v, s->q_vector[q]) == s->q_vector[q];
     }
     if (!ok) {
-        g_set_error(error, HSK_ERROR, HSK_ERROR_DAMAGED, "The saved virtio registers of %s are damaged", v->pci.dev.id);
+        g_set_error(error, HSK_ERROR, HSK_ERROR_DAMAGED,
+                    "The saved virtio registers of %s are damaged", v->pci.dev.id);
         return false;
     }
     return hsk_pci_check(&v->pci, error);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Split virtqueues (Virtio 1.1, 2.6) as the device sees them: chains, indirect tables, used ring, event indices.
- * vCPU threads and the loop thread, under the device's lock. Deliberately missing: packed queues.
+ * Split virtqueues (Virtio 1.1, 2.6) as the device sees them: chains, indirect tables, used ring,
+ * event indices. vCPU threads and the loop thread, under the device's lock. Deliberately missing:
+ * packed queues.
  */
 #include "virtio.h"
 
@@ -73,9 +74,10 @@ static bool add_seg(struct hsk_virtq_elem *e, const struct desc *d)
     return true;
 }
 
-/* Walks a chain through a table of n descriptors. It ends, since each round adds a segment (their number is limited) but the
-   one round that replaces the table by an indirect one. */
-static bool walk_chain(struct hsk_virtio *v, gpa_t table, unsigned n, unsigned i, struct hsk_virtq_elem *e)
+/* Walks a chain through a table of n descriptors. It ends, since each round adds a segment (their
+   number is limited) but the one round that replaces the table by an indirect one. */
+static bool walk_chain(struct hsk_virtio *v, gpa_t table, unsigned n, unsigned i,
+                       struct hsk_virtq_elem *e)
 {
     bool indirect = false;
 
@@ -85,7 +87,8 @@ static bool walk_chain(struct hsk_virtio *v, gpa_t table, unsigned n, unsigned i
         if (i >= n || !read_desc(v, table, i, &d))
             return false;
         if (d.flags & DESC_INDIRECT) {
-            if (indirect || !(v->s->driver_features & HSK_VIRTIO_F_INDIRECT) || (d.flags & DESC_NEXT) || d.len % DESC_BYTES)
+            if (indirect || !(v->s->driver_features & HSK_VIRTIO_F_INDIRECT) ||
+                (d.flags & DESC_NEXT) || d.len % DESC_BYTES)
                 return false;
             indirect = true;
             table = d.gpa;
@@ -124,7 +127,8 @@ unsigned hsk_virtq_waiting(struct hsk_virtio *v, unsigned q)
     return n < 0 ? 0 : (unsigned)n;
 }
 
-/* Empty. With event indices the driver must be asked to kick for the next entry, and one may have come in just then. */
+/* Empty. With event indices the driver must be asked to kick for the next entry, and one may have
+ * come in just then. */
 static int still_empty(struct hsk_virtio *v, unsigned q)
 {
     if (!(v->s->driver_features & HSK_VIRTIO_F_EVENT_IDX))
@@ -179,7 +183,8 @@ void hsk_virtq_push(struct hsk_virtio *v, unsigned q, uint16_t head, uint32_t wr
         return;
     hsk_put32(buf, head);
     hsk_put32(buf + 4, written);
-    if (!hsk_ram_write(v->ram, s->q_used[q] + 4 + 8u * (s->q_used_idx[q] % s->q_size[q]), buf, sizeof buf)) {
+    if (!hsk_ram_write(v->ram, s->q_used[q] + 4 + 8u * (s->q_used_idx[q] % s->q_size[q]), buf,
+                       sizeof buf)) {
         hsk_virtio_fail(v);
         return;
     }
@@ -207,15 +212,16 @@ void hsk_virtq_signal(struct hsk_virtio *v, unsigned q)
 {
     if (!hsk_virtio_active(v) || !v->s->q_enabled[q])
         return;
-    atomic_thread_fence(memory_order_seq_cst); /* the used index is out before we look whether anybody cares */
+    atomic_thread_fence(
+        memory_order_seq_cst); /* the used index is out before we look whether anybody cares */
     if (wants_interrupt(v, q))
         hsk_virtio_interrupt_queue(v, q);
 }
 
 /* ---- contents ---- */
 
-static bool copy(struct hsk_virtio *v, const struct hsk_virtq_seg *seg, unsigned n, uint64_t offset, void *read,
-                 const void *write, uint64_t len)
+static bool copy(struct hsk_virtio *v, const struct hsk_virtq_seg *seg, unsigned n, uint64_t offset,
+                 void *read, const void *write, uint64_t len)
 {
     for (unsigned i = 0; i < n && len; i++) {
         uint64_t part;
@@ -238,12 +244,14 @@ static bool copy(struct hsk_virtio *v, const struct hsk_virtq_seg *seg, unsigned
     return len == 0;
 }
 
-bool hsk_virtq_read(struct hsk_virtio *v, const struct hsk_virtq_elem *e, uint64_t offset, void *buf, uint64_t len)
+bool hsk_virtq_read(struct hsk_virtio *v, const struct hsk_virtq_elem *e, uint64_t offset,
+                    void *buf, uint64_t len)
 {
     return copy(v, e->seg, e->nread, offset, buf, NULL, len);
 }
 
-bool hsk_virtq_write(struct hsk_virtio *v, const struct hsk_virtq_elem *e, uint64_t offset, const void *buf, uint64_t len)
+bool hsk_virtq_write(struct hsk_virtio *v, const struct hsk_virtq_elem *e, uint64_t offset,
+                     const void *buf, uint64_t len)
 {
     return copy(v, e->seg + e->nread, e->nwrite, offset, NULL, buf, len);
 }

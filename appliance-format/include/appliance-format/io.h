@@ -12,7 +12,8 @@
 enum hsk_io_op { HSK_IO_CREATE, HSK_IO_WRITE, HSK_IO_SYNC, HSK_IO_RENAME, HSK_IO_TRUNCATE };
 
 struct hsk_io {
-    /* 0, or the errno to fail with instead of doing it. fd: what is written, synced or truncated, or the folder. */
+    /* 0, or the errno to fail with instead of doing it. fd: what is written, synced or truncated,
+     * or the folder. */
     int (*before)(void *opaque, enum hsk_io_op op, int fd);
     void *opaque;
 };

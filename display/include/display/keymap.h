@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* Names and characters to Linux evdev key codes, for `hva key`, `hva type` and the host key. No state, any thread. */
+/* Names and characters to Linux evdev key codes, for `hva key`, `hva type` and the host key. No
+ * state, any thread. */
 #pragma once
 
 #include <base/util.h>
@@ -8,7 +9,8 @@
 uint16_t hsk_key_from_name(const char *name);
 /* The first name of a code, or NULL. */
 const char *hsk_key_name(uint16_t code);
-/* "ctrl+alt+delete" to codes in the order given. Returns the count, 0 if a name is unknown or there are more than max. */
+/* "ctrl+alt+delete" to codes in the order given. Returns the count, 0 if a name is unknown or there
+ * are more than max. */
 unsigned hsk_key_combo(const char *combo, uint16_t *codes, unsigned max);
 
 struct hsk_keystroke {

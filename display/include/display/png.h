@@ -5,8 +5,8 @@
 #include <base/util.h>
 
 /* pixels NULL: black. NULL with error set on failure. */
-GBytes *hsk_png_encode(const uint8_t *pixels, uint32_t width, uint32_t height, uint32_t stride_bytes,
-                       GError **error);
+GBytes *hsk_png_encode(const uint8_t *pixels, uint32_t width, uint32_t height,
+                       uint32_t stride_bytes, GError **error);
 /* Shrunk (box filter, same proportions) to fit max_width x max_height; never enlarged. */
 GBytes *hsk_png_encode_thumbnail(const uint8_t *pixels, uint32_t width, uint32_t height,
                                  uint32_t stride_bytes, uint32_t max_width, uint32_t max_height,

@@ -1,16 +1,19 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The surface protocol: how a window sees and works a running machine. Fixed-size messages on a connected
- * SOCK_SEQPACKET socket, one message per packet, host byte order (both ends are on one host).
+ * The surface protocol: how a window sees and works a running machine. Fixed-size messages on a
+ * connected SOCK_SEQPACKET socket, one message per packet, host byte order (both ends are on one
+ * host).
  *
  * Both sides open with HELLO and refuse another version. Then
- *   machine -> window: SURFACE (carries one descriptor: the memfd that holds the picture), DIRTY, LED, MODE, STATE
- *   window -> machine: ACK, KEY, PTR_ABS, PTR_REL, WHEEL, SIZE_HINT, RELEASE_ALL, VISIBLE
- * One DIRTY is in flight at a time; damage merges in the machine until it is acknowledged, so a slow or hidden window
- * costs nothing. The machine sends DIRTY only while the window is VISIBLE (it starts invisible).
+ *   machine -> window: SURFACE (carries one descriptor: the memfd that holds the picture), DIRTY,
+ * LED, MODE, STATE window -> machine: ACK, KEY, PTR_ABS, PTR_REL, WHEEL, SIZE_HINT, RELEASE_ALL,
+ * VISIBLE One DIRTY is in flight at a time; damage merges in the machine until it is acknowledged,
+ * so a slow or hidden window costs nothing. The machine sends DIRTY only while the window is
+ * VISIBLE (it starts invisible).
  *
- * Neither side trusts the other: hsk_display_msg_check() before any use; a bad message ends the connection.
- * Deliberately missing: cursor shapes, clipboard and sound (they get message types of their own).
+ * Neither side trusts the other: hsk_display_msg_check() before any use; a bad message ends the
+ * connection. Deliberately missing: cursor shapes, clipboard and sound (they get message types of
+ * their own).
  */
 #pragma once
 
@@ -68,7 +71,7 @@ struct hsk_display_rect {
 
 /* Every message is exactly this header and its own part of the union. */
 struct hsk_display_msg {
-    uint32_t type; /* enum hsk_display_type */
+    uint32_t type;       /* enum hsk_display_type */
     uint32_t size_bytes; /* of the whole message */
     union {
         struct {
@@ -114,7 +117,8 @@ struct hsk_display_msg {
             uint32_t buttons;
         } ptr_rel;
         struct {
-            int32_t clicks_120; /* 120 = one click away from the user, as in evdev's REL_WHEEL_HI_RES */
+            int32_t
+                clicks_120; /* 120 = one click away from the user, as in evdev's REL_WHEEL_HI_RES */
             uint32_t reserved;
         } wheel;
         struct {
@@ -134,8 +138,9 @@ _Static_assert(sizeof(struct hsk_display_msg) == 8 + 16 + 8 * HSK_DISPLAY_MAX_RE
 uint32_t hsk_display_msg_size(uint32_t type);
 
 /*
- * True if the len received bytes are one message that this side may get (from_machine: the window is asking) with all
- * values in range. For DIRTY the rectangles are only checked against HSK_DISPLAY_MAX_DIM: clip them to the surface.
+ * True if the len received bytes are one message that this side may get (from_machine: the window
+ * is asking) with all values in range. For DIRTY the rectangles are only checked against
+ * HSK_DISPLAY_MAX_DIM: clip them to the surface.
  */
 bool hsk_display_msg_check(const struct hsk_display_msg *msg, size_t len, bool from_machine);
 

@@ -2,8 +2,9 @@
 /*
  * HskScreen: the guest's screen as a GTK 3 widget on top of display/client.h.
  *
- * While it has the focus every key of its window goes to the guest, except the host key (Right Ctrl): held with another
- * key it emits "host-key", pressed alone it emits "leave" (or takes the focus back). Threads: the GTK thread.
+ * While it has the focus every key of its window goes to the guest, except the host key (Right
+ * Ctrl): held with another key it emits "host-key", pressed alone it emits "leave" (or takes the
+ * focus back). Threads: the GTK thread.
  *
  * Signals:
  *   "host-key" (guint evdev code) -> gboolean: handled
@@ -14,6 +15,7 @@
 #pragma once
 
 #include <display/client.h>
+
 #include <gtk/gtk.h>
 
 #define HSK_TYPE_SCREEN hsk_screen_get_type()

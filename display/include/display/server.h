@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The machine's end of the surface protocol: shows a picture that lives in a memfd to up to eight windows and hands
- * their keys and pointer on.
+ * The machine's end of the surface protocol: shows a picture that lives in a memfd to up to eight
+ * windows and hands their keys and pointer on.
  *
- * Threads: everything, callbacks included, on the loop thread. Never blocks; has no thread of its own. Its frame timer
- * is host time (a paused guest can be looked at) and runs only while a window is visible and has acknowledged the last
- * rectangles: 60 times a second while the picture moves or input comes, else 20 times, or 10 when nothing changes at all.
+ * Threads: everything, callbacks included, on the loop thread. Never blocks; has no thread of its
+ * own. Its frame timer is host time (a paused guest can be looked at) and runs only while a window
+ * is visible and has acknowledged the last rectangles: 60 times a second while the picture moves or
+ * input comes, else 20 times, or 10 when nothing changes at all.
  */
 #pragma once
 
@@ -17,9 +18,9 @@ struct hsk_display_server;
 /* Any callback may be NULL: then that input is dropped. */
 struct hsk_display_server_ops {
     /*
-     * Damage: sets a bit (little-endian bit order, as hsk_memobj_collect) for every 4096-byte page of the surface's memfd
-     * that was written since the last call. bitmap is zeroed and has a bit for each page of fd_size_bytes.
-     * NULL: the owner calls hsk_display_server_damage() itself.
+     * Damage: sets a bit (little-endian bit order, as hsk_memobj_collect) for every 4096-byte page
+     * of the surface's memfd that was written since the last call. bitmap is zeroed and has a bit
+     * for each page of fd_size_bytes. NULL: the owner calls hsk_display_server_damage() itself.
      */
     void (*collect)(void *opaque, uint8_t *bitmap, size_t bitmap_bytes);
     void (*key)(void *opaque, uint16_t code, bool down);
@@ -30,7 +31,8 @@ struct hsk_display_server_ops {
     void (*size_hint)(void *opaque, uint32_t width, uint32_t height);
 };
 
-/* The picture. fd is borrowed until the next set_surface or free; it must be sealed against shrinking. */
+/* The picture. fd is borrowed until the next set_surface or free; it must be sealed against
+ * shrinking. */
 struct hsk_display_surface {
     int fd;
     uint64_t fd_size_bytes;

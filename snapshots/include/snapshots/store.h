@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Documents and their versions, as the keeper sees them: the .hva (tar carrier), the instance's directory store, versions
- * (take, read back), and live disks (log over base). The format is docs/format.md; appliance-format/ has the carriers,
- * segments and page maps; this folder has what a version is and when things become durable.
+ * Documents and their versions, as the keeper sees them: the .hva (tar carrier), the instance's
+ * directory store, versions (take, read back), and live disks (log over base). The format is
+ * docs/format.md; appliance-format/ has the carriers, segments and page maps; this folder has what
+ * a version is and when things become durable.
  *
- * Threads: a document belongs to the keeper. hsk_disk_* may be called from one disk thread while hsk_version_commit runs on
- * another (internal lock; reads and log writes never wait for compression). All else: one thread at a time.
- * Errors: one sentence naming the file.
+ * Threads: a document belongs to the keeper. hsk_disk_* may be called from one disk thread while
+ * hsk_version_commit runs on another (internal lock; reads and log writes never wait for
+ * compression). All else: one thread at a time. Errors: one sentence naming the file.
  */
 #pragma once
 
@@ -16,17 +17,22 @@
 struct hsk_doc;
 struct hsk_disk;
 
-enum hsk_version_kind { HSK_VERSION_USER, HSK_VERSION_SAVED, HSK_VERSION_BEFORE_REVERT, HSK_VERSION_AUTO };
+enum hsk_version_kind {
+    HSK_VERSION_USER,
+    HSK_VERSION_SAVED,
+    HSK_VERSION_BEFORE_REVERT,
+    HSK_VERSION_AUTO
+};
 
 struct hsk_version_info {
-    char id[33];            /* 128-bit random, hex */
-    char parent[33];        /* "" = none */
+    char id[33];     /* 128-bit random, hex */
+    char parent[33]; /* "" = none */
     char *title;
-    int64_t time;           /* seconds since 1970 UTC */
+    int64_t time; /* seconds since 1970 UTC */
     enum hsk_version_kind kind;
     bool pinned, has_state; /* has_state: RAM and devices, not only disks */
     char *engine;
-    uint64_t bytes;         /* stored bytes that this version added */
+    uint64_t bytes; /* stored bytes that this version added */
     struct hsk_version_info *next;
 };
 void hsk_version_info_free(struct hsk_version_info *list);
@@ -34,48 +40,58 @@ void hsk_version_info_free(struct hsk_version_info *list);
 /* ---- documents ---- */
 
 struct hsk_create {
-    const struct hsk_manifest *manifest;     /* uuid NULL: a new one */
-    int kernel_fd, initrd_fd;                /* or -1 */
-    const int *disk_fds;                     /* one per manifest disk: raw contents (sparse read), or -1 = empty */
-    const void *icon_png; size_t icon_bytes; /* or NULL */
+    const struct hsk_manifest *manifest; /* uuid NULL: a new one */
+    int kernel_fd, initrd_fd;            /* or -1 */
+    const int *disk_fds; /* one per manifest disk: raw contents (sparse read), or -1 = empty */
+    const void *icon_png;
+    size_t icon_bytes; /* or NULL */
     const char *readme;
-    int level;                               /* zstd level of disks, 0 = default 3 */
+    int level; /* zstd level of disks, 0 = default 3 */
 };
-/* Writes a new document at path (path.tmp, fsync, rename; refuses to overwrite unless replace). progress may be NULL; false from it cancels. */
+/* Writes a new document at path (path.tmp, fsync, rename; refuses to overwrite unless replace).
+ * progress may be NULL; false from it cancels. */
 bool hsk_doc_create(const char *path, const struct hsk_create *c, bool replace,
                     bool (*progress)(void *opaque, double fraction), void *opaque, GError **error);
 
-/* Opens .hva or a store directory; takes the flock (HSK_ERROR_BUSY); attaches or makes the instance store
-   ($XDG_DATA_HOME/haversack/instances); recovers the log. Sets *orphan (or leaves NULL) to a sentence if an instance existed
-   that continued another generation and was put aside. readonly: info and log only, no instance, no lock. */
+/* Opens .hva or a store directory; takes the flock (HSK_ERROR_BUSY); attaches or makes the instance
+   store
+   ($XDG_DATA_HOME/haversack/instances); recovers the log. Sets *orphan (or leaves NULL) to a
+   sentence if an instance existed that continued another generation and was put aside. readonly:
+   info and log only, no instance, no lock. */
 struct hsk_doc *hsk_doc_open(const char *path, bool readonly, char **orphan, GError **error);
 void hsk_doc_close(struct hsk_doc *doc);
 const struct hsk_manifest *hsk_doc_manifest(struct hsk_doc *doc);
-/* Was the last generation of this document written by this user on this computer (a per-user key in the instance folder)? */
+/* Was the last generation of this document written by this user on this computer (a per-user key in
+ * the instance folder)? */
 bool hsk_doc_trusted(struct hsk_doc *doc);
 /* Contents of member boot/kernel or boot/initrd, verified; NULL + error. */
 GBytes *hsk_doc_boot_member(struct hsk_doc *doc, const char *name, GError **error);
 /* All versions, oldest first. Owned by the caller. */
 struct hsk_version_info *hsk_doc_versions(struct hsk_doc *doc, GError **error);
-/* The version the machine's present derives from ("" if none), the newest of kind SAVED ("" if none), and undo's target. */
+/* The version the machine's present derives from ("" if none), the newest of kind SAVED ("" if
+ * none), and undo's target. */
 const char *hsk_doc_current(struct hsk_doc *doc);
 const char *hsk_doc_saved(struct hsk_doc *doc);
-/* Have the disks been written since the current version? Then its RAM does not belong to them: a saved state may be resumed
-   only if it is the current version and this is false; otherwise the machine starts cold from its disks, as after a power cut. */
+/* Have the disks been written since the current version? Then its RAM does not belong to them: a
+   saved state may be resumed only if it is the current version and this is false; otherwise the
+   machine starts cold from its disks, as after a power cut. */
 bool hsk_doc_live_changed(struct hsk_doc *doc);
 /* The random id of the instance store (32 hex digits); NULL for a document opened read-only. */
 const char *hsk_doc_instance(struct hsk_doc *doc);
-/* A reference by id, unique prefix of at least 4 characters, exact title, or NULL = newest USER version; error names it. */
+/* A reference by id, unique prefix of at least 4 characters, exact title, or NULL = newest USER
+ * version; error names it. */
 char *hsk_doc_resolve(struct hsk_doc *doc, const char *ref, GError **error);
 bool hsk_doc_drop(struct hsk_doc *doc, const char *id, GError **error);
 
 /* ---- taking ---- */
 
 struct hsk_version_object {
-    const char *name;          /* "ram", "vram" */
+    const char *name; /* "ram", "vram" */
     uint64_t size_bytes;
-    const uint8_t *dirty;      /* bit per page: changed since the base version's content; NULL = all may differ */
-    const uint8_t *pages;      /* staging: the dirty pages packed in ascending order, or, with dirty NULL, the whole object */
+    const uint8_t
+        *dirty; /* bit per page: changed since the base version's content; NULL = all may differ */
+    const uint8_t *pages; /* staging: the dirty pages packed in ascending order, or, with dirty
+                             NULL, the whole object */
 };
 
 struct hsk_take {
@@ -84,20 +100,24 @@ struct hsk_take {
     const char *engine, *cpu;
     const struct hsk_version_object *objects;
     unsigned nobjects;
-    const void *state; size_t state_bytes;      /* device state */
-    const void *picture_png; size_t picture_bytes;
+    const void *state;
+    size_t state_bytes; /* device state */
+    const void *picture_png;
+    size_t picture_bytes;
 };
-/* Marks the moment of the take for all disks (log position; O(1)); call while the machine is stopped and disks are quiet.
-   Returns a token for commit (or hsk_take_abandon). */
+/* Marks the moment of the take for all disks (log position; O(1)); call while the machine is
+   stopped and disks are quiet. Returns a token for commit (or hsk_take_abandon). */
 struct hsk_take_point *hsk_take_begin(struct hsk_doc *doc);
 void hsk_take_abandon(struct hsk_take_point *p);
-/* Hashes, deduplicates, compresses, appends and commits: durable when it returns true. Base of the dirty bitmaps is the last
-   committed or reverted-to version (hsk_doc_current), which becomes this one (not for BEFORE_REVERT and AUTO). id_out[33], bytes_added may be NULL. Takes p. */
-bool hsk_version_commit(struct hsk_doc *doc, struct hsk_take_point *p, const struct hsk_take *t, char *id_out,
-                        uint64_t *bytes_added, GError **error);
-/* The log of disk writes grows until a version is committed. If it is larger than limit_bytes, moves its content to where a
-   version's would go, without making one; durable when it returns true. Threads as hsk_version_commit; the disks and the
-   machine go on meanwhile. Call it now and then, with 1 GiB or so. */
+/* Hashes, deduplicates, compresses, appends and commits: durable when it returns true. Base of the
+   dirty bitmaps is the last committed or reverted-to version (hsk_doc_current), which becomes this
+   one (not for BEFORE_REVERT and AUTO). id_out[33], bytes_added may be NULL. Takes p. */
+bool hsk_version_commit(struct hsk_doc *doc, struct hsk_take_point *p, const struct hsk_take *t,
+                        char *id_out, uint64_t *bytes_added, GError **error);
+/* The log of disk writes grows until a version is committed. If it is larger than limit_bytes,
+   moves its content to where a version's would go, without making one; durable when it returns
+   true. Threads as hsk_version_commit; the disks and the machine go on meanwhile. Call it now and
+   then, with 1 GiB or so. */
 bool hsk_doc_fold(struct hsk_doc *doc, uint64_t limit_bytes, GError **error);
 
 /* ---- going back ---- */
@@ -106,28 +126,38 @@ struct hsk_version; /* an opened version */
 struct hsk_version *hsk_version_open(struct hsk_doc *doc, const char *id, GError **error);
 void hsk_version_free(struct hsk_version *v);
 /* Verified pages [page, page+n) into buf; holes are zeros. */
-bool hsk_version_read(struct hsk_version *v, const char *object, uint64_t page, uint64_t n, void *buf, GError **error);
-/* Fills a fresh (all-zero) object: skips holes, decodes each frame once, in stored order. host is writable memory of size_bytes. */
-bool hsk_version_fill(struct hsk_version *v, const char *object, void *host, uint64_t size_bytes, GError **error);
-uint64_t hsk_version_object_size(struct hsk_version *v, const char *object); /* 0: does not have it */
-/* The processor model that it was taken under ("v3,+aes"), or NULL if it does not say. Lives as long as v. */
+bool hsk_version_read(struct hsk_version *v, const char *object, uint64_t page, uint64_t n,
+                      void *buf, GError **error);
+/* Fills a fresh (all-zero) object: skips holes, decodes each frame once, in stored order. host is
+ * writable memory of size_bytes. */
+bool hsk_version_fill(struct hsk_version *v, const char *object, void *host, uint64_t size_bytes,
+                      GError **error);
+uint64_t hsk_version_object_size(struct hsk_version *v,
+                                 const char *object); /* 0: does not have it */
+/* The processor model that it was taken under ("v3,+aes"), or NULL if it does not say. Lives as
+ * long as v. */
 const char *hsk_version_cpu(struct hsk_version *v);
 GBytes *hsk_version_state(struct hsk_version *v, GError **error);
 GBytes *hsk_version_picture(struct hsk_version *v, GError **error);
-/* The live disks now continue from this version (its disk maps; log starts anew). The machine is stopped. */
+/* The live disks now continue from this version (its disk maps; log starts anew). The machine is
+ * stopped. */
 bool hsk_version_make_current(struct hsk_doc *doc, struct hsk_version *v, GError **error);
 
 /* ---- live disks ---- */
 
 struct hsk_disk *hsk_doc_disk(struct hsk_doc *doc, unsigned index); /* manifest order */
-/* Any byte range inside the disk; return 0 or negative errno (-EIO: damaged, message logged once and kept in hsk_disk_error). */
+/* Any byte range inside the disk; return 0 or negative errno (-EIO: damaged, message logged once
+ * and kept in hsk_disk_error). */
 int hsk_disk_read(struct hsk_disk *d, uint64_t off, void *buf, size_t len);
 int hsk_disk_write(struct hsk_disk *d, uint64_t off, const void *buf, size_t len);
 int hsk_disk_discard(struct hsk_disk *d, uint64_t off, uint64_t len);
-/* Everything written so far is on stable storage when this returns 0. -ENOSPC: disk full, nothing lost. */
+/* Everything written so far is on stable storage when this returns 0. -ENOSPC: disk full, nothing
+ * lost. */
 int hsk_disk_flush(struct hsk_disk *d);
 const char *hsk_disk_error(struct hsk_disk *d);
 
-/* Appends what belongs to the document (USER, SAVED, BEFORE_REVERT versions) to the .hva: two fsyncs. */
+/* Appends what belongs to the document (USER, SAVED, BEFORE_REVERT versions) to the .hva: two
+ * fsyncs. */
 bool hsk_doc_publish(struct hsk_doc *doc, GError **error);
-bool hsk_doc_verify(const char *path, bool (*progress)(void *, double), void *opaque, GError **error);
+bool hsk_doc_verify(const char *path, bool (*progress)(void *, double), void *opaque,
+                    GError **error);

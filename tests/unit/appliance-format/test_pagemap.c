@@ -2,24 +2,26 @@
 /*
  * Page maps against a plain array, sharing of unchanged nodes, and hostile nodes; ROOT as text.
  */
+#include <appliance-format/root.h>
+
 #include <setjmp.h>
+#include <sodium.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 
 #include <cmocka.h>
-#include <sodium.h>
-
-#include <appliance-format/root.h>
 
 struct store {
     GByteArray *members[8];
 };
 
-static bool load(void *opaque, uint32_t member, uint32_t offset, void *buf, size_t len, GError **error)
+static bool load(void *opaque, uint32_t member, uint32_t offset, void *buf, size_t len,
+                 GError **error)
 {
     struct store *s = opaque;
-    if (member >= 8 || s->members[member] == NULL || !hsk_range_ok(offset, len, s->members[member]->len))
+    if (member >= 8 || s->members[member] == NULL ||
+        !hsk_range_ok(offset, len, s->members[member]->len))
         return hsk_damaged(error, "t.hva", "no such node");
     memcpy(buf, s->members[member]->data + offset, len);
     return true;
@@ -84,7 +86,8 @@ static void maps_of_every_depth_agree_with_an_array(void **state)
             HSK_AUTO(hsk_pagemap, map) = hsk_pagemap_new(&src, &root, sizes[k]);
             for (unsigned i = 0; i < 500; i++) {
                 x = x * 6364136223846793005ull + 1442695040888963407ull;
-                uint64_t page = (x >> 20) % sizes[k], entry = i % 4 == 3 ? 0 : hsk_entry((uint32_t)(x >> 32), i, i % 64);
+                uint64_t page = (x >> 20) % sizes[k],
+                         entry = i % 4 == 3 ? 0 : hsk_entry((uint32_t)(x >> 32), i, i % 64);
                 assert_true(hsk_pagemap_set(map, page, entry, NULL));
                 model[page] = entry;
             }
@@ -92,7 +95,7 @@ static void maps_of_every_depth_agree_with_an_array(void **state)
         }
         HSK_AUTO(hsk_pagemap, map) = hsk_pagemap_new(&src, &root, sizes[k]);
         uint64_t used = 0;
-        for (uint64_t p = 0; p < sizes[k]; p += sizes[k] > 200000 ? 61 : 1) {
+        for (uint64_t p = 0; p<sizes[k]; p += sizes[k]> 200000 ? 61 : 1) {
             uint64_t entry;
             assert_true(hsk_pagemap_get(map, p, &entry, NULL));
             assert_int_equal(entry, model[p]);
@@ -170,7 +173,11 @@ static void changed_and_senseless_nodes_are_refused(void **state)
         unsigned at;
         uint64_t entry;
         bool ok;
-    } cases[] = {{99, 1ull << 60, true}, {99, 2ull << 60, false}, {99, 5, false}, {100, 1ull << 60, false}, {127, 1ull << 60, false}};
+    } cases[] = {{99, 1ull << 60, true},
+                 {99, 2ull << 60, false},
+                 {99, 5, false},
+                 {100, 1ull << 60, false},
+                 {127, 1ull << 60, false}};
     for (size_t i = 0; i < G_N_ELEMENTS(cases); i++) {
         struct hsk_map_ref forged = {.member = 2};
         memset(leaf, 0, sizeof(leaf));
@@ -231,18 +238,34 @@ static void changed_and_senseless_roots_are_refused(void **state)
 #define HEAD "# haversack root 1\n# document 7b0c9f0e-5b1d-4c57-9d55-0f4c6e4f5a11 generation 1\n"
 #define HASH "0000000000000000000000000000000000000000000000000000000000000000"
     static const char *const bad[] = {
-        "", "# haversack root 1\n", HEAD "\n", HEAD "# unknown\n", HEAD "x",
-        HEAD "BLAKE2b-256 (../x) = " HASH "\n", HEAD "BLAKE2b-256 (a) = " HASH "0\n", HEAD "BLAKE2b-256 (a) = 12\n",
+        "",
+        "# haversack root 1\n",
+        HEAD "\n",
+        HEAD "# unknown\n",
+        HEAD "x",
+        HEAD "BLAKE2b-256 (../x) = " HASH "\n",
+        HEAD "BLAKE2b-256 (a) = " HASH "0\n",
+        HEAD "BLAKE2b-256 (a) = 12\n",
         HEAD "BLAKE2b-256 (a) = " HASH "\nBLAKE2b-256 (a) = " HASH "\n",
         HEAD "# segment 1 frames 1 table " HASH "\n",
         HEAD "BLAKE2b-256 (data/000001.zst) = " HASH "\n# segment 2 frames 1 table " HASH "\n",
         HEAD "BLAKE2b-256 (data/000001.zst) = " HASH "\n# segment 1 frames 0 table " HASH "\n",
-        HEAD "BLAKE2b-256 (data/000001.zst) = " HASH "\n# segment 1 frames 99999999 table " HASH "\n",
-        HEAD "# present ram 4096\n", HEAD "# present ram 4097 " HASH "\n", HEAD "# present ram 0 " HASH "\n",
-        HEAD "# present ../x 4096 " HASH "\n", HEAD "# present ram 36028797018963968 " HASH "\n",
+        HEAD "BLAKE2b-256 (data/000001.zst) = " HASH "\n# segment 1 frames 99999999 table " HASH
+             "\n",
+        HEAD "# present ram 4096\n",
+        HEAD "# present ram 4097 " HASH "\n",
+        HEAD "# present ram 0 " HASH "\n",
+        HEAD "# present ../x 4096 " HASH "\n",
+        HEAD "# present ram 36028797018963968 " HASH "\n",
         HEAD "# present ram 4096 " HASH "\n# present ram 4096 " HASH "\n",
-        HEAD "# next 0\n", HEAD "# next 01\n", HEAD "# next 4294967296\n", HEAD "# next 99999999999999999999999\n", HEAD "# current x\n",
-        HEAD "# log 0 1\n", HEAD HEAD, "# haversack root 1\n# document x generation 1\n",
+        HEAD "# next 0\n",
+        HEAD "# next 01\n",
+        HEAD "# next 4294967296\n",
+        HEAD "# next 99999999999999999999999\n",
+        HEAD "# current x\n",
+        HEAD "# log 0 1\n",
+        HEAD HEAD,
+        "# haversack root 1\n# document x generation 1\n",
     };
     HSK_AUTO(hsk_root, r) = make_root();
     g_autofree char *text = hsk_root_format(r);

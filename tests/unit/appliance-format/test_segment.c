@@ -1,16 +1,17 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Segments: what is written reads back, also by plain zstd; damage and frames that lie are refused (hva-format's list, 8 to 11).
+ * Segments: what is written reads back, also by plain zstd; damage and frames that lie are refused
+ * (hva-format's list, 8 to 11).
  */
+#include <appliance-format/segment.h>
+
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
-
-#include <cmocka.h>
 #include <zstd.h>
 
-#include <appliance-format/segment.h>
+#include <cmocka.h>
 
 struct box {
     char *dir;
@@ -22,7 +23,8 @@ struct box {
     unsigned n;
 };
 
-static void done(void *opaque, const char *name, const struct hsk_segment_id *id, const uint8_t hash[HSK_HASH_BYTES])
+static void done(void *opaque, const char *name, const struct hsk_segment_id *id,
+                 const uint8_t hash[HSK_HASH_BYTES])
 {
     struct box *b = opaque;
     assert_true(b->n < 8);
@@ -55,7 +57,8 @@ static int teardown(void **state)
     return 0;
 }
 
-static struct hsk_segment *open_segment(struct box *b, const struct hsk_segment_id *id, GError **error)
+static struct hsk_segment *open_segment(struct box *b, const struct hsk_segment_id *id,
+                                        GError **error)
 {
     g_autofree char *name = g_strdup_printf("data/%06u.zst", id->number);
     struct hsk_carrier *c = hsk_carrier_open_dir(b->dirfd, "t.hva");
@@ -70,7 +73,8 @@ static void write_three(struct box *b, uint8_t *content)
     uint32_t segment, frame;
     for (size_t i = 0; i < HSK_FRAME_MAX_BYTES; i++)
         content[i] = (uint8_t)(i * i >> 7);
-    HSK_AUTO(hsk_segment_writer, w) = hsk_segment_writer_new(&b->sink.sink, "data", 1, &b->next, done, b);
+    HSK_AUTO(hsk_segment_writer, w) =
+        hsk_segment_writer_new(&b->sink.sink, "data", 1, &b->next, done, b);
     assert_true(hsk_segment_writer_add(w, content, HSK_FRAME_MAX_BYTES, &segment, &frame, NULL));
     assert_int_equal(segment, 5);
     assert_int_equal(frame, 0);
@@ -122,7 +126,9 @@ static void a_plain_zstd_decoder_reads_the_whole_file(void **state)
         assert_false(ZSTD_isError(ZSTD_decompressStream(d, &o, &in)));
         for (size_t i = 0; i < o.pos; i++) {
             uint64_t at = total + i, hole = HSK_FRAME_MAX_BYTES + (1ull << 30) - 4096;
-            uint8_t want = at < HSK_FRAME_MAX_BYTES ? content[at] : at < hole ? 0 : content[at - hole];
+            uint8_t want = at < HSK_FRAME_MAX_BYTES ? content[at]
+                           : at < hole              ? 0
+                                                    : content[at - hole];
             if (out[i] != want)
                 fail_msg("wrong byte at %lu", (unsigned long)at);
         }
@@ -140,7 +146,8 @@ static void every_flipped_byte_is_noticed(void **state)
     GError *error = NULL;
     for (size_t i = 0; i < sizeof(content); i++)
         content[i] = (uint8_t)(i * 31 >> 3);
-    HSK_AUTO(hsk_segment_writer, w) = hsk_segment_writer_new(&b->sink.sink, "data", 1, &b->next, done, b);
+    HSK_AUTO(hsk_segment_writer, w) =
+        hsk_segment_writer_new(&b->sink.sink, "data", 1, &b->next, done, b);
     assert_true(hsk_segment_writer_add(w, content, sizeof(content), &segment, &frame, NULL));
     assert_true(hsk_segment_writer_add_hole(w, 1 << 20, NULL));
     assert_true(hsk_segment_writer_finish(w, NULL));
@@ -166,7 +173,8 @@ static void wrong_identities_are_refused(void **state)
     struct box *b = *state;
     g_autofree uint8_t *content = g_malloc(HSK_FRAME_MAX_BYTES);
     write_three(b, content);
-    const uint32_t counts[] = {0, 1, 2, 4, 1000, HSK_SEGMENT_MAX_FRAMES, HSK_SEGMENT_MAX_FRAMES + 1, UINT32_MAX};
+    const uint32_t counts[] = {
+        0, 1, 2, 4, 1000, HSK_SEGMENT_MAX_FRAMES, HSK_SEGMENT_MAX_FRAMES + 1, UINT32_MAX};
     for (size_t i = 0; i < G_N_ELEMENTS(counts); i++) {
         struct hsk_segment_id id = b->ids[0];
         id.nframes = counts[i];
@@ -175,7 +183,8 @@ static void wrong_identities_are_refused(void **state)
 }
 
 /* A segment of one frame made by somebody who knows the format and computes every hash. */
-static struct hsk_segment *forge(struct box *b, const void *frame, uint32_t csize, uint32_t rawsize, uint32_t offset, uint32_t flags)
+static struct hsk_segment *forge(struct box *b, const void *frame, uint32_t csize, uint32_t rawsize,
+                                 uint32_t offset, uint32_t flags)
 {
     uint8_t table[8 + 16 + 64] = {0}, seek[8 + 8 + 9] = {0};
     struct hsk_segment_id id = {.number = 5, .nframes = 1};
@@ -215,7 +224,8 @@ static void well_hashed_lies_are_refused(void **state)
     assert_null(forge(b, frame, (uint32_t)n, 4096, 1, 0));
     assert_null(forge(b, frame, (uint32_t)n, 4096, 0, 2));
     assert_null(forge(b, frame, (uint32_t)n, HSK_HOLE_MAX_BYTES + 1, 0, HSK_FRAME_HOLE));
-    /* the frame: another size than promised, two frames, trailing bytes, no content size, skippable, a dictionary, not zstd */
+    /* the frame: another size than promised, two frames, trailing bytes, no content size,
+     * skippable, a dictionary, not zstd */
     HSK_AUTO(hsk_segment, wrong_size) = forge(b, frame, (uint32_t)n, 8192, 0, 0);
     assert_null(hsk_segment_decode(wrong_size, 0, NULL));
     memcpy(frame + n, frame, n);
@@ -252,7 +262,8 @@ static void many_frames_go_into_several_segments(void **state)
     g_autofree uint8_t *noise = g_malloc(HSK_FRAME_MAX_BYTES);
     uint64_t x = 1;
     uint32_t segment = 0, frame = 0;
-    HSK_AUTO(hsk_segment_writer, w) = hsk_segment_writer_new(&b->sink.sink, "data", 1, &b->next, done, b);
+    HSK_AUTO(hsk_segment_writer, w) =
+        hsk_segment_writer_new(&b->sink.sink, "data", 1, &b->next, done, b);
     for (unsigned i = 0; i < 300; i++) {
         for (size_t k = 0; k < HSK_FRAME_MAX_BYTES; k += 8) {
             x ^= x << 13;

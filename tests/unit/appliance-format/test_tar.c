@@ -1,7 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The strict tar: what is accepted, and that everything hostile is refused with a sentence (hva-format's list, 1 to 6).
+ * The strict tar: what is accepted, and that everything hostile is refused with a sentence
+ * (hva-format's list, 1 to 6).
  */
+#include <appliance-format/carrier.h>
+#include <appliance-format/tar.h>
+
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -9,14 +13,12 @@
 
 #include <cmocka.h>
 
-#include <appliance-format/carrier.h>
-#include <appliance-format/tar.h>
-
 struct archive {
     GByteArray *bytes;
 };
 
-static void add_raw(struct archive *a, const char *name, char type, uint64_t size, const void *data, size_t bytes)
+static void add_raw(struct archive *a, const char *name, char type, uint64_t size, const void *data,
+                    size_t bytes)
 {
     static const uint8_t zeros[512];
     uint8_t header[512];
@@ -108,8 +110,9 @@ static void plain_files_are_listed_with_offsets(void **state)
 
 static void bad_names_are_refused(void **state)
 {
-    static const char *const names[] = {"../x", "/abs", "a//b", ".", "", "a/../b", "a/.", "a/", "trailing ", "caf\xc3\xa9", "a\\b", "a\nb",
-                                        "..", "././x"};
+    static const char *const names[] = {"../x",   "/abs", "a//b", ".",         "",
+                                        "a/../b", "a/.",  "a/",   "trailing ", "caf\xc3\xa9",
+                                        "a\\b",   "a\nb", "..",   "././x"};
     struct archive *a = *state;
     for (size_t i = 0; i < G_N_ELEMENTS(names); i++) {
         add(a, names[i], "x");
@@ -141,7 +144,8 @@ static void other_kinds_of_members_are_refused(void **state)
 
 static void bad_sizes_and_checksums_are_refused(void **state)
 {
-    static const char *const sizes[] = {"-0000000001", "\200\0\0\0\0\0\0\0\0\0\1", "0000000x001", "           ", "00000000018"};
+    static const char *const sizes[] = {"-0000000001", "\200\0\0\0\0\0\0\0\0\0\1", "0000000x001",
+                                        "           ", "00000000018"};
     struct archive *a = *state;
     for (size_t i = 0; i < G_N_ELEMENTS(sizes); i++) {
         add(a, "ok", "x");
@@ -163,10 +167,16 @@ static void pax_records_that_change_anything_are_refused(void **state)
     static const struct {
         const char *body, *words;
     } cases[] = {
-        {"11 size=99\n", "changes a name or a size"},  {"10 path=a\n", "changes a name or a size"},
-        {"14 linkpath=a\n", "changes a name or a size"}, {"20 GNU.sparse.name=a\n", "wrong length"},
-        {"21 GNU.sparse.name=a\n", "changes a name or a size"}, {"99 comment=x\n", "wrong length"},
-        {"5 a=\n3", "wrong length"}, {"0 a=b\n", "wrong length"}, {"4 a\n", "wrong length"}, {"x", "wrong length"},
+        {"11 size=99\n", "changes a name or a size"},
+        {"10 path=a\n", "changes a name or a size"},
+        {"14 linkpath=a\n", "changes a name or a size"},
+        {"20 GNU.sparse.name=a\n", "wrong length"},
+        {"21 GNU.sparse.name=a\n", "changes a name or a size"},
+        {"99 comment=x\n", "wrong length"},
+        {"5 a=\n3", "wrong length"},
+        {"0 a=b\n", "wrong length"},
+        {"4 a\n", "wrong length"},
+        {"x", "wrong length"},
         {"99999999999999999999 a=b\n", "wrong length"},
     };
     struct archive *a = *state;

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* The guest's clock: it stands while stopped, follows the host while running, scales, and saves what it shows. */
+/* The guest's clock: it stands while stopped, follows the host while running, scales, and saves
+ * what it shows. */
 #include <base/clock.h>
+
 #include <setjmp.h>
 #include <stdarg.h>
 #include <time.h>
@@ -142,9 +144,12 @@ static void conversions_do_not_overflow(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(stands_at_zero_until_started), cmocka_unit_test(runs_with_the_host_and_stops),
-        cmocka_unit_test(another_frequency_is_scaled),  cmocka_unit_test(time_never_runs_backwards),
-        cmocka_unit_test(loaded_is_what_was_saved),     cmocka_unit_test(impossible_frequencies_are_refused),
+        cmocka_unit_test(stands_at_zero_until_started),
+        cmocka_unit_test(runs_with_the_host_and_stops),
+        cmocka_unit_test(another_frequency_is_scaled),
+        cmocka_unit_test(time_never_runs_backwards),
+        cmocka_unit_test(loaded_is_what_was_saved),
+        cmocka_unit_test(impossible_frequencies_are_refused),
         cmocka_unit_test(conversions_do_not_overflow),
     };
 

@@ -2,6 +2,7 @@
 /* The event loop: calls in order, timers in order and in guest time, descriptors, other threads. */
 #include <base/clock.h>
 #include <base/loop.h>
+
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>

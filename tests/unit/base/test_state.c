@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* Saved states: what goes in comes out, older versions load, and every kind of damage is an error. */
+/* Saved states: what goes in comes out, older versions load, and every kind of damage is an error.
+ */
 #include <base/state.h>
+
 #include <setjmp.h>
 #include <stdarg.h>
 
@@ -18,11 +20,15 @@ struct thing {
 static const struct hsk_field fields[] = {
     F(big), FA(words, .max = 1000), F(half), F(small, .max = 7), F(extra, .since = 2),
 };
-static const struct hsk_field old_fields[] = {F(big), FA(words, .max = 1000), F(half), F(small, .max = 7)};
-static const struct hsk_state_desc desc = {"thing", 2, sizeof(struct thing), fields, G_N_ELEMENTS(fields)};
-static const struct hsk_state_desc old_desc = {"thing", 1, sizeof(struct thing), old_fields, G_N_ELEMENTS(old_fields)};
+static const struct hsk_field old_fields[] = {F(big), FA(words, .max = 1000), F(half),
+                                              F(small, .max = 7)};
+static const struct hsk_state_desc desc = {"thing", 2, sizeof(struct thing), fields,
+                                           G_N_ELEMENTS(fields)};
+static const struct hsk_state_desc old_desc = {"thing", 1, sizeof(struct thing), old_fields,
+                                               G_N_ELEMENTS(old_fields)};
 
-static const struct thing sample = {.big = ~0ull, .words = {1, 0, 1000}, .half = 0xbeef, .small = 7, .extra = 9};
+static const struct thing sample = {
+    .big = ~0ull, .words = {1, 0, 1000}, .half = 0xbeef, .small = 7, .extra = 9};
 
 static GBytes *save(const struct hsk_state_desc *d, const struct thing *t)
 {
@@ -143,8 +149,8 @@ static void every_truncation_is_refused(void **state)
 
         assert_refused(part, NULL);
     }
-    g_autoptr(GByteArray) longer = g_byte_array_append(g_byte_array_new(), g_bytes_get_data(bytes, NULL),
-                                                       (guint)g_bytes_get_size(bytes));
+    g_autoptr(GByteArray) longer = g_byte_array_append(
+        g_byte_array_new(), g_bytes_get_data(bytes, NULL), (guint)g_bytes_get_size(bytes));
     g_byte_array_append(longer, (const guint8 *)"", 1);
     g_autoptr(GBytes) tail = g_bytes_new(longer->data, longer->len);
     assert_refused(tail, "follows its end");

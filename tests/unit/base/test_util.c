@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* Small helpers: ranges, whole-buffer I/O, sealed memfds, descriptors over a socket. */
 #include <base/util.h>
+
 #include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>

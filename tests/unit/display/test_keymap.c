@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /* Key names, combinations and characters. */
+#include <display/keymap.h>
+
+#include <linux/input-event-codes.h>
+#include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
-#include <setjmp.h>
 #include <stdint.h>
-#include <cmocka.h>
 
-#include <display/keymap.h>
-#include <linux/input-event-codes.h>
+#include <cmocka.h>
 
 static void names_are_found_in_any_case(void **state)
 {
@@ -39,9 +40,10 @@ static void every_printable_ascii_character_can_be_typed(void **state)
         uint16_t code;
         bool shift;
     } known[] = {
-        {'1', KEY_1, false}, {'=', KEY_EQUAL, false}, {'+', KEY_EQUAL, true}, {'{', KEY_LEFTBRACE, true},
-        {'~', KEY_GRAVE, true}, {'\'', KEY_APOSTROPHE, false}, {'|', KEY_BACKSLASH, true}, {'z', KEY_Z, false},
-        {'?', KEY_SLASH, true}, {'L', KEY_L, true}, {'\n', KEY_ENTER, false}, {' ', KEY_SPACE, false},
+        {'1', KEY_1, false},        {'=', KEY_EQUAL, false},  {'+', KEY_EQUAL, true},
+        {'{', KEY_LEFTBRACE, true}, {'~', KEY_GRAVE, true},   {'\'', KEY_APOSTROPHE, false},
+        {'|', KEY_BACKSLASH, true}, {'z', KEY_Z, false},      {'?', KEY_SLASH, true},
+        {'L', KEY_L, true},         {'\n', KEY_ENTER, false}, {' ', KEY_SPACE, false},
     };
     struct hsk_keystroke k;
 

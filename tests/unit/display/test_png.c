@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /* Pictures come back from their PNG as they went in. */
+#include <display/png.h>
+
+#include <png.h>
+#include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
-#include <setjmp.h>
 #include <stdint.h>
-#include <cmocka.h>
 
-#include <display/png.h>
-#include <png.h>
+#include <cmocka.h>
 
 static uint8_t *decode(GBytes *bytes, uint32_t *width, uint32_t *height)
 {
@@ -15,7 +16,8 @@ static uint8_t *decode(GBytes *bytes, uint32_t *width, uint32_t *height)
     uint8_t *rgb;
 
     assert_non_null(bytes);
-    assert_true(png_image_begin_read_from_memory(&image, g_bytes_get_data(bytes, NULL), g_bytes_get_size(bytes)));
+    assert_true(png_image_begin_read_from_memory(&image, g_bytes_get_data(bytes, NULL),
+                                                 g_bytes_get_size(bytes)));
     image.format = PNG_FORMAT_RGB;
     rgb = g_malloc(PNG_IMAGE_SIZE(image));
     assert_true(png_image_finish_read(&image, NULL, rgb, 0, NULL));

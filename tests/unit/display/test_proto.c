@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /* Messages of the surface protocol: what is refused. */
+#include <display/proto.h>
+
+#include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
-#include <setjmp.h>
 #include <stdint.h>
-#include <cmocka.h>
 
-#include <display/proto.h>
+#include <cmocka.h>
 
 static struct hsk_display_msg make(uint32_t type)
 {
@@ -51,7 +52,8 @@ static void each_type_is_accepted_from_its_side_only(void **state)
 {
     for (uint32_t type = 0; type < 100; type++) {
         struct hsk_display_msg m = make(type);
-        bool known = type == HSK_DISPLAY_HELLO || (type >= 16 && type <= 20) || (type >= 64 && type <= 71);
+        bool known =
+            type == HSK_DISPLAY_HELLO || (type >= 16 && type <= 20) || (type >= 64 && type <= 71);
 
         assert_int_equal(hsk_display_msg_size(type) != 0, known);
         assert_int_equal(ok(&m, true), known && type < 64);

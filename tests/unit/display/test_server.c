@@ -1,18 +1,20 @@
 /* SPDX-License-Identifier: MIT */
-/* Server and client joined by a socket pair in one loop: pictures, damage, input, and what happens to liars. */
-#include <stdarg.h>
-#include <stddef.h>
-#include <setjmp.h>
-#include <stdint.h>
-#include <cmocka.h>
-
+/* Server and client joined by a socket pair in one loop: pictures, damage, input, and what happens
+ * to liars. */
 #include <base/loop.h>
 #include <display/client.h>
 #include <display/server.h>
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
 #include <sys/epoll.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <unistd.h>
+
+#include <cmocka.h>
 
 #define W      640u
 #define H      400u
@@ -185,7 +187,8 @@ static void run(struct fixture *f, bool (*until)(struct fixture *), unsigned ms)
 static int setup(void **state)
 {
     struct fixture *f = g_new0(struct fixture, 1);
-    struct hsk_display_surface surface = {.fd_size_bytes = SIZE, .width = W, .height = H, .stride_bytes = STRIDE};
+    struct hsk_display_surface surface = {
+        .fd_size_bytes = SIZE, .width = W, .height = H, .stride_bytes = STRIDE};
     int pair[2];
 
     f->loop = hsk_loop_new(NULL, NULL);
@@ -404,8 +407,9 @@ static void a_window_that_goes_releases_its_keys(void **state)
 static void a_window_that_lies_is_thrown_out(void **state)
 {
     struct fixture *f = *state;
-    struct hsk_display_msg m = {
-        .type = HSK_DISPLAY_ACK, .size_bytes = hsk_display_msg_size(HSK_DISPLAY_ACK), .ack = {.seq = 77}};
+    struct hsk_display_msg m = {.type = HSK_DISPLAY_ACK,
+                                .size_bytes = hsk_display_msg_size(HSK_DISPLAY_ACK),
+                                .ack = {.seq = 77}};
 
     assert_true(send(hsk_display_client_fd(f->client), &m, m.size_bytes, 0) > 0);
     run_until(f, is_gone);
@@ -431,8 +435,12 @@ static void a_window_that_never_reads_does_not_block(void **state)
 static void a_new_shape_is_told_and_mapped(void **state)
 {
     struct fixture *f = *state;
-    struct hsk_display_surface s = {
-        .fd = f->memfd, .fd_size_bytes = SIZE, .offset = 4100, .width = 320, .height = 200, .stride_bytes = 2048};
+    struct hsk_display_surface s = {.fd = f->memfd,
+                                    .fd_size_bytes = SIZE,
+                                    .offset = 4100,
+                                    .width = 320,
+                                    .height = 200,
+                                    .stride_bytes = 2048};
     struct hsk_display_surface bad = s;
 
     bad.offset = SIZE;
@@ -452,7 +460,8 @@ static void send_raw(int sock, const struct hsk_display_msg *m, int fd)
 
 static void a_window_refuses_bad_memory(void **state)
 {
-    int sealed = hsk_memfd_new("sealed", 4096, NULL), open_fd = memfd_create("open", MFD_ALLOW_SEALING);
+    int sealed = hsk_memfd_new("sealed", 4096, NULL),
+        open_fd = memfd_create("open", MFD_ALLOW_SEALING);
     const int fds[] = {-1, open_fd, sealed};
 
     assert_int_equal(ftruncate(open_fd, SIZE), 0);

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What the tests of documents share: a scratch folder with its own XDG_DATA_HOME, a small document with one disk, guest
- * memory with a known pattern. One thread.
+ * What the tests of documents share: a scratch folder with its own XDG_DATA_HOME, a small document
+ * with one disk, guest memory with a known pattern. One thread.
  */
 #pragma once
+
+#include <snapshots/store.h>
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -12,16 +14,14 @@
 #include <sys/stat.h>
 #include <sys/wait.h>
 
-#include <cmocka.h>
-
-#include <snapshots/store.h>
-
 #include "../../../snapshots/doc.h"
+
+#include <cmocka.h>
 
 #ifndef RAM_PAGES
 #define RAM_PAGES 256u
 #endif
-#define RAM_BYTES ((uint64_t)RAM_PAGES * HSK_PAGE_SIZE)
+#define RAM_BYTES  ((uint64_t)RAM_PAGES * HSK_PAGE_SIZE)
 #define DISK_BYTES (8u << 20)
 
 #define assert_ok(expr)                                                                            \
@@ -38,7 +38,8 @@
         if (expr)                                                                                  \
             fail_msg("%s was not refused", #expr);                                                 \
         if (error == NULL || strstr(error->message, words) == NULL)                                \
-            fail_msg("%s: \"%s\" does not say \"%s\"", #expr, error == NULL ? "" : error->message, words); \
+            fail_msg("%s: \"%s\" does not say \"%s\"", #expr, error == NULL ? "" : error->message, \
+                     words);                                                                       \
         g_clear_error(&error);                                                                     \
     } while (0)
 
@@ -48,7 +49,8 @@ struct scratch {
 
 G_GNUC_UNUSED static void remove_tree(const char *path)
 {
-    g_autoptr(GDir) dir = g_file_test(path, G_FILE_TEST_IS_SYMLINK) ? NULL : g_dir_open(path, 0, NULL);
+    g_autoptr(GDir) dir =
+        g_file_test(path, G_FILE_TEST_IS_SYMLINK) ? NULL : g_dir_open(path, 0, NULL);
     const char *name;
     while (dir != NULL && (name = g_dir_read_name(dir)) != NULL) {
         g_autofree char *child = g_build_filename(path, name, NULL);
@@ -57,7 +59,8 @@ G_GNUC_UNUSED static void remove_tree(const char *path)
     remove(path);
 }
 
-/* g_get_user_data_dir() looks once, so all tests of a program share one data folder; call first in main. */
+/* g_get_user_data_dir() looks once, so all tests of a program share one data folder; call first in
+ * main. */
 G_GNUC_UNUSED static char *scratch_data_home(void)
 {
     if (access("/dev/shm", W_OK) == 0)
@@ -119,8 +122,10 @@ G_GNUC_UNUSED static int make_file(const char *path, const void *data, size_t by
     return fd;
 }
 
-/* A document with a kernel, an initrd and a disk whose first 1 MiB is the pattern of seed 7, the rest a hole. */
-G_GNUC_UNUSED static bool make_document(const struct scratch *s, const struct hsk_io *io, GError **error)
+/* A document with a kernel, an initrd and a disk whose first 1 MiB is the pattern of seed 7, the
+ * rest a hole. */
+G_GNUC_UNUSED static bool make_document(const struct scratch *s, const struct hsk_io *io,
+                                        GError **error)
 {
     g_autofree char *kernel = g_build_filename(s->dir, "vmlinuz", NULL);
     g_autofree char *initrd = g_build_filename(s->dir, "initrd", NULL);
@@ -132,10 +137,20 @@ G_GNUC_UNUSED static bool make_document(const struct scratch *s, const struct hs
     assert_int_equal(ftruncate(disk_fd, DISK_BYTES), 0);
     char id[] = "root", name[] = "work", virtio[] = "virtio", cmdline[] = "console=ttyS0";
     struct hsk_manifest_disk disk = {.id = id, .size_bytes = DISK_BYTES, .interface = virtio};
-    struct hsk_manifest m = {.name = name, .ncpus = 1, .memory_bytes = 1u << 20, .disks = &disk, .ndisks = 1, .cmdline = cmdline,
-                             .has_kernel = true, .has_initrd = true};
+    struct hsk_manifest m = {.name = name,
+                             .ncpus = 1,
+                             .memory_bytes = 1u << 20,
+                             .disks = &disk,
+                             .ndisks = 1,
+                             .cmdline = cmdline,
+                             .has_kernel = true,
+                             .has_initrd = true};
     int fds[] = {disk_fd};
-    struct hsk_create c = {.manifest = &m, .kernel_fd = kernel_fd, .initrd_fd = initrd_fd, .disk_fds = fds, .readme = "# work\n"};
+    struct hsk_create c = {.manifest = &m,
+                           .kernel_fd = kernel_fd,
+                           .initrd_fd = initrd_fd,
+                           .disk_fds = fds,
+                           .readme = "# work\n"};
     return hsk_doc_create_io(s->doc, &c, true, NULL, NULL, io, error);
 }
 
@@ -147,15 +162,25 @@ G_GNUC_UNUSED static struct hsk_doc *open_doc(const struct scratch *s)
 }
 
 /* Takes a version of the whole RAM. */
-G_GNUC_UNUSED static bool take(struct hsk_doc *doc, const char *title, enum hsk_version_kind kind, const uint8_t *ram, char id[33], GError **error)
+G_GNUC_UNUSED static bool take(struct hsk_doc *doc, const char *title, enum hsk_version_kind kind,
+                               const uint8_t *ram, char id[33], GError **error)
 {
     struct hsk_version_object o = {.name = "ram", .size_bytes = RAM_BYTES, .pages = ram};
-    struct hsk_take t = {.title = title, .kind = kind, .engine = "soft", .cpu = "v2", .objects = &o, .nobjects = ram != NULL ? 1 : 0,
-                         .state = "device state", .state_bytes = ram != NULL ? 12 : 0, .picture_png = "png", .picture_bytes = 3};
+    struct hsk_take t = {.title = title,
+                         .kind = kind,
+                         .engine = "soft",
+                         .cpu = "v2",
+                         .objects = &o,
+                         .nobjects = ram != NULL ? 1 : 0,
+                         .state = "device state",
+                         .state_bytes = ram != NULL ? 12 : 0,
+                         .picture_png = "png",
+                         .picture_bytes = 3};
     return hsk_version_commit(doc, hsk_take_begin(doc), &t, id, NULL, error);
 }
 
-G_GNUC_UNUSED static void assert_version_ram(struct hsk_doc *doc, const char *id, const uint8_t *want)
+G_GNUC_UNUSED static void assert_version_ram(struct hsk_doc *doc, const char *id,
+                                             const uint8_t *want)
 {
     struct hsk_version *v;
     g_autofree uint8_t *got = g_malloc0(RAM_BYTES);
@@ -177,7 +202,8 @@ G_GNUC_UNUSED static void assert_disk_page(struct hsk_doc *doc, uint64_t number,
 {
     uint8_t want[HSK_PAGE_SIZE], got[HSK_PAGE_SIZE];
     fill_page(want, number, seed);
-    assert_int_equal(hsk_disk_read(hsk_doc_disk(doc, 0), number * HSK_PAGE_SIZE, got, sizeof(got)), 0);
+    assert_int_equal(hsk_disk_read(hsk_doc_disk(doc, 0), number * HSK_PAGE_SIZE, got, sizeof(got)),
+                     0);
     assert_memory_equal(got, want, sizeof(want));
 }
 

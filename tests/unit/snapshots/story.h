@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A story of a document (writes, versions, publishes) that tests interrupt in many ways, and the question that is asked
- * afterwards: is everything there that was promised? One thread.
+ * A story of a document (writes, versions, publishes) that tests interrupt in many ways, and the
+ * question that is asked afterwards: is everything there that was promised? One thread.
  */
 #pragma once
 
@@ -11,10 +11,10 @@
 /* What the story achieved, to be found again afterwards. */
 struct achieved {
     char version[33];
-    unsigned ram_seed;       /* of version */
-    unsigned flushed_seed;   /* of disk page 5: at least this one */
+    unsigned ram_seed;     /* of version */
+    unsigned flushed_seed; /* of disk page 5: at least this one */
     bool published;
-    const bool *cut;         /* not NULL: once it is true nothing counts as achieved any more */
+    const bool *cut; /* not NULL: once it is true nothing counts as achieved any more */
 };
 
 G_GNUC_UNUSED static bool counts(const struct achieved *a)
@@ -22,7 +22,8 @@ G_GNUC_UNUSED static bool counts(const struct achieved *a)
     return a->cut == NULL || !*a->cut;
 }
 
-G_GNUC_UNUSED static bool step_take(struct hsk_doc *doc, unsigned seed, enum hsk_version_kind kind, struct achieved *a)
+G_GNUC_UNUSED static bool step_take(struct hsk_doc *doc, unsigned seed, enum hsk_version_kind kind,
+                                    struct achieved *a)
 {
     char id[33];
     g_autoptr(GError) error = NULL;
@@ -41,11 +42,13 @@ G_GNUC_UNUSED static bool step_take(struct hsk_doc *doc, unsigned seed, enum hsk
 
 G_GNUC_UNUSED static void step_write(struct hsk_doc *doc, unsigned seed, struct achieved *a)
 {
-    if (write_disk_page(doc, 5, seed) == 0 && hsk_disk_flush(hsk_doc_disk(doc, 0)) == 0 && counts(a))
+    if (write_disk_page(doc, 5, seed) == 0 && hsk_disk_flush(hsk_doc_disk(doc, 0)) == 0 &&
+        counts(a))
         a->flushed_seed = seed;
 }
 
-G_GNUC_UNUSED static void story(const struct scratch *s, const struct hsk_io *io, struct achieved *a)
+G_GNUC_UNUSED static void story(const struct scratch *s, const struct hsk_io *io,
+                                struct achieved *a)
 {
     g_autoptr(GError) error = NULL;
     struct hsk_doc *doc = hsk_doc_open_io(s->doc, false, io, NULL, &error);
@@ -76,7 +79,8 @@ G_GNUC_UNUSED static void assert_nothing_lost(const struct scratch *s, const str
         g_autofree uint8_t *ram = make_ram(a->ram_seed);
         assert_version_ram(doc, a->version, ram);
     } else if (a->version[0] != '\0') {
-        /* A commit that failed in its last sync may have come through: the next saved state took this one's place. */
+        /* A commit that failed in its last sync may have come through: the next saved state took
+         * this one's place. */
         g_autofree uint8_t *ram = make_ram(a->ram_seed + 1);
         assert_version_ram(doc, hsk_doc_saved(doc), ram);
     }

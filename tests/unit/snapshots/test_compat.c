@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Documents of every format version open for ever. tests/compat/document-1: 1 MiB of memory with "hello" at 5000 and "world"
- * at 9000; a disk of 64 KiB that began with "disk " 3000 times, then "new" was written at 4096, zeros and the two words from
- * 20000 on, and the first 8 KiB were discarded.
+ * Documents of every format version open for ever. tests/compat/document-1: 1 MiB of memory with
+ * "hello" at 5000 and "world" at 9000; a disk of 64 KiB that began with "disk " 3000 times, then
+ * "new" was written at 4096, zeros and the two words from 20000 on, and the first 8 KiB were
+ * discarded.
  */
 #include "fixture.h"
 

@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Nothing that was committed or flushed is lost: every n-th write, sync or rename fails; the process is killed at random
- * moments; the file system is full; bits of the document flip.
+ * Nothing that was committed or flushed is lost: every n-th write, sync or rename fails; the
+ * process is killed at random moments; the file system is full; bits of the document flip.
  */
-#include "story.h"
-
 #include <errno.h>
 #include <rounds.h>
 #include <signal.h>
 #include <sys/resource.h>
+
+#include "story.h"
 
 /* ---- the n-th operation fails ---- */
 
@@ -161,11 +161,13 @@ static void killed_at_any_moment_the_last_version_is_whole(void **state)
             g_autofree uint8_t *ram = make_ram(a.ram_seed);
             assert_version_ram(doc, a.version, ram);
         } else if (a.version[0] != '\0') {
-            /* only a saved state may be gone, replaced by a newer one that had no time to be told */
+            /* only a saved state may be gone, replaced by a newer one that had no time to be told
+             */
             assert_string_not_equal(hsk_doc_saved(doc), "");
         }
         if (doc->versions->len > 20)
-            assert_ok(hsk_doc_drop(doc, ((struct hsk_record *)g_ptr_array_index(doc->versions, 0))->info.id, &error));
+            assert_ok(hsk_doc_drop(
+                doc, ((struct hsk_record *)g_ptr_array_index(doc->versions, 0))->info.id, &error));
         hsk_doc_close(doc);
         assert_ok(hsk_doc_verify(s->doc, NULL, NULL, &error));
         if (round % 10 == 9)
@@ -247,7 +249,8 @@ static void a_cut_document_is_refused(void **state)
         assert_int_equal(truncate(s->doc, size), 0);
         g_autoptr(GError) error = NULL;
         assert_null(hsk_doc_open(s->doc, true, NULL, &error));
-        assert_non_null(strstr(error->message, size < 512 ? "not a Haversack document" : "cut off"));
+        assert_non_null(
+            strstr(error->message, size < 512 ? "not a Haversack document" : "cut off"));
     }
 }
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Which instance store a document gets: second openers, copies, moves, replaced files, interrupted publishes.
+ * Which instance store a document gets: second openers, copies, moves, replaced files, interrupted
+ * publishes.
  */
 #include "fixture.h"
 
@@ -72,7 +73,8 @@ static void a_copy_gets_an_instance_of_its_own(void **state)
     copy_file(s->doc, copy);
     char *note = NULL;
     struct hsk_doc *other;
-    assert_ok((other = hsk_doc_open(copy, false, &note, &error)) != NULL); /* while the original runs */
+    assert_ok((other = hsk_doc_open(copy, false, &note, &error)) !=
+              NULL); /* while the original runs */
     assert_null(note);
     assert_string_not_equal(hsk_doc_instance(other), hsk_doc_instance(doc));
     assert_disk_page(other, 5, 7);
@@ -128,7 +130,8 @@ static void a_publish_cut_off_after_its_commit_is_finished_on_opening(void **sta
 {
     struct scratch *s = *state;
     g_autofree uint8_t *ram = make_ram(1);
-    g_autofree char *instances = g_build_filename(g_getenv("XDG_DATA_HOME"), "haversack", "instances", NULL);
+    g_autofree char *instances =
+        g_build_filename(g_getenv("XDG_DATA_HOME"), "haversack", "instances", NULL);
     g_autofree char *origin = NULL;
     char id[33], later[33];
     gsize bytes;
@@ -161,7 +164,8 @@ static void the_folder_of_an_instance_opens_its_document(void **state)
     struct scratch *s = *state;
     assert_ok(make_document(s, NULL, &error));
     struct hsk_doc *doc = open_doc(s);
-    g_autofree char *folder = g_build_filename(g_getenv("XDG_DATA_HOME"), "haversack", "instances", hsk_doc_instance(doc), NULL);
+    g_autofree char *folder = g_build_filename(g_getenv("XDG_DATA_HOME"), "haversack", "instances",
+                                               hsk_doc_instance(doc), NULL);
     hsk_doc_close(doc);
     assert_ok((doc = hsk_doc_open(folder, true, NULL, &error)) != NULL);
     hsk_doc_close(doc);
@@ -177,7 +181,8 @@ static void a_damaged_root_falls_back_to_the_one_before(void **state)
     struct hsk_doc *doc = open_doc(s);
     assert_ok(take(doc, "a", HSK_VERSION_USER, ram, a, &error));
     assert_ok(take(doc, "b", HSK_VERSION_USER, ram, b, &error));
-    g_autofree char *root = g_build_filename(g_getenv("XDG_DATA_HOME"), "haversack", "instances", hsk_doc_instance(doc), "ROOT", NULL);
+    g_autofree char *root = g_build_filename(g_getenv("XDG_DATA_HOME"), "haversack", "instances",
+                                             hsk_doc_instance(doc), "ROOT", NULL);
     hsk_doc_close(doc);
     assert_int_equal(truncate(root, 100), 0);
     char *note = NULL;

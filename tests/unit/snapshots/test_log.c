@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The write log: whatever happens to its end, recovery gives a prefix of what was written that holds everything flushed
- * before the cut, and goes on from there.
+ * The write log: whatever happens to its end, recovery gives a prefix of what was written that
+ * holds everything flushed before the cut, and goes on from there.
  */
-#include "fixture.h"
-
 #include <errno.h>
+
+#include "fixture.h"
 
 enum { RECORDS = 12 };
 
@@ -36,7 +36,8 @@ static void append(struct hsk_log *log, unsigned n)
     uint64_t loc;
     for (unsigned i = 0; i < 3; i++)
         fill_page(pages + (size_t)i * HSK_PAGE_SIZE, 1 + 4ull * i, n);
-    assert_int_equal(hsk_log_append(log, n % 2, n * 10, n % 3 + 1, n % 5 == 4 ? NULL : pages, &loc), 0);
+    assert_int_equal(hsk_log_append(log, n % 2, n * 10, n % 3 + 1, n % 5 == 4 ? NULL : pages, &loc),
+                     0);
 }
 
 static struct hsk_log *open_log(int dirfd)

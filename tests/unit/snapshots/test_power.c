@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The power fails at every sync, and only what was synced is there afterwards: a file has the content of its last sync, a
- * folder the names of its last sync. Nothing that was promised before may be missing.
+ * The power fails at every sync, and only what was synced is there afterwards: a file has the
+ * content of its last sync, a folder the names of its last sync. Nothing that was promised before
+ * may be missing.
  */
 #include "story.h"
 
 /* What is on the disk for sure. */
 struct shadow {
-    GHashTable *files;       /* inode -> GBytes */
-    GHashTable *folders;     /* path -> GHashTable: name -> inode, 0 for a folder */
+    GHashTable *files;   /* inode -> GBytes */
+    GHashTable *folders; /* path -> GHashTable: name -> inode, 0 for a folder */
     unsigned syncs, cut_after;
     bool cut;
 };
@@ -90,16 +91,20 @@ static void restore(const struct shadow *s, const char *path)
         if (*(uint64_t *)inode == 0)
             restore(s, child);
         else
-            close(make_file(child, bytes == NULL ? "" : g_bytes_get_data(bytes, NULL), bytes == NULL ? 0 : g_bytes_get_size(bytes)));
+            close(make_file(child, bytes == NULL ? "" : g_bytes_get_data(bytes, NULL),
+                            bytes == NULL ? 0 : g_bytes_get_size(bytes)));
     }
 }
 
 /* Runs the story with the cut; returns the number of syncs of the whole story. */
 static unsigned run(const struct scratch *s, unsigned cut_after)
 {
-    g_autoptr(GHashTable) files = g_hash_table_new_full(g_int64_hash, g_int64_equal, g_free, (GDestroyNotify)g_bytes_unref);
-    g_autoptr(GHashTable) folders = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, (GDestroyNotify)g_hash_table_unref);
-    struct shadow shadow = {.files = files, .folders = folders, .cut_after = cut_after, .cut = cut_after == 0};
+    g_autoptr(GHashTable) files =
+        g_hash_table_new_full(g_int64_hash, g_int64_equal, g_free, (GDestroyNotify)g_bytes_unref);
+    g_autoptr(GHashTable) folders =
+        g_hash_table_new_full(g_str_hash, g_str_equal, g_free, (GDestroyNotify)g_hash_table_unref);
+    struct shadow shadow = {
+        .files = files, .folders = folders, .cut_after = cut_after, .cut = cut_after == 0};
     struct hsk_io io = {on_operation, &shadow};
     struct achieved a = {.flushed_seed = 7, .cut = &shadow.cut};
     g_autofree char *data = hsk_data_folder();
@@ -127,7 +132,8 @@ int main(void)
 {
     g_autofree char *data = scratch_data_home();
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(nothing_promised_is_missing_after_a_power_cut_at_any_sync, scratch_setup, scratch_teardown),
+        cmocka_unit_test_setup_teardown(nothing_promised_is_missing_after_a_power_cut_at_any_sync,
+                                        scratch_setup, scratch_teardown),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     remove_tree(data);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Documents from end to end: create, open, disks, take, read back, revert, publish, go on in a new process's place.
+ * Documents from end to end: create, open, disks, take, read back, revert, publish, go on in a new
+ * process's place.
  */
 #include "fixture.h"
 
@@ -23,7 +24,8 @@ static void created_document_opens_with_what_was_put_in(void **state)
     for (unsigned i = 0; i < RAM_PAGES; i++)
         assert_disk_page(doc, i, 7);
     uint8_t page[HSK_PAGE_SIZE];
-    assert_int_equal(hsk_disk_read(hsk_doc_disk(doc, 0), DISK_BYTES - sizeof(page), page, sizeof(page)), 0);
+    assert_int_equal(
+        hsk_disk_read(hsk_doc_disk(doc, 0), DISK_BYTES - sizeof(page), page, sizeof(page)), 0);
     assert_true(hsk_page_is_zero(page));
     assert_int_equal(hsk_disk_read(hsk_doc_disk(doc, 0), DISK_BYTES - 1, page, 2), -EINVAL);
     hsk_doc_close(doc);
@@ -104,7 +106,8 @@ static void versions_hold_ram_and_disk_of_their_moment(void **state)
     assert_string_equal(hsk_doc_current(doc), first);
     assert_disk_page(doc, 5, 100);
     uint8_t page[HSK_PAGE_SIZE];
-    assert_int_equal(hsk_disk_read(hsk_doc_disk(doc, 0), 1000 * HSK_PAGE_SIZE, page, sizeof(page)), 0);
+    assert_int_equal(hsk_disk_read(hsk_doc_disk(doc, 0), 1000 * HSK_PAGE_SIZE, page, sizeof(page)),
+                     0);
     assert_true(hsk_page_is_zero(page));
     assert_int_equal(write_disk_page(doc, 6, 400), 0);
     hsk_doc_close(doc);
@@ -137,8 +140,13 @@ static void dirty_pages_apply_to_the_current_version(void **state)
         dirty[i / 8] |= (uint8_t)(1 << i % 8);
         g_byte_array_append(staging, ram + (size_t)i * HSK_PAGE_SIZE, HSK_PAGE_SIZE);
     }
-    struct hsk_version_object o = {.name = "ram", .size_bytes = RAM_BYTES, .dirty = dirty, .pages = staging->data};
-    struct hsk_take t = {.title = "second", .objects = &o, .nobjects = 1, .state = "device state", .state_bytes = 12};
+    struct hsk_version_object o = {
+        .name = "ram", .size_bytes = RAM_BYTES, .dirty = dirty, .pages = staging->data};
+    struct hsk_take t = {.title = "second",
+                         .objects = &o,
+                         .nobjects = 1,
+                         .state = "device state",
+                         .state_bytes = 12};
     uint64_t added;
     assert_ok(hsk_version_commit(doc, hsk_take_begin(doc), &t, second, &added, &error));
     assert_true(added < 100000);
@@ -154,7 +162,8 @@ static void the_same_memory_again_adds_next_to_nothing(void **state)
     char first[33], second[33];
     uint64_t bytes1, bytes2;
     struct hsk_version_object o = {.name = "ram", .size_bytes = RAM_BYTES, .pages = ram};
-    struct hsk_take t = {.title = "x", .objects = &o, .nobjects = 1, .state = "device state", .state_bytes = 12};
+    struct hsk_take t = {
+        .title = "x", .objects = &o, .nobjects = 1, .state = "device state", .state_bytes = 12};
     assert_ok(make_document(s, NULL, &error));
     struct hsk_doc *doc = open_doc(s);
     assert_ok(hsk_version_commit(doc, hsk_take_begin(doc), &t, first, &bytes1, &error));
@@ -335,7 +344,7 @@ static void folding_the_log_changes_nothing_but_its_size(void **state)
 
 struct writer {
     struct hsk_doc *doc;
-    uint8_t *model;          /* of the disk */
+    uint8_t *model; /* of the disk */
     int stop;
 };
 
@@ -378,7 +387,10 @@ static void disks_work_while_versions_are_committed(void **state)
         struct writer w = {doc, model, 0};
         struct hsk_take_point *p = hsk_take_begin(doc);
         struct hsk_version_object o = {.name = "ram", .size_bytes = RAM_BYTES, .pages = ram};
-        struct hsk_take t = {.title = "t", .kind = i % 2 == 0 ? HSK_VERSION_USER : HSK_VERSION_AUTO, .objects = &o, .nobjects = 1};
+        struct hsk_take t = {.title = "t",
+                             .kind = i % 2 == 0 ? HSK_VERSION_USER : HSK_VERSION_AUTO,
+                             .objects = &o,
+                             .nobjects = 1};
         frozen[i] = g_memdup2(model, DISK_BYTES);
         GThread *thread = g_thread_new("disk", work_on_disk, &w);
         g_usleep(20000);

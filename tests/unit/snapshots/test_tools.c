@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A document is files for ordinary tools: tar lists and unpacks it, b2sum -l 256 -c accepts ROOT, zstd -d of the disk's
- * segments gives the raw disk; and an archive that tar packed again still opens. Skipped where the tools are missing.
+ * A document is files for ordinary tools: tar lists and unpacks it, b2sum -l 256 -c accepts ROOT,
+ * zstd -d of the disk's segments gives the raw disk; and an archive that tar packed again still
+ * opens. Skipped where the tools are missing.
  */
 #include "fixture.h"
 
@@ -14,7 +15,8 @@ static int run(const char *fmt, ...)
     va_end(ap);
     char *argv[] = {(char *)"sh", (char *)"-c", script, NULL};
     int status = -1;
-    assert_true(g_spawn_sync(NULL, argv, NULL, G_SPAWN_SEARCH_PATH, NULL, NULL, NULL, NULL, &status, NULL));
+    assert_true(
+        g_spawn_sync(NULL, argv, NULL, G_SPAWN_SEARCH_PATH, NULL, NULL, NULL, NULL, &status, NULL));
     return status;
 }
 
@@ -37,10 +39,20 @@ static void ordinary_tools_accept_the_file(void **state)
     struct scratch *s = *state;
     g_autofree uint8_t *ram = make_ram(1);
     make_history(s, ram);
-    assert_int_equal(run("cd '%s' && tar tf work.hva >list && head -1 list | grep -qx mimetype && grep -qx ROOT list", s->dir), 0);
-    assert_int_equal(run("cd '%s' && mkdir out && tar xf work.hva -C out && cd out && b2sum -l 256 -c ROOT >../sums && "
-                         "! grep -v ': OK$' ../sums && test $(grep -c . ../sums) = $(find . -type f ! -name ROOT ! -name TAIL | wc -l)", s->dir), 0);
-    assert_int_equal(run("cd '%s/out' && cat disks/root/*.zst | zstd -dq >../disk.out && cmp ../disk.out ../disk.raw", s->dir), 0);
+    assert_int_equal(run("cd '%s' && tar tf work.hva >list && head -1 list | grep -qx mimetype && "
+                         "grep -qx ROOT list",
+                         s->dir),
+                     0);
+    assert_int_equal(run("cd '%s' && mkdir out && tar xf work.hva -C out && cd out && b2sum -l 256 "
+                         "-c ROOT >../sums && "
+                         "! grep -v ': OK$' ../sums && test $(grep -c . ../sums) = $(find . -type "
+                         "f ! -name ROOT ! -name TAIL | wc -l)",
+                         s->dir),
+                     0);
+    assert_int_equal(run("cd '%s/out' && cat disks/root/*.zst | zstd -dq >../disk.out && cmp "
+                         "../disk.out ../disk.raw",
+                         s->dir),
+                     0);
 }
 
 static void repacked_archive_opens(void **state)
@@ -49,7 +61,8 @@ static void repacked_archive_opens(void **state)
     g_autofree uint8_t *ram = make_ram(1);
     make_history(s, ram);
     g_autofree char *data = hsk_data_folder();
-    const char *const packers[] = {"tar cf ../work.hva .", "tar cf ../work.hva --format=pax *", "tar cf ../work.hva --format=ustar *"};
+    const char *const packers[] = {"tar cf ../work.hva .", "tar cf ../work.hva --format=pax *",
+                                   "tar cf ../work.hva --format=ustar *"};
     assert_int_equal(run("cd '%s' && mkdir out && tar xf work.hva -C out", s->dir), 0);
     for (size_t i = 0; i < G_N_ELEMENTS(packers); i++) {
         remove_tree(data);
@@ -73,7 +86,8 @@ int main(void)
     }
     g_autofree char *data = scratch_data_home();
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(ordinary_tools_accept_the_file, scratch_setup, scratch_teardown),
+        cmocka_unit_test_setup_teardown(ordinary_tools_accept_the_file, scratch_setup,
+                                        scratch_teardown),
         cmocka_unit_test_setup_teardown(repacked_archive_opens, scratch_setup, scratch_teardown),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);

@@ -2,11 +2,11 @@
 /* For the tests of the boot loaders: guest memory without a machine, and a kernel in it. */
 #pragma once
 
-#include "../../../vmm/firmware/boot-priv.h"
-
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
+
+#include "../../../vmm/firmware/boot-priv.h"
 
 #include <cmocka.h>
 
@@ -26,7 +26,8 @@ static inline int setup(void **state)
     f->obj = hsk_memobj_new("ram", RAM_BYTES, NULL);
     f->ram = hsk_ram_new();
     assert_non_null(f->obj);
-    assert_true(hsk_ram_map_add(f->ram, &(struct hsk_ram_region){.gpa = 0, .size_bytes = RAM_BYTES, .obj = f->obj}));
+    assert_true(hsk_ram_map_add(
+        f->ram, &(struct hsk_ram_region){.gpa = 0, .size_bytes = RAM_BYTES, .obj = f->obj}));
     f->cfg.kernel_name = "test.kernel";
     f->boot.cfg = &f->cfg;
     f->boot.ram = f->ram;

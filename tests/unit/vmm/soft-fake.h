@@ -1,16 +1,18 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A stand-in for the translator half of the software engine, for tests of the system half: guest memory through the real
- * page walker without a TLB, faults by longjmp, a local APIC that holds one vector. One thread.
+ * A stand-in for the translator half of the software engine, for tests of the system half: guest
+ * memory through the real page walker without a TLB, faults by longjmp, a local APIC that holds one
+ * vector. One thread.
  */
 #pragma once
-
-#include "../../../vmm/engine-soft/system.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+
+#include "../../../vmm/engine-soft/system.h"
+
 #include <cmocka.h>
 
 #define FAKE_RAM_BYTES (8u << 20)
@@ -34,13 +36,15 @@ static struct fake *fake_of(struct soft_vcpu *v)
 
 G_NORETURN void soft_fault(struct soft_vcpu *v, unsigned vector, int error)
 {
-    v->exc = (struct soft_exception){.vector = vector, .has_error = error >= 0, .error = error < 0 ? 0 : (uint32_t)error};
+    v->exc = (struct soft_exception){
+        .vector = vector, .has_error = error >= 0, .error = error < 0 ? 0 : (uint32_t)error};
     longjmp(fake_of(v)->out, FAKE_FAULT);
 }
 
 G_NORETURN void soft_fault_pf(struct soft_vcpu *v, uint64_t va, uint32_t error)
 {
-    v->exc = (struct soft_exception){.vector = VEC_PF, .has_error = 1, .error = error, .payload = va};
+    v->exc =
+        (struct soft_exception){.vector = VEC_PF, .has_error = 1, .error = error, .payload = va};
     longjmp(fake_of(v)->out, FAKE_FAULT);
 }
 
@@ -199,7 +203,8 @@ bool hsk_lapic_wrmsr(struct hsk_lapic *l, uint32_t msr, uint64_t v)
 
 /* --- the machine around it --- */
 
-/* 64-bit mode at CPL 0, 8 MiB of memory, paging by tables the test makes (cr3 = 0x1000), GDT at 0x6000, IDT at 0x7000. */
+/* 64-bit mode at CPL 0, 8 MiB of memory, paging by tables the test makes (cr3 = 0x1000), GDT at
+ * 0x6000, IDT at 0x7000. */
 #define FAKE_CR3 0x1000u
 #define FAKE_GDT 0x6000u
 #define FAKE_IDT 0x7000u
@@ -218,7 +223,9 @@ static struct fake *fake_new(void)
     f->engine.base.cfg.pio = hsk_bus_new("pio");
     f->engine.base.cfg.cpuid = &f->cpuid;
     assert_true(hsk_cpuid_build(&f->cpuid, "v2", 1, 2000000000, NULL));
-    assert_true(hsk_ram_map_add(f->engine.base.cfg.ram, &(struct hsk_ram_region){.size_bytes = FAKE_RAM_BYTES, .obj = f->obj}));
+    assert_true(
+        hsk_ram_map_add(f->engine.base.cfg.ram,
+                        &(struct hsk_ram_region){.size_bytes = FAKE_RAM_BYTES, .obj = f->obj}));
     f->v.base.engine = &f->engine.base;
     f->v.engine = &f->engine;
     soft_features(&f->engine);
@@ -231,7 +238,8 @@ static struct fake *fake_new(void)
     s->idtr = (struct hsk_dtable){FAKE_IDT, 0xfff};
     s->seg[HSK_CS] = (struct hsk_segment){.limit = 0xffffffff, .selector = 8, .attr = 0xa09b};
     s->seg[HSK_SS] = (struct hsk_segment){.limit = 0xffffffff, .selector = 0x10, .attr = 0xc093};
-    s->seg[HSK_TR] = (struct hsk_segment){.base = FAKE_TSS, .limit = 0x67, .selector = 0x40, .attr = 0x8b};
+    s->seg[HSK_TR] =
+        (struct hsk_segment){.base = FAKE_TSS, .limit = 0x67, .selector = 0x40, .attr = 0x8b};
     f->v.rflags = HSK_FLAG_FIXED;
     soft_segments_changed(&f->v);
     return f;
@@ -255,7 +263,8 @@ static inline void fake_set(struct fake *f, uint64_t gpa, uint64_t value)
     hsk_put64(f->obj->host + gpa, value);
 }
 
-/* Identity map of the memory with 4 KiB user pages: tables at 0x1000, 0x2000, 0x3000 and from 0x100000 on. */
+/* Identity map of the memory with 4 KiB user pages: tables at 0x1000, 0x2000, 0x3000 and from
+ * 0x100000 on. */
 static inline void fake_identity(struct fake *f)
 {
     fake_set(f, 0x1000, 0x2007);
@@ -266,7 +275,8 @@ static inline void fake_identity(struct fake *f)
         fake_set(f, 0x100000 + 8 * i, (uint64_t)i << 12 | 7);
 }
 
-static inline enum fake_end fake_exec(struct fake *f, const struct soft_insn *in, enum soft_next *next)
+static inline enum fake_end fake_exec(struct fake *f, const struct soft_insn *in,
+                                      enum soft_next *next)
 {
     const int end = setjmp(f->out);
 

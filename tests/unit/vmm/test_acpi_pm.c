@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
-/* ACPI fixed hardware, the reset register and the debug-exit port: what they count, raise and tell the owner. */
-#include "../../../vmm/devices/devices.h"
-
+/* ACPI fixed hardware, the reset register and the debug-exit port: what they count, raise and tell
+ * the owner. */
 #include <fake-machine.h>
+
+#include "../../../vmm/devices/devices.h"
 
 struct fixture {
     struct hsk_machine *m;

@@ -1,10 +1,23 @@
 /* SPDX-License-Identifier: MIT */
-/* The display adapter as Linux's bochs-drm finds it: identity, modes, blanking, EDID, and pictures that cannot be. */
+/* The display adapter as Linux's bochs-drm finds it: identity, modes, blanking, EDID, and pictures
+ * that cannot be. */
 #include <virtio-driver.h>
 
 #define SLOT       1
 #define VRAM_BYTES (16u << 20)
-enum { R_ID, R_XRES, R_YRES, R_BPP, R_ENABLE, R_BANK, R_VIRT_WIDTH, R_VIRT_HEIGHT, R_X_OFFSET, R_Y_OFFSET, R_MEMORY_64K };
+enum {
+    R_ID,
+    R_XRES,
+    R_YRES,
+    R_BPP,
+    R_ENABLE,
+    R_BANK,
+    R_VIRT_WIDTH,
+    R_VIRT_HEIGHT,
+    R_X_OFFSET,
+    R_Y_OFFSET,
+    R_MEMORY_64K
+};
 
 struct fixture {
     struct hsk_machine *m;
@@ -202,7 +215,8 @@ static void strange_accesses_read_as_nothing(void **state)
         }
     }
     scanout(f);
-    assert_true(hsk_machine_find_dev(f->m, "display")->ops->check(hsk_machine_find_dev(f->m, "display"), NULL));
+    assert_true(hsk_machine_find_dev(f->m, "display")
+                    ->ops->check(hsk_machine_find_dev(f->m, "display"), NULL));
 }
 
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)

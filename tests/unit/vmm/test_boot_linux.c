@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: MIT */
-/* Direct boot of Linux and PVH kernels: made-up files, good and hostile, against guest memory alone; and the ACPI tables. */
-#include "boot-fixture.h"
-
+/* Direct boot of Linux and PVH kernels: made-up files, good and hostile, against guest memory
+ * alone; and the ACPI tables. */
 #include <gio/gio.h>
+
+#include "boot-fixture.h"
 
 #define ENTRY 0x1000040
 
-/* An ELF64 executable: one PT_LOAD of 64 bytes (memsz 4096) at 16 MiB, one PT_NOTE with the PVH entry. */
+/* An ELF64 executable: one PT_LOAD of 64 bytes (memsz 4096) at 16 MiB, one PT_NOTE with the PVH
+ * entry. */
 static GByteArray *make_elf(bool note)
 {
     GByteArray *a = g_byte_array_new();
@@ -53,7 +55,8 @@ static GByteArray *make_bzimage(const GByteArray *elf)
     g_byte_array_set_size(a, 1024 + 4096);
     p = a->data;
     memset(p, 0, a->len);
-    assert_int_equal(g_converter_convert(gz, elf->data, elf->len, p + 1024 + 16, 4000, G_CONVERTER_INPUT_AT_END, &in, &out, NULL),
+    assert_int_equal(g_converter_convert(gz, elf->data, elf->len, p + 1024 + 16, 4000,
+                                         G_CONVERTER_INPUT_AT_END, &in, &out, NULL),
                      G_CONVERTER_FINISHED);
     p[0x1f1] = 1;
     hsk_put16(p + 0x1fe, 0xaa55);
@@ -193,7 +196,8 @@ static void bzimage_is_entered_at_its_own_code_if_it_cannot_be_unpacked(void **s
     check_entry_32(f, 0x200000);
     assert_int_equal(f->obj->host[0x200010], 0x89);
 
-    hsk_put16(kernel->data + 0x206, 0x205); /* before the fields for payload and preferred address */
+    hsk_put16(kernel->data + 0x206,
+              0x205); /* before the fields for payload and preferred address */
     assert_true(boot(f, kernel, NULL));
     check_entry_32(f, 0x100000);
 }
@@ -203,7 +207,10 @@ static void bzimage_without_room_for_its_code_is_refused(void **state)
     static const struct {
         uint64_t pref;
         uint32_t init_size;
-    } bad[] = {{0x10000, 0x1000}, {UINT64_MAX - 8, 0x1000}, {0x100000, 0xffffffff}, {RAM_BYTES - 0x800, 0x100}};
+    } bad[] = {{0x10000, 0x1000},
+               {UINT64_MAX - 8, 0x1000},
+               {0x100000, 0xffffffff},
+               {RAM_BYTES - 0x800, 0x100}};
     struct fixture *f = *state;
     g_autoptr(GByteArray) elf = make_elf32();
     g_autoptr(GByteArray) kernel = make_bzimage(elf);
@@ -265,7 +272,8 @@ static void damaged_bzimages_are_refused(void **state)
         unsigned offset;
         uint32_t value;
     } damage[] = {
-        {0x24c, 0xffffffff}, {0x24c, 15}, {0x248, 0xfffffff0}, {0x248, 4000}, {0x24c, 40}, {0x206, 0x0100},
+        {0x24c, 0xffffffff}, {0x24c, 15}, {0x248, 0xfffffff0},
+        {0x248, 4000},       {0x24c, 40}, {0x206, 0x0100},
     };
     struct fixture *f = *state;
     g_autoptr(GByteArray) elf = make_elf(false);
@@ -403,14 +411,18 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(bzimage_is_entered_in_long_mode, setup, teardown),
-        cmocka_unit_test_setup_teardown(bzimage_of_a_32_bit_kernel_is_entered_flat, setup, teardown),
-        cmocka_unit_test_setup_teardown(bzimage_is_entered_at_its_own_code_if_it_cannot_be_unpacked, setup, teardown),
-        cmocka_unit_test_setup_teardown(bzimage_without_room_for_its_code_is_refused, setup, teardown),
+        cmocka_unit_test_setup_teardown(bzimage_of_a_32_bit_kernel_is_entered_flat, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(bzimage_is_entered_at_its_own_code_if_it_cannot_be_unpacked,
+                                        setup, teardown),
+        cmocka_unit_test_setup_teardown(bzimage_without_room_for_its_code_is_refused, setup,
+                                        teardown),
         cmocka_unit_test_setup_teardown(pvh_kernel_is_entered_flat, setup, teardown),
         cmocka_unit_test_setup_teardown(no_kernel_is_refused_with_a_sentence, setup, teardown),
         cmocka_unit_test_setup_teardown(damaged_bzimages_are_refused, setup, teardown),
         cmocka_unit_test_setup_teardown(damaged_elfs_are_refused, setup, teardown),
-        cmocka_unit_test_setup_teardown(long_command_line_and_large_initrd_are_refused, setup, teardown),
+        cmocka_unit_test_setup_teardown(long_command_line_and_large_initrd_are_refused, setup,
+                                        teardown),
         cmocka_unit_test_setup_teardown(acpi_tables_are_linked_and_sum_to_zero, setup, teardown),
         cmocka_unit_test(mp_table_sums_to_zero_and_names_everything),
     };

@@ -40,7 +40,8 @@ static GByteArray *make_elf(uint32_t gpa)
     return a;
 }
 
-/* No ELF: 0x200 bytes whose header says that the part from 0x40 on goes to 2 MiB, and 0x1000 bytes are cleared behind it. */
+/* No ELF: 0x200 bytes whose header says that the part from 0x40 on goes to 2 MiB, and 0x1000 bytes
+ * are cleared behind it. */
 static GByteArray *make_flat(void)
 {
     GByteArray *a = g_byte_array_new();
@@ -194,7 +195,8 @@ static void damaged_headers_are_refused(void **state)
 
 static void places_of_boot_data_are_refused(void **state)
 {
-    static const uint32_t gpa[] = {0, 0x800, BOOT_MULTIBOOT - 0x800, BOOT_EBDA, 0xb8000, 0xff000, RAM_BYTES - 0x800};
+    static const uint32_t gpa[] = {0,       0x800,   BOOT_MULTIBOOT - 0x800, BOOT_EBDA,
+                                   0xb8000, 0xff000, RAM_BYTES - 0x800};
     struct fixture *f = *state;
 
     for (unsigned i = 0; i < G_N_ELEMENTS(gpa); i++) {
@@ -208,7 +210,8 @@ static void long_command_line_is_refused(void **state)
 {
     struct fixture *f = *state;
     g_autoptr(GByteArray) kernel = make_elf(0x200000);
-    g_autofree char *line = g_strnfill(BOOT_CMDLINE_MAX - 13, 'x'); /* with the name and a blank one too many */
+    g_autofree char *line =
+        g_strnfill(BOOT_CMDLINE_MAX - 13, 'x'); /* with the name and a blank one too many */
 
     f->cfg.cmdline = line;
     assert_true(strlen(line) + strlen("test.kernel ") == BOOT_CMDLINE_MAX - 1);

@@ -23,7 +23,8 @@ static uint64_t probe_read(struct hsk_dev *dev, unsigned region, uint64_t offset
     return 0x8877665544332211;
 }
 
-static void probe_write(struct hsk_dev *dev, unsigned region, uint64_t offset, unsigned size, uint64_t value)
+static void probe_write(struct hsk_dev *dev, unsigned region, uint64_t offset, unsigned size,
+                        uint64_t value)
 {
     struct probe *p = (struct probe *)dev;
 
@@ -32,7 +33,8 @@ static void probe_write(struct hsk_dev *dev, unsigned region, uint64_t offset, u
     p->value = value;
 }
 
-static const struct hsk_dev_ops probe_ops = {.min_size = 1, .max_size = 4, .read = probe_read, .write = probe_write};
+static const struct hsk_dev_ops probe_ops = {
+    .min_size = 1, .max_size = 4, .read = probe_read, .write = probe_write};
 
 static void accesses_reach_the_device_with_offset_and_mask(void **state)
 {
@@ -77,7 +79,8 @@ static void accesses_reach_the_device_with_offset_and_mask(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(accesses_reach_the_device_with_offset_and_mask)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(accesses_reach_the_device_with_offset_and_mask)};
 
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

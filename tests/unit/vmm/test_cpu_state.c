@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /* The canonical processor state: table coverage, reset, check, canonical form. */
+#include <vmm/cpu_bits.h>
+#include <vmm/cpu_state.h>
+
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdlib.h>
-#include <cmocka.h>
 
-#include <vmm/cpu_bits.h>
-#include <vmm/cpu_state.h>
+#include <cmocka.h>
 
 static void every_byte_is_in_the_table_once(void **state)
 {
@@ -150,7 +151,8 @@ static void equal_states_in_two_codings_become_equal(void **state)
 
     hsk_cpu_state_reset(&a, 0);
     b = a;
-    /* the same registers said otherwise: components explicit, accessed bits, leftovers of a null segment, FIP */
+    /* the same registers said otherwise: components explicit, accessed bits, leftovers of a null
+     * segment, FIP */
     hsk_put64(b.xsave + HSK_XSAVE_HEADER, 7);
     hsk_put64(b.xsave + 8, 0x123456);
     b.seg[HSK_DS].attr &= ~1;

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /* The CPUID model: specifications, leaves that depend on the processor, what is hidden. */
+#include <vmm/cpu_bits.h>
+#include <vmm/cpuid.h>
+
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdlib.h>
-#include <cmocka.h>
 
-#include <vmm/cpu_bits.h>
-#include <vmm/cpuid.h>
+#include <cmocka.h>
 
 static bool build(struct hsk_cpuid *c, const char *spec, char **sentence)
 {
@@ -120,8 +121,9 @@ static void xsave_sizes_follow_xcr0(void **state)
     assert_int_equal(r[0], 256);
     assert_int_equal(r[1], 576);
     hsk_cpuid_query(&c, 0, 0, 7, 7, 0, r);
-    assert_int_equal(r[1] & (1u << 4 | 1u << 11 | 1u << 16 | 1u << 2 | 1u << 14), 0); /* TSX, AVX-512F, SGX, MPX */
-    assert_int_equal(r[2] & (1u << 3 | 1u << 7), 0);                                  /* PKU, CET */
+    assert_int_equal(r[1] & (1u << 4 | 1u << 11 | 1u << 16 | 1u << 2 | 1u << 14),
+                     0);                             /* TSX, AVX-512F, SGX, MPX */
+    assert_int_equal(r[2] & (1u << 3 | 1u << 7), 0); /* PKU, CET */
 }
 
 int main(void)

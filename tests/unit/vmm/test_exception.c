@@ -1,28 +1,45 @@
 /* SPDX-License-Identifier: MIT */
-/* Exceptions, interrupts, IRET and segment loads of the software engine's system half, without translated code. */
-#include "soft-fake.h"
-
+/* Exceptions, interrupts, IRET and segment loads of the software engine's system half, without
+ * translated code. */
 #include <Zydis/Zydis.h>
 
-#define KSTACK 0x20000u
-#define IST1 0x28000u
-#define USTACK 0x30000u
+#include "soft-fake.h"
+
+#define KSTACK  0x20000u
+#define IST1    0x28000u
+#define USTACK  0x30000u
 #define HANDLER 0x40000u
 
-enum { SEL_KCS = 0x08, SEL_KDS = 0x10, SEL_UCS32 = 0x1b, SEL_UDS = 0x23, SEL_UCS = 0x2b, SEL_ABSENT = 0x30, SEL_LDT = 0x50 };
+enum {
+    SEL_KCS = 0x08,
+    SEL_KDS = 0x10,
+    SEL_UCS32 = 0x1b,
+    SEL_UDS = 0x23,
+    SEL_UCS = 0x2b,
+    SEL_ABSENT = 0x30,
+    SEL_LDT = 0x50
+};
 
 static void put_gate(struct fake *f, unsigned vector, unsigned type_dpl_p, unsigned ist)
 {
     const uint64_t off = HANDLER + 16 * vector;
 
-    fake_set(f, FAKE_IDT + 16 * vector, (off & 0xffff) | SEL_KCS << 16 | (uint64_t)ist << 32 | (uint64_t)type_dpl_p << 40 | (off >> 16) << 48);
+    fake_set(f, FAKE_IDT + 16 * vector,
+             (off & 0xffff) | SEL_KCS << 16 | (uint64_t)ist << 32 | (uint64_t)type_dpl_p << 40 |
+                 (off >> 16) << 48);
     fake_set(f, FAKE_IDT + 16 * vector + 8, off >> 32);
 }
 
 static struct fake *setup(void)
 {
     static const uint64_t gdt[] = {
-        0, 0x00af9b000000ffff, 0x00cf93000000ffff, 0x00cffb000000ffff, 0x00cff3000000ffff, 0x00affb000000ffff, 0x00cf13000000ffff,
+        0,
+        0x00af9b000000ffff,
+        0x00cf93000000ffff,
+        0x00cffb000000ffff,
+        0x00cff3000000ffff,
+        0x00affb000000ffff,
+        0x00cf13000000ffff,
     };
     struct fake *f = fake_new();
 
@@ -43,8 +60,10 @@ static struct fake *setup(void)
 
 static void to_user(struct fake *f)
 {
-    f->v.s.seg[HSK_CS] = (struct hsk_segment){.limit = 0xffffffff, .selector = SEL_UCS, .attr = 0xa0fb};
-    f->v.s.seg[HSK_SS] = (struct hsk_segment){.limit = 0xffffffff, .selector = SEL_UDS, .attr = 0xc0f3};
+    f->v.s.seg[HSK_CS] =
+        (struct hsk_segment){.limit = 0xffffffff, .selector = SEL_UCS, .attr = 0xa0fb};
+    f->v.s.seg[HSK_SS] =
+        (struct hsk_segment){.limit = 0xffffffff, .selector = SEL_UDS, .attr = 0xc0f3};
     f->v.gpr[HSK_RSP] = USTACK;
     f->v.rflags = HSK_FLAG_FIXED | HSK_FLAG_IF | HSK_FLAG_ZF;
     soft_segments_changed(&f->v);
@@ -70,7 +89,8 @@ static void page_fault_from_user_switches_the_stack(void **state)
     struct fake *f = setup();
 
     to_user(f);
-    f->v.exc = (struct soft_exception){.vector = VEC_PF, .has_error = 1, .error = 6, .payload = 0xdeadb000};
+    f->v.exc = (struct soft_exception){
+        .vector = VEC_PF, .has_error = 1, .error = 6, .payload = 0xdeadb000};
     assert_true(deliver(f));
     assert_int_equal(f->v.s.cr2, 0xdeadb000);
     assert_int_equal(f->v.rip, HANDLER + 16 * 14);
@@ -80,7 +100,8 @@ static void page_fault_from_user_switches_the_stack(void **state)
     assert_int_equal(fake_get(f, KSTACK - 48), 6);
     assert_int_equal(fake_get(f, KSTACK - 40), 0x50000);
     assert_int_equal(fake_get(f, KSTACK - 32), SEL_UCS);
-    assert_int_equal(fake_get(f, KSTACK - 24), HSK_FLAG_FIXED | HSK_FLAG_IF | HSK_FLAG_ZF | HSK_FLAG_RF);
+    assert_int_equal(fake_get(f, KSTACK - 24),
+                     HSK_FLAG_FIXED | HSK_FLAG_IF | HSK_FLAG_ZF | HSK_FLAG_RF);
     assert_int_equal(fake_get(f, KSTACK - 16), USTACK);
     assert_int_equal(fake_get(f, KSTACK - 8), SEL_UDS);
     assert_int_equal(f->v.rflags, HSK_FLAG_FIXED | HSK_FLAG_ZF);
@@ -116,13 +137,16 @@ static void debug_exception_clears_the_matches_of_the_last(void **state)
 
 static void iret_undoes_a_delivery(void **state)
 {
-    static const struct soft_insn iretq = {.mnemonic = ZYDIS_MNEMONIC_IRETQ, .length = 2, .opsize = 8};
+    static const struct soft_insn iretq = {
+        .mnemonic = ZYDIS_MNEMONIC_IRETQ, .length = 2, .opsize = 8};
     struct fake *f = setup();
     enum soft_next next = SOFT_NEXT_INSN;
 
     to_user(f);
-    f->v.s.seg[HSK_DS] = (struct hsk_segment){.selector = SEL_KDS, .attr = 0xc093}; /* must be dropped on the way out */
-    f->v.s.seg[HSK_GS] = (struct hsk_segment){.base = 0x123456789000, .selector = SEL_KDS, .attr = 0xc093};
+    f->v.s.seg[HSK_DS] = (struct hsk_segment){.selector = SEL_KDS,
+                                              .attr = 0xc093}; /* must be dropped on the way out */
+    f->v.s.seg[HSK_GS] =
+        (struct hsk_segment){.base = 0x123456789000, .selector = SEL_KDS, .attr = 0xc093};
     f->v.s.seg[HSK_FS] = (struct hsk_segment){.base = 0x1000, .selector = 3};
     f->v.exc = (struct soft_exception){.vector = VEC_UD};
     assert_true(deliver(f));
@@ -154,7 +178,8 @@ static void iret_undoes_a_delivery(void **state)
 
 static void iret_checks(void **state)
 {
-    static const struct soft_insn iretq = {.mnemonic = ZYDIS_MNEMONIC_IRETQ, .length = 2, .opsize = 8};
+    static const struct soft_insn iretq = {
+        .mnemonic = ZYDIS_MNEMONIC_IRETQ, .length = 2, .opsize = 8};
     static const struct {
         uint64_t rip, cs, ss;
         unsigned vector, error;
@@ -205,7 +230,8 @@ static void faults_of_delivery_become_double_and_triple(void **state)
     assert_int_equal(fake_get(f, f->v.gpr[HSK_RSP] + 8), 0x50000);
     fake_free(f);
 
-    f = setup(); /* the kernel stack is not mapped: #PF in #PF = #DF, which has the same stack: triple fault */
+    f = setup(); /* the kernel stack is not mapped: #PF in #PF = #DF, which has the same stack:
+                    triple fault */
     fake_set(f, 0x100000 + 8 * ((KSTACK - 0x2000) >> 12), 0);
     fake_set(f, 0x100000 + 8 * ((KSTACK - 0x1000) >> 12), 0);
     f->v.exc = (struct soft_exception){.vector = VEC_PF, .has_error = 1, .payload = 0x1234};
@@ -222,8 +248,10 @@ static void faults_of_delivery_become_double_and_triple(void **state)
 
 static void software_interrupts_need_the_gates_privilege(void **state)
 {
-    static const struct soft_insn int80 = {.mnemonic = ZYDIS_MNEMONIC_INT, .length = 2, .imm = {0x80}};
-    static const struct soft_insn int81 = {.mnemonic = ZYDIS_MNEMONIC_INT, .length = 2, .imm = {0x81}};
+    static const struct soft_insn int80 = {
+        .mnemonic = ZYDIS_MNEMONIC_INT, .length = 2, .imm = {0x80}};
+    static const struct soft_insn int81 = {
+        .mnemonic = ZYDIS_MNEMONIC_INT, .length = 2, .imm = {0x81}};
     struct fake *f = setup();
     enum soft_next next;
 
@@ -259,7 +287,8 @@ static void interrupts_respect_if_shadow_and_nmi_mask(void **state)
     enum soft_next next;
     static const struct soft_insn sti = {.mnemonic = ZYDIS_MNEMONIC_STI, .length = 1};
     static const struct soft_insn hlt = {.mnemonic = ZYDIS_MNEMONIC_HLT, .length = 1};
-    static const struct soft_insn iretq = {.mnemonic = ZYDIS_MNEMONIC_IRETQ, .length = 2, .opsize = 8};
+    static const struct soft_insn iretq = {
+        .mnemonic = ZYDIS_MNEMONIC_IRETQ, .length = 2, .opsize = 8};
 
     f->v.base.lapic = &lapic;
     assert_false(interrupt(f));
@@ -290,7 +319,10 @@ static void interrupts_respect_if_shadow_and_nmi_mask(void **state)
 
 static void segment_loads(void **state)
 {
-    struct soft_insn mov = {.mnemonic = ZYDIS_MNEMONIC_MOV, .length = 2, .opsize = 8, .op = {{SOFT_OP_SEG, 2, HSK_DS}, {SOFT_OP_REG, 2, HSK_RAX}}};
+    struct soft_insn mov = {.mnemonic = ZYDIS_MNEMONIC_MOV,
+                            .length = 2,
+                            .opsize = 8,
+                            .op = {{SOFT_OP_SEG, 2, HSK_DS}, {SOFT_OP_REG, 2, HSK_RAX}}};
     struct fake *f = setup();
     enum soft_next next;
 
@@ -326,7 +358,8 @@ static void segment_loads(void **state)
 static void syscall_and_sysret(void **state)
 {
     static const struct soft_insn syscall = {.mnemonic = ZYDIS_MNEMONIC_SYSCALL, .length = 2};
-    static const struct soft_insn sysret = {.mnemonic = ZYDIS_MNEMONIC_SYSRET, .length = 3, .opsize = 8};
+    static const struct soft_insn sysret = {
+        .mnemonic = ZYDIS_MNEMONIC_SYSRET, .length = 3, .opsize = 8};
     struct fake *f = setup();
     enum soft_next next;
 
@@ -355,15 +388,29 @@ static void syscall_and_sysret(void **state)
 
 static void control_registers_refuse_what_is_reserved(void **state)
 {
-    struct soft_insn mov = {.mnemonic = ZYDIS_MNEMONIC_MOV, .length = 3, .opsize = 8, .op = {{SOFT_OP_CR, 8, 0}, {SOFT_OP_REG, 8, HSK_RAX}}};
+    struct soft_insn mov = {.mnemonic = ZYDIS_MNEMONIC_MOV,
+                            .length = 3,
+                            .opsize = 8,
+                            .op = {{SOFT_OP_CR, 8, 0}, {SOFT_OP_REG, 8, HSK_RAX}}};
     static const struct {
         unsigned cr;
         uint64_t value;
         bool ok;
     } cases[] = {
-        {0, 0x80000033, true}, {0, 1ull << 32, false}, {0, 0x80000032, false}, {0, 0x33, false}, {0, 0xa0000033, false},
-        {3, 0x1000, true}, {3, 1ull << 45, false}, {3, 1ull << 63, false}, {4, HSK_CR4_PAE | HSK_CR4_SMAP, true},
-        {4, HSK_CR4_SMAP, false}, {4, HSK_CR4_PAE | 1 << 22, false}, {4, HSK_CR4_PAE | 1 << 12, false}, {8, 15, true}, {8, 16, false},
+        {0, 0x80000033, true},
+        {0, 1ull << 32, false},
+        {0, 0x80000032, false},
+        {0, 0x33, false},
+        {0, 0xa0000033, false},
+        {3, 0x1000, true},
+        {3, 1ull << 45, false},
+        {3, 1ull << 63, false},
+        {4, HSK_CR4_PAE | HSK_CR4_SMAP, true},
+        {4, HSK_CR4_SMAP, false},
+        {4, HSK_CR4_PAE | 1 << 22, false},
+        {4, HSK_CR4_PAE | 1 << 12, false},
+        {8, 15, true},
+        {8, 16, false},
     };
     struct fake *f = setup();
     enum soft_next next;
@@ -391,9 +438,18 @@ static void msrs(void **state)
         uint64_t value;
         bool ok;
     } cases[] = {
-        {0xc0000082, 0xffffffff81000000, true}, {0xc0000082, 1ull << 47, false}, {0xc0000080, 0xd01, true},
-        {0xc0000080, 0x1d01, false}, {0xc0000080, 0x801, false}, {0x277, 0x0007040600070406, true}, {0x277, 2, false},
-        {0x48, 1, true}, {0x48, 8, false}, {0xc0000103, 1ull << 32, false}, {0x12345, 0, false}, {0xfe, 0, false},
+        {0xc0000082, 0xffffffff81000000, true},
+        {0xc0000082, 1ull << 47, false},
+        {0xc0000080, 0xd01, true},
+        {0xc0000080, 0x1d01, false},
+        {0xc0000080, 0x801, false},
+        {0x277, 0x0007040600070406, true},
+        {0x277, 2, false},
+        {0x48, 1, true},
+        {0x48, 8, false},
+        {0xc0000103, 1ull << 32, false},
+        {0x12345, 0, false},
+        {0xfe, 0, false},
     };
     struct fake *f = setup();
     enum soft_next next;
@@ -417,7 +473,8 @@ static void msrs(void **state)
     assert_int_equal(hsk_get32(f->obj->host + 0x9000) & 1, 0);
     assert_int_not_equal(hsk_get32(f->obj->host + 0x9000), 0);
     assert_int_equal(f->obj->host[0x9000 + 29], 1);
-    assert_int_equal(hsk_get64(f->obj->host + 0x9008), f->v.s.tsc_adjust); /* where time begins, for all processors */
+    assert_int_equal(hsk_get64(f->obj->host + 0x9008),
+                     f->v.s.tsc_adjust); /* where time begins, for all processors */
     assert_int_equal(hsk_get64(f->obj->host + 0x9010), 0);
     f->v.gpr[HSK_RDX] = 0x100;
     assert_int_equal(fake_exec(f, &wrmsr, &next), FAKE_DONE);

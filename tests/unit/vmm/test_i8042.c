@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: MIT */
-/* Keyboard controller: the conversation that BIOSes and kernels have with it, keys, the mouse, resets. */
-#include "../../../vmm/devices/devices.h"
-
+/* Keyboard controller: the conversation that BIOSes and kernels have with it, keys, the mouse,
+ * resets. */
 #include <fake-machine.h>
 #include <linux/input-event-codes.h>
+
+#include "../../../vmm/devices/devices.h"
 
 struct fixture {
     struct hsk_machine *m;
@@ -298,7 +299,11 @@ static void impossible_states_are_refused(void **state)
     static const struct {
         const char *field;
         uint64_t value;
-    } bad[] = {{"dx", 1 << 17}, {"kbd_set", 0}, {"config", 0x08}, {"command", 0x20}, {"aux_command", 0x01}};
+    } bad[] = {{"dx", 1 << 17},
+               {"kbd_set", 0},
+               {"config", 0x08},
+               {"command", 0x20},
+               {"aux_command", 0x01}};
     struct fixture *f = *state;
 
     assert_true(f->dev->ops->check(f->dev, NULL));

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /* I/O APIC: edges once, levels until they fall, masks, remote IRR. Seen through local APIC 0. */
-#include "../../../vmm/devices/devices.h"
-
 #include <fake-machine.h>
+
+#include "../../../vmm/devices/devices.h"
 
 #define LEVEL  (1u << 15)
 #define MASKED (1u << 16)

@@ -1,16 +1,17 @@
 /* SPDX-License-Identifier: MIT */
 /* evdev codes to scan codes of set 1 and set 2. */
-#include "../../../vmm/devices/keymap.h"
-
 #include <linux/input-event-codes.h>
 #include <setjmp.h>
 #include <stdarg.h>
+
+#include "../../../vmm/devices/keymap.h"
 
 #include <cmocka.h>
 
 static const struct hsk_key_modifiers none, alt = {.alt = true}, ctrl = {.ctrl = true};
 
-static void check(uint16_t code, bool down, unsigned set, struct hsk_key_modifiers mod, const char *hex)
+static void check(uint16_t code, bool down, unsigned set, struct hsk_key_modifiers mod,
+                  const char *hex)
 {
     uint8_t out[HSK_SCANCODE_MAX];
     g_autoptr(GString) s = g_string_new(NULL);

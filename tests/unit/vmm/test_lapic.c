@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: MIT */
-/* Local APIC: priorities, EOI, IPIs and message routing, x2APIC transitions, the three timer modes. */
+/* Local APIC: priorities, EOI, IPIs and message routing, x2APIC transitions, the three timer modes.
+ */
 #include <fake-machine.h>
 
-#define REG(m, r)       mmio_read32(m, HSK_LAPIC_BASE + (r))
-#define SET(m, r, v)    mmio_write32(m, HSK_LAPIC_BASE + (r), v)
-#define APIC_BASE       (HSK_LAPIC_BASE | 0x900)
-#define X2APIC          0x400u
+#define REG(m, r)    mmio_read32(m, HSK_LAPIC_BASE + (r))
+#define SET(m, r, v) mmio_write32(m, HSK_LAPIC_BASE + (r), v)
+#define APIC_BASE    (HSK_LAPIC_BASE | 0x900)
+#define X2APIC       0x400u
 
 static int setup(void **state)
 {
@@ -140,8 +141,9 @@ static void x2apic_follows_the_transition_rules(void **state)
     uint64_t v;
 
     assert_false(hsk_lapic_rdmsr(l, 0x802, &v));
-    assert_false(hsk_lapic_set_base(l, HSK_LAPIC_BASE | 0x100 | X2APIC)); /* x2APIC without enable */
-    assert_false(hsk_lapic_set_base(l, APIC_BASE | 1));                   /* reserved bit */
+    assert_false(
+        hsk_lapic_set_base(l, HSK_LAPIC_BASE | 0x100 | X2APIC)); /* x2APIC without enable */
+    assert_false(hsk_lapic_set_base(l, APIC_BASE | 1));          /* reserved bit */
     assert_true(hsk_lapic_set_base(l, APIC_BASE | X2APIC));
     assert_false(hsk_lapic_set_base(l, APIC_BASE)); /* not straight back */
     assert_int_equal(REG(m, 0x30), 0xffffffff);     /* the page is gone */
@@ -152,18 +154,18 @@ static void x2apic_follows_the_transition_rules(void **state)
     assert_true(hsk_lapic_wrmsr(l, 0x83f, 0x77)); /* self IPI */
     assert_int_equal(hsk_lapic_ack(l), 0x77);
     assert_true(hsk_lapic_wrmsr(l, 0x80b, 0));
-    assert_false(hsk_lapic_wrmsr(l, 0x80b, 1));       /* EOI must be 0 */
-    assert_false(hsk_lapic_wrmsr(l, 0x802, 0));       /* read-only */
-    assert_false(hsk_lapic_wrmsr(l, 0x831, 0));       /* no high half of the ICR */
-    assert_false(hsk_lapic_rdmsr(l, 0x80e, &v));      /* no DFR */
+    assert_false(hsk_lapic_wrmsr(l, 0x80b, 1));  /* EOI must be 0 */
+    assert_false(hsk_lapic_wrmsr(l, 0x802, 0));  /* read-only */
+    assert_false(hsk_lapic_wrmsr(l, 0x831, 0));  /* no high half of the ICR */
+    assert_false(hsk_lapic_rdmsr(l, 0x80e, &v)); /* no DFR */
     assert_false(hsk_lapic_wrmsr(l, 0x808, 1ull << 32));
-    assert_false(hsk_lapic_wrmsr(l, 0x808, 0x100));      /* reserved bits: TPR, */
-    assert_false(hsk_lapic_wrmsr(l, 0x80f, 0x400));      /* spurious vector, */
-    assert_false(hsk_lapic_wrmsr(l, 0x830, 1u << 16));   /* ICR, */
-    assert_false(hsk_lapic_wrmsr(l, 0x832, 0x800));      /* timer, */
-    assert_true(hsk_lapic_wrmsr(l, 0x832, 0x110ff));     /* where bit 12 is read-only, */
-    assert_false(hsk_lapic_wrmsr(l, 0x83e, 4));          /* divisor, */
-    assert_false(hsk_lapic_wrmsr(l, 0x83f, 0x100));      /* self IPI */
+    assert_false(hsk_lapic_wrmsr(l, 0x808, 0x100));    /* reserved bits: TPR, */
+    assert_false(hsk_lapic_wrmsr(l, 0x80f, 0x400));    /* spurious vector, */
+    assert_false(hsk_lapic_wrmsr(l, 0x830, 1u << 16)); /* ICR, */
+    assert_false(hsk_lapic_wrmsr(l, 0x832, 0x800));    /* timer, */
+    assert_true(hsk_lapic_wrmsr(l, 0x832, 0x110ff));   /* where bit 12 is read-only, */
+    assert_false(hsk_lapic_wrmsr(l, 0x83e, 4));        /* divisor, */
+    assert_false(hsk_lapic_wrmsr(l, 0x83f, 0x100));    /* self IPI */
     assert_false(hsk_lapic_rdmsr(l, 0x8ff, &v));
     assert_true(hsk_lapic_wrmsr(l, 0x830, 1ull << 32 | 0x92)); /* to APIC 1 */
     assert_int_equal(hsk_lapic_ack(hsk_machine_lapic(m, 1)), 0x92);
@@ -326,7 +328,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(power_on_values, setup, teardown),
-        cmocka_unit_test_setup_teardown(higher_vector_first_and_eoi_reveals_the_lower, setup, teardown),
+        cmocka_unit_test_setup_teardown(higher_vector_first_and_eoi_reveals_the_lower, setup,
+                                        teardown),
         cmocka_unit_test_setup_teardown(task_priority_holds_back, setup, teardown),
         cmocka_unit_test_setup_teardown(messages_find_their_target, setup, teardown),
         cmocka_unit_test_setup_teardown(init_and_sipi_reach_the_other_processor, setup, teardown),

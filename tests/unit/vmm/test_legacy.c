@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
-/* Rare instructions of the software engine's system half: BCD, PUSHA, ENTER, BOUND, gathers, masked moves, CPUID. */
-#include "soft-fake.h"
-
+/* Rare instructions of the software engine's system half: BCD, PUSHA, ENTER, BOUND, gathers, masked
+ * moves, CPUID. */
 #include <Zydis/Zydis.h>
+
+#include "soft-fake.h"
 
 #define DATA 0x10000u
 
@@ -15,7 +16,8 @@ static struct fake *setup(bool wide)
         f->v.s.seg[HSK_CS].attr = 0xc09b;
     for (unsigned i = HSK_ES; i <= HSK_DS; i++)
         if (i != HSK_CS)
-            f->v.s.seg[i] = (struct hsk_segment){.limit = 0xffffffff, .selector = 0x10, .attr = 0xc093};
+            f->v.s.seg[i] =
+                (struct hsk_segment){.limit = 0xffffffff, .selector = 0x10, .attr = 0xc093};
     f->v.s.cr4 |= HSK_CR4_OSXSAVE;
     f->v.s.xcr0 = 7;
     f->v.rip = 0x50000;
@@ -56,7 +58,8 @@ static void decimal_adjustment(void **state)
         assert_int_equal(fake_exec(f, &in, &next), FAKE_DONE);
         if (f->v.gpr[HSK_RAX] != cases[i].after || !!(f->v.rflags & HSK_FLAG_CF) != cases[i].cf ||
             !!(f->v.rflags & HSK_FLAG_AF) != cases[i].af)
-            fail_msg("case %u: 0x%llx flags 0x%llx", i, (unsigned long long)f->v.gpr[HSK_RAX], (unsigned long long)f->v.rflags);
+            fail_msg("case %u: 0x%llx flags 0x%llx", i, (unsigned long long)f->v.gpr[HSK_RAX],
+                     (unsigned long long)f->v.rflags);
         fake_free(f);
     }
 }
@@ -75,8 +78,10 @@ static void aam_by_zero_is_a_division_error(void **state)
 
 static void pusha_and_popa(void **state)
 {
-    static const struct soft_insn pusha = {.mnemonic = ZYDIS_MNEMONIC_PUSHAD, .length = 1, .opsize = 4};
-    static const struct soft_insn popa = {.mnemonic = ZYDIS_MNEMONIC_POPAD, .length = 1, .opsize = 4};
+    static const struct soft_insn pusha = {
+        .mnemonic = ZYDIS_MNEMONIC_PUSHAD, .length = 1, .opsize = 4};
+    static const struct soft_insn popa = {
+        .mnemonic = ZYDIS_MNEMONIC_POPAD, .length = 1, .opsize = 4};
     struct fake *f = setup(false);
     enum soft_next next;
 
@@ -86,7 +91,8 @@ static void pusha_and_popa(void **state)
     assert_int_equal(fake_exec(f, &pusha, &next), FAKE_DONE);
     assert_int_equal(f->v.gpr[HSK_RSP], DATA - 32);
     for (unsigned i = 0; i < 8; i++)
-        assert_int_equal(hsk_get32(f->obj->host + DATA - 4 - 4 * i), i == HSK_RSP ? DATA : 0x1000 + i);
+        assert_int_equal(hsk_get32(f->obj->host + DATA - 4 - 4 * i),
+                         i == HSK_RSP ? DATA : 0x1000 + i);
     for (unsigned i = 0; i < 8; i++)
         if (i != HSK_RSP)
             f->v.gpr[i] = 0;
@@ -99,8 +105,10 @@ static void pusha_and_popa(void **state)
 
 static void enter_makes_a_frame(void **state)
 {
-    static const struct soft_insn plain = {.mnemonic = ZYDIS_MNEMONIC_ENTER, .length = 4, .opsize = 8, .imm = {0x40, 0}};
-    static const struct soft_insn nested = {.mnemonic = ZYDIS_MNEMONIC_ENTER, .length = 4, .opsize = 8, .imm = {0x10, 3}};
+    static const struct soft_insn plain = {
+        .mnemonic = ZYDIS_MNEMONIC_ENTER, .length = 4, .opsize = 8, .imm = {0x40, 0}};
+    static const struct soft_insn nested = {
+        .mnemonic = ZYDIS_MNEMONIC_ENTER, .length = 4, .opsize = 8, .imm = {0x10, 3}};
     struct fake *f = setup(true);
     enum soft_next next;
 
@@ -133,8 +141,15 @@ static void enter_makes_a_frame(void **state)
 
 static void bound_checks_signed_limits(void **state)
 {
-    static const struct soft_insn bound = {.mnemonic = ZYDIS_MNEMONIC_BOUND, .length = 2, .opsize = 4, .addrsize = 4, .seg = HSK_DS,
-                                           .base = -1, .index = -1, .scale = 1, .disp = DATA,
+    static const struct soft_insn bound = {.mnemonic = ZYDIS_MNEMONIC_BOUND,
+                                           .length = 2,
+                                           .opsize = 4,
+                                           .addrsize = 4,
+                                           .seg = HSK_DS,
+                                           .base = -1,
+                                           .index = -1,
+                                           .scale = 1,
+                                           .disp = DATA,
                                            .op = {{SOFT_OP_REG, 4, HSK_RCX}, {SOFT_OP_MEM, 8, 0}}};
     struct fake *f = setup(false);
     enum soft_next next;
@@ -158,9 +173,16 @@ static uint8_t *ymm(struct fake *f, unsigned reg, unsigned byte)
 
 static void gather_goes_on_after_a_fault(void **state)
 {
-    static const struct soft_insn gather = {.mnemonic = ZYDIS_MNEMONIC_VGATHERDPS, .length = 6, .opsize = 4, .addrsize = 8, .seg = HSK_DS,
-                                            .base = HSK_RSI, .index = SOFT_INDEX_YMM + 2, .scale = 4,
-                                            .op = {{SOFT_OP_VEC, 32, 0}, {SOFT_OP_MEM, 4, 0}, {SOFT_OP_VEC, 32, 1}}};
+    static const struct soft_insn gather = {
+        .mnemonic = ZYDIS_MNEMONIC_VGATHERDPS,
+        .length = 6,
+        .opsize = 4,
+        .addrsize = 8,
+        .seg = HSK_DS,
+        .base = HSK_RSI,
+        .index = SOFT_INDEX_YMM + 2,
+        .scale = 4,
+        .op = {{SOFT_OP_VEC, 32, 0}, {SOFT_OP_MEM, 4, 0}, {SOFT_OP_VEC, 32, 1}}};
     static const int32_t index[8] = {0, 3, -2, 100, 1100, 7, 8, 9};
     struct fake *f = setup(true);
     enum soft_next next;
@@ -191,9 +213,17 @@ static void gather_goes_on_after_a_fault(void **state)
 
 static void masked_moves_touch_only_what_is_selected(void **state)
 {
-    struct soft_insn move = {.mnemonic = ZYDIS_MNEMONIC_VMASKMOVPD, .length = 5, .opsize = 8, .addrsize = 8, .seg = HSK_DS,
-                             .base = -1, .index = -1, .scale = 1, .disp = DATA + 0x1000 - 16,
-                             .op = {{SOFT_OP_MEM, 32, 0}, {SOFT_OP_VEC, 32, 1}, {SOFT_OP_VEC, 32, 2}}};
+    struct soft_insn move = {
+        .mnemonic = ZYDIS_MNEMONIC_VMASKMOVPD,
+        .length = 5,
+        .opsize = 8,
+        .addrsize = 8,
+        .seg = HSK_DS,
+        .base = -1,
+        .index = -1,
+        .scale = 1,
+        .disp = DATA + 0x1000 - 16,
+        .op = {{SOFT_OP_MEM, 32, 0}, {SOFT_OP_VEC, 32, 1}, {SOFT_OP_VEC, 32, 2}}};
     struct fake *f = setup(true);
     enum soft_next next;
 
@@ -201,7 +231,8 @@ static void masked_moves_touch_only_what_is_selected(void **state)
     memset(f->obj->host + DATA, 0, 0x2000);
     for (unsigned i = 0; i < 32; i++)
         *ymm(f, 2, i) = (uint8_t)(0x40 + i);
-    *ymm(f, 1, 7) = 0x80; /* the first element alone; the last two are on a page that is not there */
+    *ymm(f, 1, 7) =
+        0x80; /* the first element alone; the last two are on a page that is not there */
     fake_set(f, 0x100000 + 8 * ((DATA >> 12) + 1), 0);
     assert_int_equal(fake_exec(f, &move, &next), FAKE_DONE);
     assert_int_equal(fake_get(f, DATA + 0x1000 - 16), 0x4746454443424140);

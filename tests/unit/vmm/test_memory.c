@@ -41,9 +41,11 @@ static int setup(void **state)
     f->obj = hsk_memobj_new("ram", 4 * MIB, NULL);
     f->ram = hsk_ram_new();
     assert_non_null(f->obj);
-    assert_true(hsk_ram_map_add(f->ram, &(struct hsk_ram_region){.gpa = 0, .size_bytes = 2 * MIB, .obj = f->obj}));
     assert_true(hsk_ram_map_add(
-        f->ram, &(struct hsk_ram_region){.gpa = 4 * MIB, .size_bytes = 2 * MIB, .offset = 2 * MIB, .obj = f->obj}));
+        f->ram, &(struct hsk_ram_region){.gpa = 0, .size_bytes = 2 * MIB, .obj = f->obj}));
+    assert_true(hsk_ram_map_add(
+        f->ram, &(struct hsk_ram_region){
+                    .gpa = 4 * MIB, .size_bytes = 2 * MIB, .offset = 2 * MIB, .obj = f->obj}));
     *state = f;
     return 0;
 }
@@ -153,7 +155,8 @@ static void rom_takes_no_writes(void **state)
 static void foreign_memory_that_can_shrink_is_refused(void **state)
 {
     g_autoptr(GError) error = NULL;
-    int fd = hsk_memfd_new("a", MIB, NULL), attr = hsk_memfd_new("b", 16, NULL); /* 256 bytes are needed */
+    int fd = hsk_memfd_new("a", MIB, NULL),
+        attr = hsk_memfd_new("b", 16, NULL); /* 256 bytes are needed */
 
     assert_null(hsk_memobj_new_fds("ram", MIB, fd, attr, &error));
     assert_non_null(error);
@@ -164,7 +167,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(overlapping_regions_are_refused, setup, teardown),
         cmocka_unit_test_setup_teardown(reads_and_writes_stop_at_holes, setup, teardown),
-        cmocka_unit_test_setup_teardown(a_write_is_announced_once_per_epoch_and_before_it_is_done, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_write_is_announced_once_per_epoch_and_before_it_is_done,
+                                        setup, teardown),
         cmocka_unit_test_setup_teardown(a_write_across_pages_marks_both, setup, teardown),
         cmocka_unit_test_setup_teardown(writers_tell_the_engine_about_code_pages, setup, teardown),
         cmocka_unit_test_setup_teardown(rom_takes_no_writes, setup, teardown),

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* PCI: both ways into configuration space, BARs that move, the reset register between them, interrupts of a function. */
+/* PCI: both ways into configuration space, BARs that move, the reset register between them,
+ * interrupts of a function. */
 #include <virtio-driver.h>
 
 #define DISPLAY_SLOT 1

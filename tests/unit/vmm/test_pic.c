@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
-/* The two 8259A: vectors, priorities, EOI in all forms, cascade, spurious interrupts, ELCR, poll. */
-#include "../../../vmm/devices/devices.h"
-
+/* The two 8259A: vectors, priorities, EOI in all forms, cascade, spurious interrupts, ELCR, poll.
+ */
 #include <fake-machine.h>
+
+#include "../../../vmm/devices/devices.h"
 
 static void line(struct hsk_machine *m, unsigned n, bool level)
 {
@@ -23,7 +24,8 @@ static void init(struct hsk_machine *m, uint8_t icw4)
 {
     static const struct {
         uint8_t port, value;
-    } writes[] = {{0x20, 0x11}, {0x21, 0x20}, {0x21, 0x04}, {0x21, 0}, {0xa0, 0x11}, {0xa1, 0x28}, {0xa1, 0x02}, {0xa1, 0}};
+    } writes[] = {{0x20, 0x11}, {0x21, 0x20}, {0x21, 0x04}, {0x21, 0},
+                  {0xa0, 0x11}, {0xa1, 0x28}, {0xa1, 0x02}, {0xa1, 0}};
 
     for (unsigned i = 0; i < G_N_ELEMENTS(writes); i++)
         out8(m, writes[i].port, i % 4 == 3 ? icw4 : writes[i].value);
@@ -191,11 +193,16 @@ static void acknowledged_through_the_apic(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        T(nothing_passes_before_it_is_programmed), T(fixed_priority_and_non_specific_eoi),
-        T(mask_holds_and_releases),                T(slave_needs_both_eois),
-        T(a_level_that_fell_is_spurious),          T(level_lines_ask_again),
-        T(automatic_eoi_leaves_nothing_in_service), T(rotation_makes_the_served_line_last),
-        T(special_mask_lets_lower_lines_in),       T(poll_acknowledges),
+        T(nothing_passes_before_it_is_programmed),
+        T(fixed_priority_and_non_specific_eoi),
+        T(mask_holds_and_releases),
+        T(slave_needs_both_eois),
+        T(a_level_that_fell_is_spurious),
+        T(level_lines_ask_again),
+        T(automatic_eoi_leaves_nothing_in_service),
+        T(rotation_makes_the_served_line_last),
+        T(special_mask_lets_lower_lines_in),
+        T(poll_acknowledges),
         T(acknowledged_through_the_apic),
     };
 

@@ -111,7 +111,7 @@ static void read_back_latches_status_and_count(void **state)
     struct hsk_machine *m = *state;
 
     out8(m, 0x43, 0x34);
-    out8(m, 0x43, 0xe2); /* status of channel 0 */
+    out8(m, 0x43, 0xe2);                  /* status of channel 0 */
     assert_int_equal(in8(m, 0x40), 0xf4); /* output high, count not set yet */
     out8(m, 0x40, 0x34);
     out8(m, 0x40, 0x12);

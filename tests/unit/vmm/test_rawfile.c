@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* The raw file back end: contents, holes, limits, order, and what it says about files it cannot use. */
+/* The raw file back end: contents, holes, limits, order, and what it says about files it cannot
+ * use. */
 #include <vmm/block.h>
 
 #include <errno.h>
@@ -53,7 +54,8 @@ static void count_done(struct hsk_block_req *req)
 static int run(struct fixture *f, enum hsk_block_op op, uint64_t offset, uint64_t len, void *buf)
 {
     unsigned done = 0;
-    struct hsk_block_req req = {.op = op, .offset = offset, .len = len, .buf = buf, .done = count_done, .opaque = &done};
+    struct hsk_block_req req = {
+        .op = op, .offset = offset, .len = len, .buf = buf, .done = count_done, .opaque = &done};
 
     f->block->ops->submit(f->block, &req);
     f->block->ops->drain(f->block);
@@ -72,6 +74,33 @@ static void what_was_written_is_read(void **state)
     assert_int_equal(run(f, HSK_BLOCK_FLUSH, 0, 0, NULL), 0);
     assert_int_equal(run(f, HSK_BLOCK_READ, FILE_BYTES - sizeof in, sizeof in, in), 0);
     assert_memory_equal(in, out, sizeof in);
+}
+
+static void pieces_are_written_in_order(void **state)
+{
+    struct fixture *f = *state;
+    uint8_t a[100], b[3000], c[996], in[4096];
+    struct iovec iov[] = {{a, sizeof a}, {b, sizeof b}, {c, sizeof c}};
+    unsigned done = 0;
+    struct hsk_block_req req = {.op = HSK_BLOCK_WRITE,
+                                .offset = 512,
+                                .len = sizeof in,
+                                .iov = iov,
+                                .niov = G_N_ELEMENTS(iov),
+                                .done = count_done,
+                                .opaque = &done};
+
+    memset(a, 1, sizeof a);
+    memset(b, 2, sizeof b);
+    memset(c, 3, sizeof c);
+    assert_true(f->block->gathers);
+    f->block->ops->submit(f->block, &req);
+    f->block->ops->drain(f->block);
+    assert_int_equal(req.result, 0);
+    assert_int_equal(run(f, HSK_BLOCK_READ, 512, sizeof in, in), 0);
+    assert_memory_equal(in, a, sizeof a);
+    assert_memory_equal(in + sizeof a, b, sizeof b);
+    assert_memory_equal(in + sizeof a + sizeof b, c, sizeof c);
 }
 
 static void requests_outside_of_the_disk_fail(void **state)
@@ -110,7 +139,8 @@ static void done_runs_on_the_loop(void **state)
     struct fixture *f = *state;
     uint8_t buf[512];
     unsigned done = 0;
-    struct hsk_block_req req = {.op = HSK_BLOCK_READ, .len = sizeof buf, .buf = buf, .done = count_done, .opaque = &done};
+    struct hsk_block_req req = {
+        .op = HSK_BLOCK_READ, .len = sizeof buf, .buf = buf, .done = count_done, .opaque = &done};
     struct hsk_timer *stop = hsk_timer_new(f->loop, (hsk_loop_fn)hsk_loop_quit, f->loop);
 
     f->block->ops->submit(f->block, &req);
@@ -154,6 +184,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         T(what_was_written_is_read),
+        T(pieces_are_written_in_order),
         T(requests_outside_of_the_disk_fail),
         T(zeroed_and_discarded_ranges_read_as_zeros),
         T(done_runs_on_the_loop),

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* RTC: the time in all formats, setting it, flags and their interrupts, CMOS contents. */
 #include <base/clock.h>
+
 #include <fake-machine.h>
 #include <time.h>
 

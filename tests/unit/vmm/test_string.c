@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
-/* String instructions and FPU state of the software engine's system half: against the host's own instructions. */
-#include "soft-fake.h"
-
+/* String instructions and FPU state of the software engine's system half: against the host's own
+ * instructions. */
 #include <Zydis/Zydis.h>
+
+#include "soft-fake.h"
 
 #define SRC 0x10000u
 #define DST 0x20000u
@@ -18,9 +19,15 @@ static struct fake *setup(void)
     return f;
 }
 
-static enum fake_end run(struct fake *f, uint16_t mnemonic, uint8_t rep, uint8_t addrsize, enum soft_next *next)
+static enum fake_end run(struct fake *f, uint16_t mnemonic, uint8_t rep, uint8_t addrsize,
+                         enum soft_next *next)
 {
-    const struct soft_insn in = {.mnemonic = mnemonic, .length = 2, .addrsize = addrsize, .mode = 8, .rep = rep, .seg = HSK_DS};
+    const struct soft_insn in = {.mnemonic = mnemonic,
+                                 .length = 2,
+                                 .addrsize = addrsize,
+                                 .mode = 8,
+                                 .rep = rep,
+                                 .seg = HSK_DS};
     const int end = setjmp(f->out);
 
     if (end)
@@ -29,9 +36,11 @@ static enum fake_end run(struct fake *f, uint16_t mnemonic, uint8_t rep, uint8_t
     return FAKE_DONE;
 }
 
-static const uint16_t movs[] = {ZYDIS_MNEMONIC_MOVSB, ZYDIS_MNEMONIC_MOVSW, ZYDIS_MNEMONIC_MOVSD, ZYDIS_MNEMONIC_MOVSQ};
+static const uint16_t movs[] = {ZYDIS_MNEMONIC_MOVSB, ZYDIS_MNEMONIC_MOVSW, ZYDIS_MNEMONIC_MOVSD,
+                                ZYDIS_MNEMONIC_MOVSQ};
 
-/* All sizes, both directions, overlaps closer than an element, pages crossed anywhere: as one element after the other. */
+/* All sizes, both directions, overlaps closer than an element, pages crossed anywhere: as one
+ * element after the other. */
 static void moves_have_the_order_of_elements(void **state)
 {
     static const int distances[] = {0x4003, 1, -1, 3, -5, 8, 4096, -4095};
@@ -61,12 +70,15 @@ static void moves_have_the_order_of_elements(void **state)
         f->v.gpr[HSK_RCX] = count;
         assert_int_equal(run(f, movs[c & 3], 0xf3, 8, &next), FAKE_DONE);
         assert_int_equal(f->v.gpr[HSK_RCX], 0);
-        assert_int_equal(f->v.gpr[HSK_RSI], src + (down ? -(uint64_t)count * size : (uint64_t)count * size));
-        assert_int_equal(f->v.gpr[HSK_RDI], dst + (down ? -(uint64_t)count * size : (uint64_t)count * size));
+        assert_int_equal(f->v.gpr[HSK_RSI],
+                         src + (down ? -(uint64_t)count * size : (uint64_t)count * size));
+        assert_int_equal(f->v.gpr[HSK_RDI],
+                         dst + (down ? -(uint64_t)count * size : (uint64_t)count * size));
         assert_int_equal(f->v.rip, 0x50002);
         for (unsigned i = 0; i < 0x40000; i++)
             if (f->obj->host[i] != expect[i] && i >= 0x9000)
-                fail_msg("size %u down %d distance %d: byte 0x%x", size, down, distances[c >> 3], i);
+                fail_msg("size %u down %d distance %d: byte 0x%x", size, down, distances[c >> 3],
+                         i);
         fake_free(f);
     }
 }
@@ -88,7 +100,8 @@ static void a_fault_leaves_the_registers_at_the_element(void **state)
     assert_int_equal(f->v.gpr[HSK_RCX], (0x3000 - 0x1ff8) / 8);
     assert_int_equal(f->v.rip, 0x50000);
     /* the crossing element was not half written */
-    assert_int_equal(f->obj->host[DST + 0x1ffc], (uint8_t)((0x10000 + 0x1ffc) * 7 + (0x11ffc >> 8)));
+    assert_int_equal(f->obj->host[DST + 0x1ffc],
+                     (uint8_t)((0x10000 + 0x1ffc) * 7 + (0x11ffc >> 8)));
     fake_set(f, 0x100000 + 8 * ((DST >> 12) + 2), (DST + 0x2000) | 7);
     assert_int_equal(run(f, ZYDIS_MNEMONIC_MOVSQ, 0xf3, 8, &next), FAKE_DONE);
     assert_memory_equal(f->obj->host + DST + 4, f->obj->host + SRC, 0x3000);
@@ -139,19 +152,43 @@ static uint64_t host_flags(uint64_t a, uint64_t b, unsigned size)
     uint32_t ax;
 
     switch (size) {
-    case 1: asm("cmpb %b2, %b1; lahf; seto %%al" : "=a"(ax) : "q"(a), "q"(b) : "cc"); break;
-    case 2: asm("cmpw %w2, %w1; lahf; seto %%al" : "=a"(ax) : "r"(a), "r"(b) : "cc"); break;
-    case 4: asm("cmpl %k2, %k1; lahf; seto %%al" : "=a"(ax) : "r"(a), "r"(b) : "cc"); break;
-    default: asm("cmpq %2, %1; lahf; seto %%al" : "=a"(ax) : "r"(a), "r"(b) : "cc"); break;
+    case 1:
+        asm("cmpb %b2, %b1; lahf; seto %%al" : "=a"(ax) : "q"(a), "q"(b) : "cc");
+        break;
+    case 2:
+        asm("cmpw %w2, %w1; lahf; seto %%al" : "=a"(ax) : "r"(a), "r"(b) : "cc");
+        break;
+    case 4:
+        asm("cmpl %k2, %k1; lahf; seto %%al" : "=a"(ax) : "r"(a), "r"(b) : "cc");
+        break;
+    default:
+        asm("cmpq %2, %1; lahf; seto %%al" : "=a"(ax) : "r"(a), "r"(b) : "cc");
+        break;
     }
     return (ax >> 8 & 0xd5) | (ax & 1 ? HSK_FLAG_OF : 0);
 }
 
 static void comparisons_set_the_hosts_flags(void **state)
 {
-    static const uint64_t values[] = {0, 1, 0x7f, 0x80, 0xff, 0x0f, 0x10, 0x7fff, 0x8000, 0xffff, 0x7fffffff, 0x80000000,
-                                      0xffffffff, 0x7fffffffffffffff, 0x8000000000000000, ~0ull, 0x123456789abcdef0};
-    static const uint16_t scas[] = {ZYDIS_MNEMONIC_SCASB, ZYDIS_MNEMONIC_SCASW, ZYDIS_MNEMONIC_SCASD, ZYDIS_MNEMONIC_SCASQ};
+    static const uint64_t values[] = {0,
+                                      1,
+                                      0x7f,
+                                      0x80,
+                                      0xff,
+                                      0x0f,
+                                      0x10,
+                                      0x7fff,
+                                      0x8000,
+                                      0xffff,
+                                      0x7fffffff,
+                                      0x80000000,
+                                      0xffffffff,
+                                      0x7fffffffffffffff,
+                                      0x8000000000000000,
+                                      ~0ull,
+                                      0x123456789abcdef0};
+    static const uint16_t scas[] = {ZYDIS_MNEMONIC_SCASB, ZYDIS_MNEMONIC_SCASW,
+                                    ZYDIS_MNEMONIC_SCASD, ZYDIS_MNEMONIC_SCASQ};
     struct fake *f = setup();
     enum soft_next next;
 
@@ -162,7 +199,8 @@ static void comparisons_set_the_hosts_flags(void **state)
                 fake_set(f, DST, values[j]);
                 f->v.gpr[HSK_RDI] = DST;
                 assert_int_equal(run(f, scas[k], 0, 8, &next), FAKE_DONE);
-                assert_int_equal(f->v.rflags & HSK_FLAG_ARITH, host_flags(values[i], values[j], 1u << k));
+                assert_int_equal(f->v.rflags & HSK_FLAG_ARITH,
+                                 host_flags(values[i], values[j], 1u << k));
             }
     fake_free(f);
 }
@@ -217,8 +255,18 @@ static void device_memory_goes_element_by_element(void **state)
 
 static enum fake_end fpu(struct fake *f, uint16_t mnemonic, int64_t at)
 {
-    const struct soft_insn in = {.mnemonic = mnemonic, .length = 4, .opsize = 8, .addrsize = 8, .mode = 8, .seg = HSK_DS,
-                                 .base = -1, .index = -1, .scale = 1, .disp = at, .nops = 1, .op = {{SOFT_OP_MEM, 0, 0}}};
+    const struct soft_insn in = {.mnemonic = mnemonic,
+                                 .length = 4,
+                                 .opsize = 8,
+                                 .addrsize = 8,
+                                 .mode = 8,
+                                 .seg = HSK_DS,
+                                 .base = -1,
+                                 .index = -1,
+                                 .scale = 1,
+                                 .disp = at,
+                                 .nops = 1,
+                                 .op = {{SOFT_OP_MEM, 0, 0}}};
     enum soft_next next;
 
     return fake_exec(f, &in, &next);
@@ -251,7 +299,8 @@ static void xsave_and_xrstor(void **state)
     assert_int_equal(m[416], 0xee);
     assert_int_equal(m[576], 0x22);
     assert_int_equal(m[832], 0xee);
-    /* back, with SSE asked for and not in the image: initial, but MXCSR comes from memory in the standard format */
+    /* back, with SSE asked for and not in the image: initial, but MXCSR comes from memory in the
+     * standard format */
     hsk_put64(m + 512, HSK_XCR0_AVX);
     memset(m + 576, 0x33, 256);
     assert_int_equal(fpu(f, ZYDIS_MNEMONIC_XRSTOR64, DST), FAKE_DONE);

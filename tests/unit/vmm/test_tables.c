@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* What firmware leaves in memory is where systems look for it. */
 #include "../../../vmm/firmware/boot-priv.h"
-
 #include "fake-machine.h"
 
 static void tables_are_found_without_being_told(void **state)

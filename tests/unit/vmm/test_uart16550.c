@@ -121,7 +121,7 @@ static void input_waits_for_a_listener_and_keeps_its_order(void **state)
     assert_int_equal(write(f->in, sent, sizeof sent), sizeof sent);
     run_for_ms(f->m, 2);
     assert_int_equal(get(f, 5) & 1, 0); /* nobody listens yet */
-    for (int i = 0; i < 40; i++) { /* a driver that prints polls, too: once or twice a byte */
+    for (int i = 0; i < 40; i++) {      /* a driver that prints polls, too: once or twice a byte */
         assert_int_equal(get(f, 5) & 0x21, 0x20);
         put(f, 0, '.');
     }

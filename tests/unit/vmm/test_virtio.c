@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
-/* Virtio transport and split queues, with the tablet as the device: negotiation, interrupts, hostile rings, saving. */
+/* Virtio transport and split queues, with the tablet as the device: negotiation, interrupts,
+ * hostile rings, saving. */
 #include <virtio-driver.h>
 
-#define SLOT 2
+#define SLOT   2
 #define EVENTS 0
 
 struct fixture {
@@ -54,7 +55,8 @@ static bool intx(struct fixture *f)
     return pci_read(f->m, SLOT, 4) >> 16 & 8;
 }
 
-static void assert_event(struct vdriver *d, unsigned i, uint16_t type, uint16_t code, uint32_t value)
+static void assert_event(struct vdriver *d, unsigned i, uint16_t type, uint16_t code,
+                         uint32_t value)
 {
     const uint8_t *e = guest(d, VDATA_BASE + 8 * i);
 
@@ -137,7 +139,8 @@ static void notifications_are_suppressed_as_asked(void **state)
 
     vstart(d, VIRTIO_F_VERSION_1 | VIRTIO_F_EVENT_IDX, 2);
     post_buffers(d, 8);
-    hsk_put16(guest(d, ring(EVENTS, 1) + 4 + 2 * d->size), 3); /* used_event: when entry 3 is there */
+    hsk_put16(guest(d, ring(EVENTS, 1) + 4 + 2 * d->size),
+              3); /* used_event: when entry 3 is there */
     pointer(f, 1, 0, 0);
     assert_false(intx(f));
     pointer(f, 2, 0, 0);

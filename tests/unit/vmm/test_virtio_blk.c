@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: MIT */
-/* virtio-blk over a back end in memory that completes when it is told to: requests, errors, reset, save with work in flight. */
+/* virtio-blk over a back end in memory that completes when it is told to: requests, errors, reset,
+ * save with work in flight. */
+#include <errno.h>
 #include <virtio-driver.h>
 
-#include <errno.h>
-
-#define SLOT        4
-#define DISK_BYTES  (1u << 20)
-#define HEADER      VDATA_BASE
-#define STATUS      (VDATA_BASE + 0x100)
-#define DATA        (VDATA_BASE + 0x1000)
+#define SLOT       4
+#define DISK_BYTES (1u << 20)
+#define HEADER     VDATA_BASE
+#define STATUS     (VDATA_BASE + 0x100)
+#define DATA       (VDATA_BASE + 0x1000)
 
 enum { T_IN = 0, T_OUT = 1, T_FLUSH = 4, T_GET_ID = 8, T_DISCARD = 11, T_WRITE_ZEROES = 13 };
 enum { S_OK = 0, S_IOERR = 1, S_UNSUPP = 2 };
@@ -19,9 +19,9 @@ struct memdisk {
     uint8_t data[DISK_BYTES];
     struct hsk_block_req *waiting[256];
     unsigned n;
-    unsigned flushes;
-    int fail;     /* result of the next requests */
-    bool stuck;   /* drain completes nothing, as with a full host disk */
+    unsigned flushes, gathered;
+    int fail;   /* result of the next requests */
+    bool stuck; /* drain completes nothing, as with a full host disk */
 };
 
 struct fixture {
@@ -38,6 +38,20 @@ static void disk_submit(struct hsk_block *b, struct hsk_block_req *req)
     k->waiting[k->n++] = req;
 }
 
+static void gather(struct memdisk *k, const struct hsk_block_req *req)
+{
+    uint8_t *to = k->data + req->offset;
+
+    assert_true(k->block.gathers);
+    assert_null(req->buf);
+    for (unsigned i = 0; i < req->niov; i++) {
+        memcpy(to, req->iov[i].iov_base, req->iov[i].iov_len);
+        to += req->iov[i].iov_len;
+    }
+    assert_ptr_equal(to, k->data + req->offset + req->len);
+    k->gathered++;
+}
+
 static void disk_complete(struct memdisk *k)
 {
     for (unsigned i = 0; i < k->n; i++) { /* a completion may submit */
@@ -46,6 +60,8 @@ static void disk_complete(struct memdisk *k)
         req->result = k->fail;
         if (!k->fail && req->op == HSK_BLOCK_READ)
             memcpy(req->buf, k->data + req->offset, req->len);
+        else if (!k->fail && req->op == HSK_BLOCK_WRITE && req->niov)
+            gather(k, req);
         else if (!k->fail && req->op == HSK_BLOCK_WRITE)
             memcpy(k->data + req->offset, req->buf, req->len);
         else if (!k->fail && req->op == HSK_BLOCK_FLUSH)
@@ -70,14 +86,16 @@ static void disk_free(struct hsk_block *b)
     g_free(hsk_container_of(b, struct memdisk, block));
 }
 
-static const struct hsk_block_ops disk_ops = {.submit = disk_submit, .drain = disk_drain, .free = disk_free};
+static const struct hsk_block_ops disk_ops = {
+    .submit = disk_submit, .drain = disk_drain, .free = disk_free};
 
 static struct hsk_machine *machine_with_disk(struct memdisk **disk, bool readonly)
 {
     struct hsk_machine_config cfg = fake_config();
 
     *disk = g_new0(struct memdisk, 1);
-    (*disk)->block = (struct hsk_block){.ops = &disk_ops, .size_bytes = DISK_BYTES, .readonly = readonly};
+    (*disk)->block =
+        (struct hsk_block){.ops = &disk_ops, .size_bytes = DISK_BYTES, .readonly = readonly};
     cfg.ndisks = 1;
     cfg.disks[0].block = &(*disk)->block;
     g_strlcpy(cfg.disks[0].serial, "serial-number", sizeof cfg.disks[0].serial);
@@ -103,8 +121,10 @@ static int teardown(void **state)
     return 0;
 }
 
-/* Header, data, status as descriptors from first on; returns nothing, the request is in the ring. */
-static void request(struct vdriver *d, unsigned first, uint32_t type, uint64_t sector, uint32_t len, bool device_writes)
+/* Header, data, status as descriptors from first on; returns nothing, the request is in the ring.
+ */
+static void request(struct vdriver *d, unsigned first, uint32_t type, uint64_t sector, uint32_t len,
+                    bool device_writes)
 {
     uint8_t *h = guest(d, HEADER + 16 * first);
 
@@ -112,8 +132,10 @@ static void request(struct vdriver *d, unsigned first, uint32_t type, uint64_t s
     hsk_put32(h + 4, 0);
     hsk_put64(h + 8, sector);
     *guest(d, STATUS + first) = 0xaa;
-    vdesc(d, ring(0, 0), first, HEADER + 16 * first, 16, VDESC_NEXT, (uint16_t)(first + (len ? 1 : 2)));
-    vdesc(d, ring(0, 0), first + 1, DATA, len, VDESC_NEXT | (device_writes ? VDESC_WRITE : 0), (uint16_t)(first + 2));
+    vdesc(d, ring(0, 0), first, HEADER + 16 * first, 16, VDESC_NEXT,
+          (uint16_t)(first + (len ? 1 : 2)));
+    vdesc(d, ring(0, 0), first + 1, DATA, len, VDESC_NEXT | (device_writes ? VDESC_WRITE : 0),
+          (uint16_t)(first + 2));
     vdesc(d, ring(0, 0), first + 2, STATUS + first, 1, VDESC_WRITE, 0);
     vavail(d, 0, (uint16_t)first);
     vkick(d, 0);
@@ -124,7 +146,8 @@ static uint8_t status(struct vdriver *d, unsigned first)
     return *guest(d, STATUS + first);
 }
 
-static uint8_t ask(struct fixture *f, uint32_t type, uint64_t sector, uint32_t len, bool device_writes)
+static uint8_t ask(struct fixture *f, uint32_t type, uint64_t sector, uint32_t len,
+                   bool device_writes)
 {
     request(&f->d, 0, type, sector, len, device_writes);
     disk_complete(f->disk);
@@ -161,6 +184,40 @@ static void without_flush_every_write_is_flushed(void **state)
     assert_int_equal(ask(f, T_OUT, 0, 512, false), S_OK);
     assert_int_equal(f->disk->flushes, 1);
     assert_int_equal(vused_idx(&f->d, 0), 1);
+}
+
+/* Three descriptors of data, the first with the header in front of it. */
+static void large_writes_are_gathered(void **state)
+{
+    enum { PART = 48 << 10, ALL = 3 * PART };
+    struct fixture *f = *state;
+    struct vdriver *d = &f->d;
+    uint8_t *data = guest(d, DATA);
+
+    f->disk->block.gathers = true;
+    vstart(d, VIRTIO_F_VERSION_1 | F_FLUSH, 1);
+    for (unsigned i = 0; i < ALL; i++)
+        data[i] = (uint8_t)(i * 7 + i / 251);
+    hsk_put32(data - 16, T_OUT);
+    hsk_put32(data - 12, 0);
+    hsk_put64(data - 8, 16);
+    for (unsigned pass = 0; pass < 2; pass++) {
+        uint64_t last = pass ? 1u << 31 : DATA + 2 * PART; /* in the second pass not memory */
+
+        *guest(d, STATUS) = 0xaa;
+        vdesc(d, ring(0, 0), 0, DATA - 16, PART + 16, VDESC_NEXT, 1);
+        vdesc(d, ring(0, 0), 1, DATA + PART, PART, VDESC_NEXT, 2);
+        vdesc(d, ring(0, 0), 2, last, PART, VDESC_NEXT, 3);
+        vdesc(d, ring(0, 0), 3, STATUS, 1, VDESC_WRITE, 0);
+        vavail(d, 0, 0);
+        vkick(d, 0);
+        disk_complete(f->disk);
+        assert_int_equal(status(d, 0), pass ? S_IOERR : S_OK);
+        assert_int_equal(f->disk->gathered, 1);
+    }
+    assert_memory_equal(f->disk->data + 16 * 512, data, ALL);
+    assert_int_equal(ask(f, T_OUT, 0, 4096, false), S_OK); /* a small one is copied */
+    assert_int_equal(f->disk->gathered, 1);
 }
 
 static void identity_and_size_are_told(void **state)
@@ -294,7 +351,8 @@ static void pause_finishes_and_resume_looks_again(void **state)
     assert_int_equal(status(&f->d, 3), S_OK);
 }
 
-/* The host's disk is full: a write cannot finish, the machine is saved all the same, and the write happens after the load. */
+/* The host's disk is full: a write cannot finish, the machine is saved all the same, and the write
+ * happens after the load. */
 static void request_that_hangs_survives_save_and_load(void **state)
 {
     struct fixture *f = *state, g = {0};
@@ -332,6 +390,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         T(data_goes_both_ways),
         T(without_flush_every_write_is_flushed),
+        T(large_writes_are_gathered),
         T(identity_and_size_are_told),
         T(ranges_are_zeroed),
         T(bad_requests_fail_and_touch_nothing),

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* The page walker of the software engine: permissions, reserved bits, large pages, accessed and dirty bits. */
+/* The page walker of the software engine: permissions, reserved bits, large pages, accessed and
+ * dirty bits. */
 #include "soft-fake.h"
 
 enum { P = 1, W = 2, U = 4, A = 0x20, D = 0x40, PS = 0x80, G = 0x100 };
@@ -21,24 +22,35 @@ static const struct walk_case cases[] = {
     {"not present leaf", P | W | U, P | W | U, P | W | U, 0, 0, 0, 0, WR, USER, EW | EU},
     {"not present top", 0, 0, 0, 0, 0, 0, 0, 0, KERNEL, 0},
     {"user on supervisor page", P | W | U, P | W, P | W | U, P | W | U, 0, 0, 0, 0, USER, EP | EU},
-    {"user write on read-only directory", P | W | U, P | W | U, P | U, P | W | U, 0, 0, 0, WR, USER, EP | EW | EU},
+    {"user write on read-only directory", P | W | U, P | W | U, P | U, P | W | U, 0, 0, 0, WR, USER,
+     EP | EW | EU},
     {"supervisor write on read-only, WP", P | W, P | W, P | W, P, 0, 0, 0, WR, KERNEL, EP | EW},
-    {"supervisor write on read-only, no WP", P | W, P | W, P | W, P, HSK_CR0_WP, 0, 0, WR, KERNEL, -1},
+    {"supervisor write on read-only, no WP", P | W, P | W, P | W, P, HSK_CR0_WP, 0, 0, WR, KERNEL,
+     -1},
     {"fetch from NX leaf", P | W, P | W, P | W, P | NX, 0, 0, 0, EX, KERNEL, EP | EI},
     {"fetch from NX top", P | W | NX, P | W, P | W, P, 0, 0, 0, EX, KERNEL, EP | EI},
-    {"NX without NXE is reserved", P | W, P | W, P | W, P | NX, 0, 0, HSK_EFER_NXE, 0, KERNEL, EP | ER},
-    {"no fetch bit without NXE and SMEP", P | W, P | W, P | W, 0, 0, 0, HSK_EFER_NXE, EX, KERNEL, 0},
-    {"SMEP: supervisor fetch from user page", P | U, P | U, P | U, P | U, 0, HSK_CR4_SMEP, 0, EX, KERNEL, EP | EI},
-    {"no SMEP: supervisor fetch from user page", P | U, P | U, P | U, P | U, 0, 0, 0, EX, KERNEL, -1},
-    {"SMAP: supervisor read of user page", P | U, P | U, P | U, P | U, 0, HSK_CR4_SMAP, 0, 0, KSMAP, EP},
+    {"NX without NXE is reserved", P | W, P | W, P | W, P | NX, 0, 0, HSK_EFER_NXE, 0, KERNEL,
+     EP | ER},
+    {"no fetch bit without NXE and SMEP", P | W, P | W, P | W, 0, 0, 0, HSK_EFER_NXE, EX, KERNEL,
+     0},
+    {"SMEP: supervisor fetch from user page", P | U, P | U, P | U, P | U, 0, HSK_CR4_SMEP, 0, EX,
+     KERNEL, EP | EI},
+    {"no SMEP: supervisor fetch from user page", P | U, P | U, P | U, P | U, 0, 0, 0, EX, KERNEL,
+     -1},
+    {"SMAP: supervisor read of user page", P | U, P | U, P | U, P | U, 0, HSK_CR4_SMAP, 0, 0, KSMAP,
+     EP},
     {"SMAP with AC: allowed", P | U, P | U, P | U, P | U, 0, HSK_CR4_SMAP, 0, 0, KERNEL, -1},
-    {"SMAP: supervisor page is fine", P | W | U, P | W | U, P | W | U, P | W, 0, HSK_CR4_SMAP, 0, WR, KSMAP, -1},
-    {"SMAP does not concern fetches", P | U, P | U, P | U, P | U, 0, HSK_CR4_SMAP, 0, EX, KSMAP, -1},
-    {"address bit beyond MAXPHYADDR", P | W, P | W, P | W | 1ull << 40, P, 0, 0, 0, WR, KERNEL, EP | EW | ER},
+    {"SMAP: supervisor page is fine", P | W | U, P | W | U, P | W | U, P | W, 0, HSK_CR4_SMAP, 0,
+     WR, KSMAP, -1},
+    {"SMAP does not concern fetches", P | U, P | U, P | U, P | U, 0, HSK_CR4_SMAP, 0, EX, KSMAP,
+     -1},
+    {"address bit beyond MAXPHYADDR", P | W, P | W, P | W | 1ull << 40, P, 0, 0, 0, WR, KERNEL,
+     EP | EW | ER},
     {"PS in the top level", P | W | PS, P | W, P | W, P, 0, 0, 0, 0, KERNEL, EP | ER},
 };
 
-static void put_tables(struct fake *f, uint64_t va, uint64_t pml4, uint64_t pdpt, uint64_t pd, uint64_t pt)
+static void put_tables(struct fake *f, uint64_t va, uint64_t pml4, uint64_t pdpt, uint64_t pd,
+                       uint64_t pt)
 {
     fake_set(f, 0x1000 + 8 * (va >> 39 & 511), pml4 ? 0x2000 | pml4 : 0);
     fake_set(f, 0x2000 + 8 * (va >> 30 & 511), 0x3000 | pdpt);
@@ -147,7 +159,8 @@ static void legacy_paging(void **state)
     hsk_put32(f->obj->host + 0x1000 + 4 * 0x302, 0x800000 | 3 << 13 | P | W | U | PS);
     assert_int_equal(soft_walk(&f->v, 0xc0823000, WR, USER, &w), -1);
     assert_int_equal(w.gpa, 0x300823000);
-    assert_int_equal(hsk_get32(f->obj->host + 0x1000 + 4 * 0x302), 0x800000 | 3 << 13 | P | W | U | PS | A | D);
+    assert_int_equal(hsk_get32(f->obj->host + 0x1000 + 4 * 0x302),
+                     0x800000 | 3 << 13 | P | W | U | PS | A | D);
     fake_free(f);
 }
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Names of architectural bits (Intel SDM vol. 3: 2, 4, 6; vol. 4 for MSRs), limited to what our processor model has:
- * the *_VALID masks are what a guest may set.
+ * Names of architectural bits (Intel SDM vol. 3: 2, 4, 6; vol. 4 for MSRs), limited to what our
+ * processor model has: the *_VALID masks are what a guest may set.
  */
 #pragma once
 
@@ -27,7 +27,8 @@
 #define HSK_FLAG_VIF   0x80000ull
 #define HSK_FLAG_VIP   0x100000ull
 #define HSK_FLAG_ID    0x200000ull
-#define HSK_FLAG_ARITH (HSK_FLAG_CF | HSK_FLAG_PF | HSK_FLAG_AF | HSK_FLAG_ZF | HSK_FLAG_SF | HSK_FLAG_OF)
+#define HSK_FLAG_ARITH                                                                             \
+    (HSK_FLAG_CF | HSK_FLAG_PF | HSK_FLAG_AF | HSK_FLAG_ZF | HSK_FLAG_SF | HSK_FLAG_OF)
 #define HSK_FLAG_VALID 0x3f7fd7ull
 
 /* CR0 */
@@ -43,8 +44,8 @@
 #define HSK_CR0_CD 0x40000000ull
 #define HSK_CR0_PG 0x80000000ull
 #define HSK_CR0_VALID                                                                              \
-    (HSK_CR0_PE | HSK_CR0_MP | HSK_CR0_EM | HSK_CR0_TS | HSK_CR0_ET | HSK_CR0_NE | HSK_CR0_WP | HSK_CR0_AM | HSK_CR0_NW |  \
-     HSK_CR0_CD | HSK_CR0_PG)
+    (HSK_CR0_PE | HSK_CR0_MP | HSK_CR0_EM | HSK_CR0_TS | HSK_CR0_ET | HSK_CR0_NE | HSK_CR0_WP |    \
+     HSK_CR0_AM | HSK_CR0_NW | HSK_CR0_CD | HSK_CR0_PG)
 
 /* CR4 */
 #define HSK_CR4_VME        0x1ull
@@ -64,19 +65,20 @@
 #define HSK_CR4_SMEP       0x100000ull
 #define HSK_CR4_SMAP       0x200000ull
 #define HSK_CR4_VALID                                                                              \
-    (HSK_CR4_VME | HSK_CR4_PVI | HSK_CR4_TSD | HSK_CR4_DE | HSK_CR4_PSE | HSK_CR4_PAE | HSK_CR4_MCE | HSK_CR4_PGE | HSK_CR4_PCE | HSK_CR4_OSFXSR |     \
-     HSK_CR4_OSXMMEXCPT | HSK_CR4_FSGSBASE | HSK_CR4_PCIDE | HSK_CR4_OSXSAVE | HSK_CR4_SMEP | HSK_CR4_SMAP)
+    (HSK_CR4_VME | HSK_CR4_PVI | HSK_CR4_TSD | HSK_CR4_DE | HSK_CR4_PSE | HSK_CR4_PAE |            \
+     HSK_CR4_MCE | HSK_CR4_PGE | HSK_CR4_PCE | HSK_CR4_OSFXSR | HSK_CR4_OSXMMEXCPT |               \
+     HSK_CR4_FSGSBASE | HSK_CR4_PCIDE | HSK_CR4_OSXSAVE | HSK_CR4_SMEP | HSK_CR4_SMAP)
 
 /* EFER */
-#define HSK_EFER_SCE 0x1ull
-#define HSK_EFER_LME 0x100ull
-#define HSK_EFER_LMA 0x400ull
-#define HSK_EFER_NXE 0x800ull
+#define HSK_EFER_SCE   0x1ull
+#define HSK_EFER_LME   0x100ull
+#define HSK_EFER_LMA   0x400ull
+#define HSK_EFER_NXE   0x800ull
 #define HSK_EFER_VALID (HSK_EFER_SCE | HSK_EFER_LME | HSK_EFER_LMA | HSK_EFER_NXE)
 
 /* debug registers */
 #define HSK_DR6_FIXED 0xffff0ff0ull
-#define HSK_DR6_VALID 0xffffeffful  /* bit 12 is always 0 */
+#define HSK_DR6_VALID 0xffffeffful /* bit 12 is always 0 */
 #define HSK_DR6_TRAPS 0xfull
 #define HSK_DR6_BD    0x2000ull
 #define HSK_DR6_BS    0x4000ull
@@ -103,21 +105,24 @@ enum {
 };
 #define HSK_MXCSR_VALID 0xffffu
 
-#define HSK_SEG_ATTR_VALID 0xf0ff
-#define HSK_MISC_ENABLE_RESET 0x1801ull  /* fast strings; BTS and PEBS unavailable */
-#define HSK_SPEC_CTRL_VALID 0x407u       /* IBRS, STIBP, SSBD, BHI_DIS_S */
+#define HSK_SEG_ATTR_VALID    0xf0ff
+#define HSK_MISC_ENABLE_RESET 0x1801ull /* fast strings; BTS and PEBS unavailable */
+#define HSK_SPEC_CTRL_VALID   0x407u    /* IBRS, STIBP, SSBD, BHI_DIS_S */
 
-/* IA32_ARCH_CAPABILITIES of the model: RDCL_NO, IBRS_ALL, SKIP_L1DFL_VMENTRY, SSB_NO, MDS_NO, PSCHANGE_MC_NO, TAA_NO,
-   SBDR_SSDP_NO, FBSDP_NO, PSDP_NO, BHI_NO, PBRSB_NO, GDS_NO, RFDS_NO, ITS_NO */
+/* IA32_ARCH_CAPABILITIES of the model: RDCL_NO, IBRS_ALL, SKIP_L1DFL_VMENTRY, SSB_NO, MDS_NO,
+   PSCHANGE_MC_NO, TAA_NO, SBDR_SSDP_NO, FBSDP_NO, PSDP_NO, BHI_NO, PBRSB_NO, GDS_NO, RFDS_NO,
+   ITS_NO */
 #define HSK_ARCH_CAPABILITIES                                                                      \
-    (1ull << 0 | 1ull << 1 | 1ull << 3 | 1ull << 4 | 1ull << 5 | 1ull << 6 | 1ull << 8 | 1ull << 13 | 1ull << 14 | 1ull << 15 |  \
-     1ull << 20 | 1ull << 24 | 1ull << 26 | 1ull << 27 | 1ull << 62)
+    (1ull << 0 | 1ull << 1 | 1ull << 3 | 1ull << 4 | 1ull << 5 | 1ull << 6 | 1ull << 8 |           \
+     1ull << 13 | 1ull << 14 | 1ull << 15 | 1ull << 20 | 1ull << 24 | 1ull << 26 | 1ull << 27 |    \
+     1ull << 62)
 
-/* The model (cpuid.c): family 6, model 0x3b, stepping 1; 39 physical and 48 linear address bits. Intel never sold this
-   model: programs that choose code by the name of a processor (GCC's target_clones) would take its features for granted. */
+/* The model (cpuid.c): family 6, model 0x3b, stepping 1; 39 physical and 48 linear address bits.
+   Intel never sold this model: programs that choose code by the name of a processor (GCC's
+   target_clones) would take its features for granted. */
 #define HSK_CPU_SIGNATURE 0x000306b1u
-#define HSK_PHYS_BITS 39
-#define HSK_PHYS_MASK ((1ull << HSK_PHYS_BITS) - 1)
+#define HSK_PHYS_BITS     39
+#define HSK_PHYS_MASK     ((1ull << HSK_PHYS_BITS) - 1)
 
 static inline bool hsk_canonical(uint64_t va)
 {
@@ -126,7 +131,8 @@ static inline bool hsk_canonical(uint64_t va)
 
 static inline bool hsk_xcr0_valid(uint64_t xcr0)
 {
-    return !(xcr0 & ~(uint64_t)HSK_XCR0_ALL) && (xcr0 & HSK_XCR0_X87) && (!(xcr0 & HSK_XCR0_AVX) || (xcr0 & HSK_XCR0_SSE));
+    return !(xcr0 & ~(uint64_t)HSK_XCR0_ALL) && (xcr0 & HSK_XCR0_X87) &&
+           (!(xcr0 & HSK_XCR0_AVX) || (xcr0 & HSK_XCR0_SSE));
 }
 
 static inline bool hsk_pat_valid(uint64_t pat)

@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The guest's time. One time base for everything a guest can see: TSC, kvm-clock, APIC and ACPI timers, PIT, RTC.
+ * The guest's time. One time base for everything a guest can see: TSC, kvm-clock, APIC and ACPI
+ * timers, PIT, RTC.
  *
- * guest TSC = guest_base + (host TSC - host_base) * mult / 2^32 while running, constant while stopped.
- * guest ns  = guest TSC * 10^9 / tsc_hz, so no two clocks of the guest can drift apart.
- * Starts stopped at 0. The guest's TSC frequency is fixed for its life: a host with another one gets another mult.
+ * guest TSC = guest_base + (host TSC - host_base) * mult / 2^32 while running, constant while
+ * stopped. guest ns  = guest TSC * 10^9 / tsc_hz, so no two clocks of the guest can drift apart.
+ * Starts stopped at 0. The guest's TSC frequency is fixed for its life: a host with another one
+ * gets another mult.
  *
  * Threads: reading from any thread; start/stop/set only while all vCPUs are stopped.
  */
@@ -15,9 +17,9 @@
 struct hsk_clock;
 
 struct hsk_clock_state {
-    uint64_t tsc_hz;      /* the guest's */
-    uint64_t tsc;         /* guest TSC now */
-    uint64_t wall_ns;     /* guest's idea of UTC at that TSC, since 1970 */
+    uint64_t tsc_hz;  /* the guest's */
+    uint64_t tsc;     /* guest TSC now */
+    uint64_t wall_ns; /* guest's idea of UTC at that TSC, since 1970 */
 };
 
 /* tsc_hz 0: the host's frequency. */
@@ -32,9 +34,11 @@ uint64_t hsk_clock_tsc(const struct hsk_clock *c);
 uint64_t hsk_clock_tsc_hz(const struct hsk_clock *c);
 uint64_t hsk_clock_tsc_to_ns(const struct hsk_clock *c, uint64_t tsc);
 uint64_t hsk_clock_ns_to_tsc(const struct hsk_clock *c, uint64_t ns);
-/* UTC of the guest in ns: host UTC while nothing else was said (a restored machine catches up with the host). */
+/* UTC of the guest in ns: host UTC while nothing else was said (a restored machine catches up with
+ * the host). */
 uint64_t hsk_clock_wall_ns(const struct hsk_clock *c);
-/* The host's CLOCK_MONOTONIC time at which the guest time ns is reached (for sleeping); UINT64_MAX while stopped. */
+/* The host's CLOCK_MONOTONIC time at which the guest time ns is reached (for sleeping); UINT64_MAX
+ * while stopped. */
 uint64_t hsk_clock_host_deadline(const struct hsk_clock *c, uint64_t guest_ns);
 
 void hsk_clock_save(const struct hsk_clock *c, struct hsk_clock_state *s);
@@ -42,12 +46,13 @@ void hsk_clock_save(const struct hsk_clock *c, struct hsk_clock_state *s);
 bool hsk_clock_load(struct hsk_clock *c, const struct hsk_clock_state *s);
 
 /*
- * What translated code reads to compute rdtsc without a call: tsc = base + (((rdtsc - host_base) * mult) >> 32)
- * (128-bit product). The struct lives as long as the clock and is constant while vCPUs run.
+ * What translated code reads to compute rdtsc without a call: tsc = base + (((rdtsc - host_base) *
+ * mult) >> 32) (128-bit product). The struct lives as long as the clock and is constant while vCPUs
+ * run.
  */
 struct hsk_clock_tsc_params {
     uint64_t guest_base;
     uint64_t host_base;
-    uint64_t mult;       /* 32.32; exactly 1 << 32 when the guest has the host's frequency */
+    uint64_t mult; /* 32.32; exactly 1 << 32 when the guest has the host's frequency */
 };
 const struct hsk_clock_tsc_params *hsk_clock_tsc_params(const struct hsk_clock *c);

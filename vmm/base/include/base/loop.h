@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The event loop of hva-machine: descriptors (epoll), calls from other threads, and timers in guest time.
+ * The event loop of hva-machine: descriptors (epoll), calls from other threads, and timers in guest
+ * time.
  *
- * Threads: hsk_loop_run runs on one thread, the loop thread; callbacks run there. hsk_loop_call, timer arm/disarm and
- * hsk_loop_quit may be called from any thread. Nothing here allocates in arm/disarm, so a vCPU may call them.
+ * Threads: hsk_loop_run runs on one thread, the loop thread; callbacks run there. hsk_loop_call,
+ * timer arm/disarm and hsk_loop_quit may be called from any thread. Nothing here allocates in
+ * arm/disarm, so a vCPU may call them.
  */
 #pragma once
 
@@ -23,8 +25,10 @@ void hsk_loop_free(struct hsk_loop *loop);
 void hsk_loop_run(struct hsk_loop *loop);
 void hsk_loop_quit(struct hsk_loop *loop);
 
-/* Watches fd (not owned) for epoll events; fn is called on the loop thread. Replaces an earlier watch of the fd. */
-bool hsk_loop_watch_fd(struct hsk_loop *loop, int fd, uint32_t epoll_events, hsk_loop_fd_fn fn, void *opaque);
+/* Watches fd (not owned) for epoll events; fn is called on the loop thread. Replaces an earlier
+ * watch of the fd. */
+bool hsk_loop_watch_fd(struct hsk_loop *loop, int fd, uint32_t epoll_events, hsk_loop_fd_fn fn,
+                       void *opaque);
 /* Loop thread only. */
 void hsk_loop_unwatch_fd(struct hsk_loop *loop, int fd);
 

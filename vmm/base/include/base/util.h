@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Small things that every folder uses: errors, descriptors, checked arithmetic, unaligned little-endian access.
+ * Small things that every folder uses: errors, descriptors, checked arithmetic, unaligned
+ * little-endian access.
  *
- * Errors: host and user errors go up as GError in domain HSK_ERROR; the message is one plain sentence that names the
- * file and what to do. Guest mistakes are never errors of ours (house style 3.5).
+ * Errors: host and user errors go up as GError in domain HSK_ERROR; the message is one plain
+ * sentence that names the file and what to do. Guest mistakes are never errors of ours (house
+ * style 3.5).
  */
 #pragma once
 
@@ -20,17 +22,18 @@
 GQuark hsk_error_quark(void);
 
 enum hsk_error {
-    HSK_ERROR_FAILED,        /* anything without a code of its own */
-    HSK_ERROR_DAMAGED,       /* a file is not what it says it is */
-    HSK_ERROR_UNSUPPORTED,   /* a newer format, a missing feature */
-    HSK_ERROR_BUSY,          /* somebody else has it open */
-    HSK_ERROR_NO_SPACE,      /* disk full */
-    HSK_ERROR_UNTRUSTED,     /* a bundle of somebody else's asks for more than it may have */
-    HSK_ERROR_USAGE,         /* wrong command line */
+    HSK_ERROR_FAILED,      /* anything without a code of its own */
+    HSK_ERROR_DAMAGED,     /* a file is not what it says it is */
+    HSK_ERROR_UNSUPPORTED, /* a newer format, a missing feature */
+    HSK_ERROR_BUSY,        /* somebody else has it open */
+    HSK_ERROR_NO_SPACE,    /* disk full */
+    HSK_ERROR_UNTRUSTED,   /* a bundle of somebody else's asks for more than it may have */
+    HSK_ERROR_USAGE,       /* wrong command line */
     HSK_ERROR_NOT_FOUND,
 };
 
-/* Our own bug: always on, also in release. Never about a value that came from a guest, a file or the network. */
+/* Our own bug: always on, also in release. Never about a value that came from a guest, a file or
+ * the network. */
 #define hsk_assert(cond)                                                                           \
     do {                                                                                           \
         if (G_UNLIKELY(!(cond)))                                                                   \
@@ -53,7 +56,8 @@ static inline int hsk_steal_fd(int *fd)
     return r;
 }
 
-/* "Owned until the end of the scope" for our structs: HSK_AUTO(hsk_store, s) = NULL; needs HSK_DEFINE_AUTO(hsk_store, hsk_store_free). */
+/* "Owned until the end of the scope" for our structs: HSK_AUTO(hsk_store, s) = NULL; needs
+ * HSK_DEFINE_AUTO(hsk_store, hsk_store_free). */
 #define HSK_DEFINE_AUTO(type, free_fn)                                                             \
     static inline void type##_auto_(struct type **p)                                               \
     {                                                                                              \
@@ -104,17 +108,23 @@ static inline void hsk_put64(void *p, uint64_t v)
     memcpy(p, &v, 8);
 }
 
-/* Whole-buffer I/O that retries on EINTR and short counts. Return 0 or a negative errno; a short file is -ENODATA. */
+/* Whole-buffer I/O that retries on EINTR and short counts. Return 0 or a negative errno; a short
+ * file is -ENODATA. */
 G_GNUC_WARN_UNUSED_RESULT int hsk_pread_all(int fd, void *buf, size_t len, uint64_t off);
 G_GNUC_WARN_UNUSED_RESULT int hsk_pwrite_all(int fd, const void *buf, size_t len, uint64_t off);
 
-/* A sealed-size memfd (F_SEAL_SHRINK|GROW|SEAL), mapped by nobody yet. Returns a descriptor or -1 with error set. */
+/* A sealed-size memfd (F_SEAL_SHRINK|GROW|SEAL), mapped by nobody yet. Returns a descriptor or -1
+ * with error set. */
 int hsk_memfd_new(const char *name, uint64_t size_bytes, GError **error);
 
-/* SOCK_SEQPACKET/SOCK_STREAM helper: sends len bytes and up to 8 descriptors; 0 or negative errno. Flags as sendmsg. */
-G_GNUC_WARN_UNUSED_RESULT int hsk_send_fds(int sock, const void *buf, size_t len, const int *fds, unsigned nfds, int flags);
-/* Receives one message; *nfds is in: capacity, out: count (all O_CLOEXEC). Returns bytes, 0 at EOF, negative errno. */
-G_GNUC_WARN_UNUSED_RESULT ssize_t hsk_recv_fds(int sock, void *buf, size_t len, int *fds, unsigned *nfds, int flags);
+/* SOCK_SEQPACKET/SOCK_STREAM helper: sends len bytes and up to 8 descriptors; 0 or negative errno.
+ * Flags as sendmsg. */
+G_GNUC_WARN_UNUSED_RESULT int hsk_send_fds(int sock, const void *buf, size_t len, const int *fds,
+                                           unsigned nfds, int flags);
+/* Receives one message; *nfds is in: capacity, out: count (all O_CLOEXEC). Returns bytes, 0 at EOF,
+ * negative errno. */
+G_GNUC_WARN_UNUSED_RESULT ssize_t hsk_recv_fds(int sock, void *buf, size_t len, int *fds,
+                                               unsigned *nfds, int flags);
 
-#define HSK_PAGE_SIZE 4096u
+#define HSK_PAGE_SIZE  4096u
 #define HSK_PAGE_SHIFT 12
