@@ -318,6 +318,37 @@ static void a_guest_can_change_the_engine(void **state)
     rig_free(back);
 }
 
+/* What a machine does whose guest shuts its processor down: the same vCPU begins anew. */
+static void a_vcpu_begins_anew_after_a_triple_fault(void **state)
+{
+    const struct hsk_engine_ops *const engines[] = {&hsk_engine_soft_ops, &hsk_engine_kvm_ops};
+    struct rig *plain = run_guest(&hsk_engine_soft_ops, NULL, false);
+
+    for (unsigned e = 0; e < 2; e++) {
+        struct rig *r = rig_new(engines[e], false);
+
+        for (unsigned round = 0; round < 3; round++) {
+            struct hsk_cpu_state s;
+            g_autoptr(GError) error = NULL;
+
+            load_guest(r);
+            hsk_put16(r->obj->host + CODE, 0x0b0f); /* UD2, without an IDT */
+            r->engine->ops->get_state(r->vcpu, &s);
+            s.idtr.limit = 0;
+            assert_true(r->engine->ops->set_state(r->vcpu, &s, &error));
+            r->engine->ops->flush(r->engine, HSK_FLUSH_CODE);
+            run_until(r, HSK_EXIT_SHUTDOWN);
+            run_until(r, HSK_EXIT_SHUTDOWN); /* and stays so */
+        }
+        memset(r->obj->host, 0, RAM_BYTES);
+        load_guest(r);
+        run_until(r, HSK_EXIT_HALT);
+        compare_rigs(plain, r);
+        rig_free(r);
+    }
+    rig_free(plain);
+}
+
 static void state_survives_set_and_get(void **state)
 {
     const struct hsk_engine_ops *const engines[] = {&hsk_engine_soft_ops, &hsk_engine_kvm_ops};
@@ -378,6 +409,7 @@ int main(void)
         cmocka_unit_test(both_engines_agree),
         cmocka_unit_test(strict_mode_agrees),
         cmocka_unit_test(a_guest_can_change_the_engine),
+        cmocka_unit_test(a_vcpu_begins_anew_after_a_triple_fault),
         cmocka_unit_test(state_survives_set_and_get),
         cmocka_unit_test(dirty_pages_are_found),
     };
