@@ -52,7 +52,7 @@ class LinuxGuest(harness.Case):
 
 def main():
     if not os.path.exists(LinuxGuest.document):
-        print('skipped: no tiny.hva; build it with "hva build tiny tiny.hva" and name it by HVA_TINY')
+        print('skipped: no tiny.hva; ./dev run builds it, templates/tiny/build.sh too; or name one by HVA_TINY')
         sys.exit(77)
     for tool in ('busybox', 'cpio'):
         if not shutil.which(tool):
