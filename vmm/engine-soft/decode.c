@@ -476,6 +476,9 @@ static void find_flags(struct soft_x *x)
         return;
     default:
         x->reads = f ? f->tested & SOFT_ARITH : 0;
+        /* #DE is a fault by design: its handler sees the flags that were there. */
+        if (x->in.mnemonic == ZYDIS_MNEMONIC_DIV || x->in.mnemonic == ZYDIS_MNEMONIC_IDIV)
+            x->reads = SOFT_ARITH;
         if (f && kills_flags(x))
             x->kills = (f->modified | f->set_0 | f->set_1 | f->undefined) & SOFT_ARITH;
         return;
