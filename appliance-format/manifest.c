@@ -55,21 +55,6 @@ struct hsk_manifest *hsk_manifest_copy(const struct hsk_manifest *m)
     return c;
 }
 
-/* One line that a window or a terminal can show as it is: no control, no direction change. */
-static bool text_ok(const char *s, size_t max)
-{
-    size_t len = strlen(s);
-    if (len == 0 || len > max || !g_utf8_validate(s, -1, NULL))
-        return false;
-    for (; *s != '\0'; s = g_utf8_next_char(s)) {
-        gunichar c = g_utf8_get_char(s);
-        if (c < 0x20 || (c >= 0x7f && c < 0xa0) || (c >= 0x200e && c <= 0x200f) ||
-            (c >= 0x2028 && c <= 0x202e) || (c >= 0x2066 && c <= 0x2069))
-            return false;
-    }
-    return true;
-}
-
 static bool word_ok(const char *s, size_t max, const char *also)
 {
     size_t len = strlen(s);
@@ -98,7 +83,7 @@ static const char *broken_rule(const struct hsk_manifest *m)
 {
     if (m->uuid == NULL || !g_uuid_string_is_valid(m->uuid))
         return "the uuid is none";
-    if (m->name == NULL || !text_ok(m->name, MAX_NAME_BYTES))
+    if (m->name == NULL || !hsk_text_ok(m->name, MAX_NAME_BYTES))
         return "the name is empty, too long or has characters that cannot be shown";
     if (m->ncpus < 1 || m->ncpus > MAX_CPUS)
         return "the number of processors is not between 1 and 64";
@@ -109,7 +94,7 @@ static const char *broken_rule(const struct hsk_manifest *m)
         return "the size of the screen's memory is not possible";
     if (m->cpu != NULL && !word_ok(m->cpu, 200, "-_.,+"))
         return "the processor model has an impossible name";
-    if (m->cmdline != NULL && m->cmdline[0] != '\0' && !text_ok(m->cmdline, MAX_CMDLINE_BYTES))
+    if (m->cmdline != NULL && m->cmdline[0] != '\0' && !hsk_text_ok(m->cmdline, MAX_CMDLINE_BYTES))
         return "the kernel's command line is too long or has characters that do not belong there";
     if ((m->has_initrd || m->cmdline != NULL) && !m->has_kernel)
         return "there is an initrd or a command line but no kernel";
@@ -247,7 +232,7 @@ static bool check_compatible(const json_t *o, const char *label, GError **error)
     }
     if (requires != NULL && (!json_is_array(requires) || json_array_size(requires) > 0)) {
         const char *what = json_string_value(json_array_get(requires, 0));
-        g_autofree char *shown = what != NULL && text_ok(what, 80)
+        g_autofree char *shown = what != NULL && hsk_text_ok(what, 80)
                                      ? g_strdup_printf("\"%s\"", what)
                                      : g_strdup("a feature without a name");
         g_set_error(error, HSK_ERROR, HSK_ERROR_UNSUPPORTED,

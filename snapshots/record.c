@@ -107,10 +107,11 @@ static bool get_uint(const json_t *o, const char *key, uint64_t max, uint64_t *o
     return true;
 }
 
+/* People see these: as in a manifest, nothing that a terminal would obey. */
 static bool get_text(const json_t *o, const char *key, size_t max, char **out)
 {
     const char *s = json_string_value(json_object_get(o, key));
-    if (s == NULL || strlen(s) > max)
+    if (s == NULL || (s[0] != '\0' && !hsk_text_ok(s, max)))
         return false;
     *out = g_strdup(s);
     return true;

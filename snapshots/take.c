@@ -170,16 +170,6 @@ static bool add_maps(struct commit *c, GError **error)
     return true;
 }
 
-static char *clean_title(const char *title)
-{
-    g_autofree char *valid = g_utf8_make_valid(title != NULL ? title : "", -1);
-    if (strlen(valid) > 400) {
-        char *cut = g_utf8_find_prev_char(valid, valid + 400);
-        *cut = '\0';
-    }
-    return g_steal_pointer(&valid);
-}
-
 /* The record but for its content. */
 static void begin_record(struct commit *c)
 {
@@ -188,7 +178,7 @@ static void begin_record(struct commit *c)
     uint8_t id[16];
     randombytes_buf(id, sizeof(id));
     hsk_hex(r->info.id, id, sizeof(id));
-    r->info.title = clean_title(c->take->title);
+    r->info.title = hsk_text_clean(c->take->title != NULL ? c->take->title : "", 400);
     r->info.time = g_get_real_time() / G_USEC_PER_SEC;
     r->info.kind = c->take->kind;
     r->info.engine = g_strndup(c->take->engine != NULL ? c->take->engine : "", 100);
