@@ -92,7 +92,8 @@ static bool set_bits(struct walk *w, struct entry *e, uint64_t bits)
 {
     if ((e->value & bits) == bits || e->readonly || !e->host)
         return true;
-    if (e->obj->before_write)
+    if (e->obj->before_write &&
+        !(atomic_load_explicit(&e->obj->attr[e->page], memory_order_relaxed) & HSK_PAGE_SAVED))
         soft_fpu_park(w->v);
     hsk_memobj_will_write(e->obj, e->page);
     if (!exchange(w, e, bits))

@@ -42,7 +42,8 @@ struct hsk_memobj *hsk_memobj_new_fds(const char *name, uint64_t size_bytes, int
     struct hsk_memobj *obj = g_new0(struct hsk_memobj, 1);
     void *host, *attr, *code;
 
-    pthread_mutex_init(&obj->first_write_lock, NULL);
+    for (unsigned i = 0; i < G_N_ELEMENTS(obj->first_write_lock); i++)
+        pthread_mutex_init(&obj->first_write_lock[i], NULL);
     obj->fd = fd;
     obj->attr_fd = attr_fd;
     obj->size_bytes = size_bytes;
@@ -96,7 +97,8 @@ void hsk_memobj_free(struct hsk_memobj *obj)
         munmap((void *)(uintptr_t)obj->attr, obj->size_bytes / HSK_PAGE_SIZE);
     if (obj->code)
         munmap((void *)(uintptr_t)obj->code, obj->size_bytes / HSK_PAGE_SIZE);
-    pthread_mutex_destroy(&obj->first_write_lock);
+    for (unsigned i = 0; i < G_N_ELEMENTS(obj->first_write_lock); i++)
+        pthread_mutex_destroy(&obj->first_write_lock[i]);
     if (obj->fd >= 0)
         close(obj->fd);
     if (obj->attr_fd >= 0)
@@ -106,27 +108,37 @@ void hsk_memobj_free(struct hsk_memobj *obj)
 
 void hsk_memobj_first_write(struct hsk_memobj *obj, uint64_t page)
 {
-    pthread_mutex_lock(&obj->first_write_lock);
+    pthread_mutex_t *lock = &obj->first_write_lock[page % G_N_ELEMENTS(obj->first_write_lock)];
+
+    pthread_mutex_lock(lock);
     if (!(atomic_load(&obj->attr[page]) & HSK_PAGE_SAVED)) {
         obj->before_write(obj, page, obj->before_write_opaque);
         atomic_fetch_or(&obj->attr[page], HSK_PAGE_SAVED);
     }
-    pthread_mutex_unlock(&obj->first_write_lock);
+    pthread_mutex_unlock(lock);
 }
 
+/* Eight pages at a time, for most have nothing to tell: 4 GiB have a million. */
 uint64_t hsk_memobj_collect(struct hsk_memobj *obj, uint8_t bits, uint8_t *bitmap)
 {
-    uint64_t pages = obj->size_bytes / HSK_PAGE_SIZE, count = 0;
+    const uint64_t pages = obj->size_bytes / HSK_PAGE_SIZE, mask = bits * 0x0101010101010101ull;
+    _Atomic uint64_t *words = (_Atomic uint64_t *)(void *)obj->attr; /* whole pages are mapped */
+    uint64_t count = 0;
 
-    if (bitmap)
-        memset(bitmap, 0, (pages + 7) / 8);
-    for (uint64_t i = 0; i < pages; i++) {
-        if (!(atomic_load_explicit(&obj->attr[i], memory_order_relaxed) & bits))
-            continue;
-        atomic_fetch_and(&obj->attr[i], (uint8_t)~bits);
+    for (uint64_t i = 0; i < (pages + 7) / 8; i++) {
+        uint64_t found = atomic_load_explicit(&words[i], memory_order_relaxed) & mask;
+        uint8_t byte = 0;
+
+        if (found) {
+            found = atomic_fetch_and(&words[i], ~mask) & mask;
+            for (unsigned k = 0; k < 8; k++, found >>= 8)
+                if (found & 0xff) {
+                    byte |= (uint8_t)(1u << k);
+                    count++;
+                }
+        }
         if (bitmap)
-            bitmap[i / 8] |= (uint8_t)(1 << (i % 8));
-        count++;
+            bitmap[i] = byte;
     }
     return count;
 }

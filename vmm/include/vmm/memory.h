@@ -32,6 +32,8 @@ enum {
     HSK_PAGE_SAVED = 1 << 3,  /* the copy-before-write hook has run in this epoch */
 };
 
+#define HSK_FIRST_WRITE_LOCKS 16
+
 struct hsk_memobj {
     char name[16];
     int fd;                /* memfd of the contents, owned */
@@ -46,7 +48,7 @@ struct hsk_memobj {
        stopped. Runs on the writing thread and must not block on it. */
     void (*before_write)(struct hsk_memobj *obj, uint64_t page, void *opaque);
     void *before_write_opaque;
-    pthread_mutex_t first_write_lock;
+    pthread_mutex_t first_write_lock[HSK_FIRST_WRITE_LOCKS]; /* by page */
 };
 
 /* New object with memfds of its own, zero filled, all pages clean. */
