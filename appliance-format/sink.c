@@ -132,6 +132,9 @@ bool hsk_tar_sink_commit(struct hsk_tar_sink *s, const char *root, uint64_t gene
     if (!hsk_sink_put(&s->sink, "ROOT", root, strlen(root), NULL, error))
         return false;
     uint64_t root_data = s->data;
+    if (s->signature != NULL && !hsk_sink_put(&s->sink, "ROOT.minisig", s->signature,
+                                              strlen(s->signature), NULL, error))
+        return false;
     make_tail(tail, s, generation, root_data, strlen(root), s->pos + HSK_TAR_BLOCK);
     if (!hsk_sink_put(&s->sink, "TAIL", tail, sizeof(tail), NULL, error) ||
         !tar_write(s, zeros, sizeof(zeros), s->pos, error))

@@ -9,6 +9,7 @@
 #pragma once
 
 #include <snapshots/store.h>
+#include <snapshots/trust.h>
 
 #include "log.h"
 #include "pack.h"
@@ -26,6 +27,7 @@ struct hsk_doc {
     uint8_t next_hash[HSK_HASH_BYTES]; /* of the ROOT that a failed publish may have written all the
                                           same */
     struct hsk_manifest *manifest;
+    GHashTable *foreign; /* ids of versions in the .hva that somebody else made */
 
     /* instance; none for a read-only document */
     char *instance; /* its id */
@@ -75,8 +77,16 @@ char *hsk_data_folder(void);
 /* The document that the instance in this folder belongs to; NULL if it is no instance. */
 char *hsk_instance_origin_path(const char *folder);
 /* trust.c */
-bool hsk_trust_mark(const uint8_t root_hash[HSK_HASH_BYTES], GError **error);
-bool hsk_trust_check(const uint8_t root_hash[HSK_HASH_BYTES]);
+/* This user has written that ROOT; foreign: the versions in it that he has not (a set of ids; NULL:
+ * none). */
+bool hsk_trust_mark(const uint8_t root_hash[HSK_HASH_BYTES], GHashTable *foreign, GError **error);
+/* Has he? Then those ids are added to foreign. */
+bool hsk_trust_check(const uint8_t root_hash[HSK_HASH_BYTES], GHashTable *foreign);
+void hsk_doc_find_foreign(struct hsk_doc *doc);
+
+/* sign.c */
+bool hsk_doc_sign_io(const char *path, const struct hsk_seckey *k, const char *publisher,
+                     const struct hsk_io *io, GError **error);
 
 /* commit.c */
 /* Makes root the instance's ROOT. On success it replaces doc->root (which is freed). When it fails

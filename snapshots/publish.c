@@ -127,6 +127,9 @@ static bool append(struct hsk_doc *doc, const struct hsk_root *root, const char 
     if (!hsk_tar_sink_init_append(&sink, doc->io, doc->fd, hsk_carrier_tar_end(doc->base),
                                   doc->path, error))
         return false;
+    /* What was signed is not what it will be. */
+    if (hsk_carrier_has(doc->base, "ROOT.minisig"))
+        sink.signature = "";
     if (copy_members(doc, root, &sink.sink, error) &&
         hsk_tar_sink_commit(&sink, text, root->generation, &committed, error))
         return true;
@@ -150,7 +153,7 @@ bool hsk_doc_publish(struct hsk_doc *doc, GError **error)
         return true;
     g_autofree char *text = hsk_root_format(root);
     hsk_hash(text, strlen(text), doc->next_hash);
-    return hsk_trust_mark(doc->next_hash, error) &&
+    return hsk_trust_mark(doc->next_hash, doc->foreign, error) &&
            hsk_instance_expect(doc, doc->next_hash, error) && append(doc, root, text, error) &&
            reload(doc, error);
 }

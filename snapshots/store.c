@@ -198,6 +198,7 @@ static bool do_open(struct hsk_doc *doc, char **orphan, GError **error)
     doc->content = hsk_content_new(doc->path, doc->dir, doc->base);
     if (!load_versions(doc, error))
         return false;
+    hsk_doc_find_foreign(doc);
     if (doc->readonly)
         return true;
     hsk_instance_clean(doc);
@@ -257,6 +258,7 @@ void hsk_doc_close(struct hsk_doc *doc)
     hsk_disks_close(doc);
     hsk_index_free(doc->index);
     hsk_content_free(doc->content);
+    g_clear_pointer(&doc->foreign, g_hash_table_unref);
     g_ptr_array_unref(doc->versions);
     hsk_root_free(doc->root);
     hsk_root_free(doc->base_root);

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * "Was this document written here?" A per-user random key ($XDG_DATA_HOME/haversack/key) and, for
- * every ROOT that this user wrote, a record trusted/<hash of ROOT> that holds a keyed BLAKE2b of
- * it. Nothing of this is in a document. Any thread.
+ * "Was this document written here, and what in it was not?" A per-user random key
+ * ($XDG_DATA_HOME/haversack/key) and, for every ROOT that this user wrote, a record trusted/<hash
+ * of ROOT>: the ids of versions in it that came from somebody else, behind a keyed BLAKE2b of both.
+ * Nothing of this is in a document. Any thread.
  */
 #include <errno.h>
 #include <sodium.h>
@@ -10,7 +11,7 @@
 
 #include "doc.h"
 
-enum { KEY_BYTES = 32 };
+enum { KEY_BYTES = 32, ID_BYTES = 16, MAX_RECORD_BYTES = 4 << 20 };
 
 char *hsk_data_folder(void)
 {
@@ -60,9 +61,13 @@ static bool make_key(int dirfd, uint8_t key[KEY_BYTES], GError **error)
 }
 
 static void make_tag(const uint8_t key[KEY_BYTES], const uint8_t root_hash[HSK_HASH_BYTES],
-                     uint8_t tag[HSK_HASH_BYTES])
+                     const uint8_t *ids, size_t bytes, uint8_t tag[HSK_HASH_BYTES])
 {
-    crypto_generichash(tag, HSK_HASH_BYTES, root_hash, HSK_HASH_BYTES, key, KEY_BYTES);
+    crypto_generichash_state st;
+    crypto_generichash_init(&st, key, KEY_BYTES, HSK_HASH_BYTES);
+    crypto_generichash_update(&st, root_hash, HSK_HASH_BYTES);
+    crypto_generichash_update(&st, ids, bytes);
+    crypto_generichash_final(&st, tag, HSK_HASH_BYTES);
 }
 
 static void record_name(char out[80], const uint8_t root_hash[HSK_HASH_BYTES])
@@ -71,36 +76,87 @@ static void record_name(char out[80], const uint8_t root_hash[HSK_HASH_BYTES])
     hsk_hex(out + 8, root_hash, HSK_HASH_BYTES);
 }
 
-bool hsk_trust_mark(const uint8_t root_hash[HSK_HASH_BYTES], GError **error)
+bool hsk_trust_mark(const uint8_t root_hash[HSK_HASH_BYTES], GHashTable *foreign, GError **error)
 {
-    uint8_t key[KEY_BYTES], tag[HSK_HASH_BYTES];
+    uint8_t key[KEY_BYTES], tag[HSK_HASH_BYTES] = {0}, raw[ID_BYTES];
     char name[80];
     HSK_AUTOFD dirfd = open_folder(error);
     if (dirfd < 0 || (!read_exact(dirfd, "key", key, sizeof(key)) && !make_key(dirfd, key, error)))
         return false;
-    make_tag(key, root_hash, tag);
+    g_autoptr(GByteArray) record = g_byte_array_new();
+    g_byte_array_append(record, tag, sizeof(tag));
+    GHashTableIter it;
+    gpointer id;
+    if (foreign != NULL)
+        g_hash_table_iter_init(&it, foreign);
+    while (foreign != NULL && g_hash_table_iter_next(&it, &id, NULL)) {
+        if (hsk_unhex(id, raw, sizeof(raw)))
+            g_byte_array_append(record, raw, sizeof(raw));
+    }
+    make_tag(key, root_hash, record->data + sizeof(tag), record->len - sizeof(tag), record->data);
     record_name(name, root_hash);
-    int r = hsk_io_replace_file(NULL, dirfd, name, tag, sizeof(tag));
+    int r = hsk_io_replace_file(NULL, dirfd, name, record->data, record->len);
     sodium_memzero(key, sizeof(key));
     return r == 0 || hsk_io_error(error, r, "note that this document was written here");
 }
 
-bool hsk_trust_check(const uint8_t root_hash[HSK_HASH_BYTES])
+bool hsk_trust_check(const uint8_t root_hash[HSK_HASH_BYTES], GHashTable *foreign)
 {
-    uint8_t key[KEY_BYTES], tag[HSK_HASH_BYTES], got[HSK_HASH_BYTES];
-    char name[80];
+    uint8_t key[KEY_BYTES], tag[HSK_HASH_BYTES];
+    char name[80], id[2 * ID_BYTES + 1];
+    struct stat st;
     g_autofree char *path = hsk_data_folder();
     HSK_AUTOFD dirfd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     record_name(name, root_hash);
-    if (dirfd < 0 || !read_exact(dirfd, "key", key, sizeof(key)) ||
-        !read_exact(dirfd, name, got, sizeof(got)))
+    HSK_AUTOFD fd = dirfd < 0 ? -1 : openat(dirfd, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    if (fd < 0 || fstat(fd, &st) < 0 || st.st_size < HSK_HASH_BYTES ||
+        st.st_size > MAX_RECORD_BYTES || (st.st_size - HSK_HASH_BYTES) % ID_BYTES != 0 ||
+        !read_exact(dirfd, "key", key, sizeof(key)))
         return false;
-    make_tag(key, root_hash, tag);
+    size_t bytes = (size_t)st.st_size - HSK_HASH_BYTES;
+    g_autofree uint8_t *record = g_malloc(bytes + HSK_HASH_BYTES);
+    if (hsk_pread_all(fd, record, bytes + HSK_HASH_BYTES, 0) < 0)
+        return false;
+    make_tag(key, root_hash, record + HSK_HASH_BYTES, bytes, tag);
     sodium_memzero(key, sizeof(key));
-    return sodium_memcmp(tag, got, sizeof(tag)) == 0;
+    if (sodium_memcmp(tag, record, sizeof(tag)) != 0)
+        return false;
+    for (size_t i = 0; foreign != NULL && i < bytes; i += ID_BYTES) {
+        hsk_hex(id, record + HSK_HASH_BYTES + i, ID_BYTES);
+        g_hash_table_add(foreign, g_strdup(id));
+    }
+    return true;
 }
 
 bool hsk_doc_trusted(struct hsk_doc *doc)
 {
-    return hsk_trust_check(doc->base_hash);
+    return hsk_trust_check(doc->base_hash, NULL);
+}
+
+GHashTable *hsk_doc_foreign(struct hsk_doc *doc)
+{
+    return doc->foreign;
+}
+
+/* Of what the .hva holds; what the instance adds was made here. */
+void hsk_doc_find_foreign(struct hsk_doc *doc)
+{
+    doc->foreign = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
+    if (hsk_trust_check(doc->base_hash, doc->foreign))
+        return;
+    HSK_AUTO(hsk_trust_report, r) = hsk_doc_trust(doc);
+    for (guint i = 0; r->trust != HSK_TRUST_PUBLISHER && i < doc->base_root->entries->len; i++) {
+        const struct hsk_root_entry *e = g_ptr_array_index(doc->base_root->entries, i);
+        char id[33];
+        if (hsk_is_version_member(e->name, id))
+            g_hash_table_add(doc->foreign, g_strdup(id));
+    }
+}
+
+bool hsk_doc_accept(struct hsk_doc *doc, GError **error)
+{
+    if (!hsk_trust_mark(doc->base_hash, NULL, error))
+        return false;
+    g_hash_table_remove_all(doc->foreign);
+    return true;
 }

@@ -65,12 +65,14 @@ struct hsk_tar_sink {
     bool have_commit_block;
     char name[100];
     uint64_t data; /* of the open member */
+    /* ROOT.minisig, which goes with ROOT: NULL: none; "": the one before holds no more */
+    const char *signature;
 };
 void hsk_tar_sink_init(struct hsk_tar_sink *s, const struct hsk_io *io, int fd, const char *label);
 bool hsk_tar_sink_init_append(struct hsk_tar_sink *s, const struct hsk_io *io, int fd, uint64_t end,
                               const char *label, GError **error);
-/* ROOT and TAIL, end of archive, sync; append: then the held-back block, sync. *committed tells the
-   caller of a failed commit whether the new archive may already be what is on the disk. */
+/* ROOT, signature and TAIL, end of archive, sync; append: then the held-back block, sync. *committed
+   tells the caller of a failed commit whether the new archive may already be what is on the disk. */
 bool hsk_tar_sink_commit(struct hsk_tar_sink *s, const char *root, uint64_t generation,
                          bool *committed, GError **error);
 /* Append only: takes everything back. */
