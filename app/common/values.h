@@ -20,3 +20,5 @@ void hsk_complain(const char *sentence);
  * "failed". */
 const char *hsk_error_word(const GError *error);
 int hsk_error_from_word(const char *word);
+/* Exit status of `hva run`: somebody must say first whether to trust the document. */
+enum { HSK_EXIT_UNDECIDED = 3 };

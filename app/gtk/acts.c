@@ -135,7 +135,17 @@ static void act_close_unsaved(GSimpleAction *action, GVariant *parameter, gpoint
 
 static void act_open_again(GSimpleAction *action, GVariant *parameter, gpointer opaque)
 {
-    hsk_session_start(opaque);
+    hsk_session_start(opaque, NULL);
+}
+
+static void act_open_fresh(GSimpleAction *action, GVariant *parameter, gpointer opaque)
+{
+    hsk_session_start(opaque, "--fresh");
+}
+
+static void act_open_trusted(GSimpleAction *action, GVariant *parameter, gpointer opaque)
+{
+    hsk_session_start(opaque, "--trust-state");
 }
 
 static void act_show_screen(GSimpleAction *action, GVariant *parameter, gpointer opaque)
@@ -210,6 +220,8 @@ static const GActionEntry entries[] = {
     {.name = "power-off", .activate = act_power_off},
     {.name = "close-unsaved", .activate = act_close_unsaved},
     {.name = "open-again", .activate = act_open_again},
+    {.name = "open-fresh", .activate = act_open_fresh},
+    {.name = "open-trusted", .activate = act_open_trusted},
     {.name = "show-screen", .activate = act_show_screen},
     {.name = "screenshot", .activate = act_screenshot},
     {.name = "ctrl-alt-delete", .activate = act_ctrl_alt_delete},
@@ -232,13 +244,15 @@ void hsk_acts_update(struct machine_window *w)
                                              "reset",    "reset-now", "ctrl-alt-delete"};
     static const char *const on_keeper[] = {"revert",    "revert-to",     "undo",
                                             "power-off", "close-unsaved", "show-screen"};
+    static const char *const on_nothing[] = {"open-again", "open-fresh", "open-trusted"};
     bool live = w->phase == PHASE_LIVE, machine = live && !w->died && g_strcmp0(w->state, "off");
 
     for (size_t i = 0; i < G_N_ELEMENTS(on_machine); i++)
         g_simple_action_set_enabled(lookup(w, on_machine[i]), machine);
     for (size_t i = 0; i < G_N_ELEMENTS(on_keeper); i++)
         g_simple_action_set_enabled(lookup(w, on_keeper[i]), live);
-    g_simple_action_set_enabled(lookup(w, "open-again"), w->phase == PHASE_GONE);
+    for (size_t i = 0; i < G_N_ELEMENTS(on_nothing); i++)
+        g_simple_action_set_enabled(lookup(w, on_nothing[i]), w->phase == PHASE_GONE);
     g_simple_action_set_enabled(lookup(w, "screenshot"), hsk_screen_view(w->screen).width != 0);
     g_simple_action_set_state(lookup(w, "pause"),
                               g_variant_new_boolean(!g_strcmp0(w->state, "paused")));

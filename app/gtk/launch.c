@@ -10,13 +10,15 @@
 #include <sys/socket.h>
 
 #include "common/rundir.h"
+#include "common/values.h"
 
 #define SEARCH_AGAIN_MS 100
 #define ANSWER_SECONDS  1
 #define MAX_LINE        65536
 
 struct hsk_launch {
-    char *file; /* absolute, links resolved */
+    char *file;         /* absolute, links resolved */
+    const char *option; /* or NULL */
     hsk_launch_done_fn done;
     void *opaque;
     GCancellable *cancel;
@@ -167,7 +169,7 @@ static bool start_keeper(struct hsk_launch *l, GError **error)
     g_subprocess_launcher_take_stderr_fd(launcher, fcntl(l->keeper_errors, F_DUPFD_CLOEXEC, 3));
     g_subprocess_launcher_set_child_setup(launcher, own_session, NULL, NULL);
     l->keeper = g_subprocess_launcher_spawn(launcher, error, program, "run", "--no-window",
-                                            "--serial", "null", l->file, NULL);
+                                            "--serial", "null", l->file, l->option, NULL);
     if (!l->keeper)
         return false;
     g_subprocess_wait_async(l->keeper, l->cancel, on_keeper_ended, l);
@@ -203,13 +205,21 @@ static void search(struct hsk_launch *l)
     g_task_run_in_thread(task, search_thread);
 }
 
-struct hsk_launch *hsk_launch_new(const char *file, hsk_launch_done_fn done, void *opaque)
+bool hsk_launch_undecided(const struct hsk_launch *l)
+{
+    return l->keeper_ended && g_subprocess_get_if_exited(l->keeper) &&
+           g_subprocess_get_exit_status(l->keeper) == HSK_EXIT_UNDECIDED;
+}
+
+struct hsk_launch *hsk_launch_new(const char *file, const char *option, hsk_launch_done_fn done,
+                                  void *opaque)
 {
     struct hsk_launch *l = g_new0(struct hsk_launch, 1);
     char *real = realpath(file, NULL);
 
     l->file = g_strdup(real ? real : file);
     free(real);
+    l->option = option;
     l->done = done;
     l->opaque = opaque;
     l->cancel = g_cancellable_new();

@@ -15,7 +15,11 @@ struct hsk_launch;
  * freed before. */
 typedef void (*hsk_launch_done_fn)(void *opaque, const char *instance_dir, const char *error);
 
-struct hsk_launch *hsk_launch_new(const char *file, hsk_launch_done_fn done, void *opaque);
+/* option: one more for `hva run`, a constant, or NULL. */
+struct hsk_launch *hsk_launch_new(const char *file, const char *option, hsk_launch_done_fn done,
+                                  void *opaque);
+/* It was not started because the user must say first whether to trust the document. */
+bool hsk_launch_undecided(const struct hsk_launch *l);
 /* What the machine that was started here has said so far, a sentence per line; "" if it was running
  * before. */
 char *hsk_launch_words(const struct hsk_launch *l);

@@ -50,7 +50,8 @@ void hsk_window_set_busy(struct machine_window *w, const char *text, bool progre
 void hsk_window_set_fullscreen(struct machine_window *w, bool on);
 
 /* session.c */
-void hsk_session_start(struct machine_window *w);
+/* option: one more for `hva run`, a constant, or NULL. */
+void hsk_session_start(struct machine_window *w, const char *option);
 void hsk_session_end(struct machine_window *w); /* drops everything, calls nobody back */
 /* Sends stop; the window goes when the machine has said that all is saved. */
 void hsk_session_close(struct machine_window *w, bool force);

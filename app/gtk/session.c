@@ -256,6 +256,23 @@ static void on_subscribed(void *opaque, json_t *info, const char *error)
     hsk_session_refresh_versions(w);
 }
 
+/* Somebody else made it, and it was saved while it ran. words: the keeper's, with what to do at a
+ * terminal. */
+static void ask_trust(struct machine_window *w, const char *words)
+{
+    static const struct hsk_notice_button choices[] = {
+        {"Start from Power-On", "win.open-fresh", NULL},
+        {"Trust and Resume", "win.open-trusted", NULL},
+    };
+
+    const char *terminal = strstr(words, "; \"hva run");
+    g_autofree char *question =
+        terminal ? g_strndup(words, (gsize)(terminal - words)) : g_strdup(words);
+
+    hsk_notice_show(w->notices, "gone", GTK_MESSAGE_QUESTION, question, choices,
+                    G_N_ELEMENTS(choices));
+}
+
 static void on_launched(void *opaque, const char *instance_dir, const char *error)
 {
     struct machine_window *w = opaque;
@@ -272,6 +289,8 @@ static void on_launched(void *opaque, const char *instance_dir, const char *erro
         hsk_window_update(w);
         if (w->close_wanted)
             gtk_widget_destroy(w->window);
+        else if (hsk_launch_undecided(w->launch))
+            ask_trust(w, error);
         else
             hsk_notice_show(w->notices, "gone", GTK_MESSAGE_ERROR, error, open_again, 1);
         return;
@@ -288,7 +307,7 @@ static void on_launched(void *opaque, const char *instance_dir, const char *erro
     hsk_window_update(w);
 }
 
-void hsk_session_start(struct machine_window *w)
+void hsk_session_start(struct machine_window *w, const char *option)
 {
     hsk_session_end(w);
     hsk_notice_clear(w->notices, NULL);
@@ -304,7 +323,7 @@ void hsk_session_start(struct machine_window *w)
     }
     w->phase = PHASE_OPENING;
     hsk_window_set_busy(w, "Opening", true);
-    w->launch = hsk_launch_new(w->path, on_launched, w);
+    w->launch = hsk_launch_new(w->path, option, on_launched, w);
 }
 
 void hsk_session_end(struct machine_window *w)

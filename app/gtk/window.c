@@ -346,7 +346,7 @@ GtkWidget *hsk_window_new(GtkApplication *app, const char *path)
     hsk_acts_add(w);
     build(w);
     w->minute_timer = g_timeout_add_seconds(30, on_minute, w);
-    hsk_session_start(w);
+    hsk_session_start(w, NULL);
     gtk_widget_show_all(w->window);
     gtk_widget_grab_focus(GTK_WIDGET(w->screen));
     return w->window;

@@ -102,6 +102,7 @@ static void print_info(const json_t *i)
     if (hsk_json_str(i, "engine", NULL))
         printf("  engine    %s\n", hsk_json_str(i, "engine", ""));
     printf("  file      %s\n", hsk_json_str(i, "path", ""));
+    hsk_info_print_trust(i);
 }
 
 static void print_log(const json_t *versions)
@@ -161,6 +162,8 @@ int hsk_cmd_info(int argc, char **argv)
 
     if (parse(&a, &argc, &argv, "MACHINE", 1, &status)) {
         json_t *i = look(a.rest[0], "info", info_of, &error);
+        if (i)
+            hsk_info_add_trust(i, hsk_json_str(i, "path", ""));
         if (!i)
             status = hsk_fail(error);
         else if (a.json)

@@ -17,10 +17,12 @@ int hsk_cmd_create(int argc, char **argv);
 int hsk_cmd_doctor(int argc, char **argv);
 int hsk_cmd_drop(int argc, char **argv);
 int hsk_cmd_info(int argc, char **argv);
+int hsk_cmd_publisher(int argc, char **argv);
 int hsk_cmd_log(int argc, char **argv);
 int hsk_cmd_ps(int argc, char **argv);
 int hsk_cmd_run(int argc, char **argv);
 int hsk_cmd_screenshot(int argc, char **argv);
+int hsk_cmd_sign(int argc, char **argv);
 int hsk_cmd_template(int argc, char **argv);
 int hsk_cmd_verify(int argc, char **argv);
 
@@ -34,3 +36,15 @@ int hsk_fail(const GError *error);
 int hsk_usage(const char *fmt, ...) G_GNUC_PRINTF(1, 2);
 /* Becomes hva-keeper; returns only if that cannot be started. Takes options. */
 int hsk_exec_keeper(const char *mode, json_t *options);
+
+/* ---- trust.c ---- */
+
+struct hsk_trust_answer {
+    bool fresh, trust_state;
+};
+/* Asks the user at the terminal whether a saved state of somebody else's is to be resumed, if there
+ * is a terminal and such a state. false: he wants neither. */
+bool hsk_ask_trust(const char *path, struct hsk_trust_answer *answer);
+/* Signature, publisher and sizes of the document at path, added to what info says. */
+void hsk_info_add_trust(json_t *info, const char *path);
+void hsk_info_print_trust(const json_t *info);

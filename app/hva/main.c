@@ -37,10 +37,12 @@ static const struct command {
     {"mouse", hsk_cmd_control, "move the pointer, click"},
     {"console", hsk_cmd_console, "a machine's serial line"},
     {"verify", hsk_cmd_verify, "check every byte of a document"},
+    {"sign", hsk_cmd_sign, "sign a document as its publisher"},
+    {"publisher", hsk_cmd_publisher, "your signing key, and the publishers that you trust"},
 };
 
 /* Part of the design, not of this version. */
-static const char *const later[] = {"import", "export", "sign", "compact", NULL};
+static const char *const later[] = {"import", "export", "compact", NULL};
 
 static int help(FILE *out, int status)
 {

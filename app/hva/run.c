@@ -12,10 +12,10 @@
 #include "common/wire.h"
 
 struct options {
-    char *engine, *serial, *memory;
+    char *engine, *serial, *memory, *trust;
     char **rest;
     int cpus;
-    gboolean no_window, player, fresh, discard, json;
+    gboolean no_window, player, fresh, discard, trust_state, json;
 };
 
 static bool parse(struct options *o, int *argc, char ***argv, int *status)
@@ -31,6 +31,10 @@ static bool parse(struct options *o, int *argc, char ***argv, int *status)
          "start from power-on and leave the saved state alone", NULL},
         {"discard", 0, 0, G_OPTION_ARG_NONE, &o->discard,
          "delete the saved state and start from power-on", NULL},
+        {"trust", 0, 0, G_OPTION_ARG_STRING, &o->trust,
+         "trust the publisher with this key with this machine", "FINGERPRINT"},
+        {"trust-state", 0, 0, G_OPTION_ARG_NONE, &o->trust_state,
+         "resume a saved state although somebody else made it", NULL},
         {"memory", 0, 0, G_OPTION_ARG_STRING, &o->memory, "another memory size, from power-on only",
          "SIZE"},
         {"cpus", 0, 0, G_OPTION_ARG_INT, &o->cpus, "another number of processors", "N"},
@@ -82,7 +86,8 @@ static int run(const struct options *o)
     if (error)
         return hsk_fail(error);
     bool has_display = g_getenv("DISPLAY") || g_getenv("WAYLAND_DISPLAY");
-    bool plain = !o->fresh && !o->discard && !o->engine && !o->memory && !o->serial;
+    bool plain = !o->fresh && !o->discard && !o->engine && !o->memory && !o->serial && !o->trust &&
+                 !o->trust_state;
     if (running && o->no_window) {
         fprintf(stderr,
                 "hva: %s is running already; \"hva console\" shows its serial line and \"hva "
@@ -99,10 +104,14 @@ static int run(const struct options *o)
             stderr,
             "hva: %s, so there is no window; Ctrl-C or \"hva stop\" saves and ends the machine\n",
             has_display ? "these options are for running without one" : "there is no display");
+    struct hsk_trust_answer answer = {.fresh = o->fresh, .trust_state = o->trust_state};
+    if (!o->fresh && !o->discard && !o->trust && !o->trust_state && !hsk_ask_trust(file, &answer))
+        return HSK_EXIT_UNDECIDED;
     json_t *opts =
-        json_pack("{s:s, s:s, s:s, s:b, s:b, s:I}", "path", file, "engine",
+        json_pack("{s:s, s:s, s:s, s:b, s:b, s:I, s:s?, s:b}", "path", file, "engine",
                   o->engine ? o->engine : "auto", "serial", o->serial ? o->serial : "stdio",
-                  "fresh", o->fresh, "discard", o->discard, "memory", (json_int_t)memory);
+                  "fresh", answer.fresh, "discard", o->discard, "memory", (json_int_t)memory,
+                  "trust", o->trust, "trust_state", answer.trust_state);
     if (!opts)
         return hsk_usage("the names and texts of the command line must be UTF-8");
     return hsk_exec_keeper("run", opts);
@@ -118,6 +127,7 @@ int hsk_cmd_run(int argc, char **argv)
     g_free(o.engine);
     g_free(o.serial);
     g_free(o.memory);
+    g_free(o.trust);
     g_strfreev(o.rest);
     return status;
 }

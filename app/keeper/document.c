@@ -2,7 +2,7 @@
 /*
  * A keeper that runs a document: opens it, starts its machine (resumed where it was, or from
  * power-on), and lives until the machine is stopped, switched off or dies. Options: path, engine,
- * serial, fresh, discard, memory (0: the document's).
+ * serial, fresh, discard, memory (0: the document's), trust, trust_state (trust.c).
  *
  * Thread: main.
  */
@@ -14,7 +14,6 @@
 #include <stdlib.h>
 
 #include "common/values.h"
-#include "foreign.h"
 #include "keeper.h"
 
 void hsk_document_end(struct hsk_document *d, int status)
@@ -74,21 +73,6 @@ static bool open_document(struct hsk_document *d, GError **error)
     return d->kernel && (!m->has_initrd || d->initrd);
 }
 
-/* Versions that came with a document of somebody else's: their running state stays alone. */
-static bool note_foreign(struct hsk_document *d, GError **error)
-{
-    const char *uuid = hsk_doc_manifest(d->doc)->uuid;
-    const json_t *v;
-    size_t i;
-
-    hsk_foreign_load(uuid, d->foreign);
-    if (hsk_doc_trusted(d->doc))
-        return true;
-    json_array_foreach(d->versions, i, v)
-        g_hash_table_add(d->foreign, g_strdup(hsk_json_str(v, "id", "")));
-    return json_array_size(d->versions) == 0 || hsk_foreign_store(uuid, d->foreign, error);
-}
-
 static bool has_state(struct hsk_document *d, const char *id)
 {
     const json_t *v;
@@ -128,11 +112,6 @@ static const char *state_to_resume(struct hsk_document *d)
     if (hsk_json_bool(d->options, "fresh") || hsk_json_bool(d->options, "discard") || !*saved ||
         !has_state(d, saved))
         return NULL;
-    if (g_hash_table_contains(d->foreign, saved)) {
-        hsk_complain("this document was made by somebody else: its running state is not resumed; "
-                     "starting it cold");
-        return NULL;
-    }
     if (strcmp(saved, hsk_doc_current(d->doc)) != 0 || hsk_doc_live_changed(d->doc)) {
         hsk_complain("the machine was not stopped properly and its disks have changed since it was "
                      "saved; starting it cold, as after a power cut");
@@ -174,6 +153,8 @@ static bool start_machine(struct hsk_document *d, GError **error)
     if (hsk_json_bool(d->options, "discard") && !discard_saved(d, error))
         return false;
     g_autofree char *id = g_strdup(state_to_resume(d));
+    if (id && !hsk_document_may_resume(d, id, error))
+        return false;
     if (id && memory && memory != m->memory_bytes) {
         g_set_error(error, HSK_ERROR, HSK_ERROR_USAGE,
                     "a saved machine keeps its memory; use --fresh with --memory to start it anew");
@@ -230,7 +211,7 @@ static bool open_all(struct hsk_document *d, GError **error)
     if (!d->engine || !open_document(d, error))
         return false;
     hsk_document_reload_versions(d);
-    if (!note_foreign(d, error))
+    if (!hsk_document_check_trust(d, error))
         return false;
     d->serial = hsk_serial_new(&sc, error);
     if (!d->serial || !start_machine(d, error))
@@ -259,7 +240,6 @@ static void close_all(struct hsk_document *d)
     g_clear_pointer(&d->kernel, g_bytes_unref);
     g_clear_pointer(&d->initrd, g_bytes_unref);
     json_decref(d->versions);
-    g_hash_table_unref(d->foreign);
     g_free(d->path);
     g_free(d->engine_note);
     g_free(d->trouble);
@@ -275,7 +255,6 @@ int hsk_keeper_run(const json_t *options)
 
     d.path = g_strdup(real ? real : hsk_json_str(options, "path", ""));
     free(real);
-    d.foreign = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
     g_queue_init(&d.ops);
     g_queue_init(&d.screenshots);
     g_queue_init(&d.strokes);
@@ -287,6 +266,8 @@ int hsk_keeper_run(const json_t *options)
     close_all(&d);
     if (!good) {
         hsk_complain(error->message);
+        if (d.undecided)
+            return HSK_EXIT_UNDECIDED;
         return g_error_matches(error, HSK_ERROR, HSK_ERROR_USAGE) ? 2 : 1;
     }
     return d.status;

@@ -94,7 +94,8 @@ struct hsk_document {
     bool in_job;       /* a job thread has the store */
     bool ending;
     int status;
-    GHashTable *foreign; /* ids of versions that somebody else made */
+    GHashTable *foreign; /* ids of versions that somebody else made; the store's */
+    bool undecided;      /* it was not started because nobody said whether to trust it */
     GQueue screenshots;  /* of struct hsk_screenshot (commands.c): who waits for one */
     GQueue strokes;      /* of struct hsk_stroke (commands.c): keys still to be pressed */
     guint strokes_source;
@@ -119,6 +120,13 @@ void hsk_document_end(struct hsk_document *d, int status);
 /* The state event to all windows. text: why, or NULL. */
 void hsk_document_tell_state(struct hsk_document *d);
 json_t *hsk_document_info(struct hsk_document *d);
+
+/* ---- trust.c ---- */
+
+/* Whose document is it, and does what was noted of it before still hold? */
+bool hsk_document_check_trust(struct hsk_document *d, GError **error);
+/* May the running state of that version be resumed? */
+bool hsk_document_may_resume(struct hsk_document *d, const char *id, GError **error);
 
 /* ---- ops.c ---- */
 

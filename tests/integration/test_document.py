@@ -327,27 +327,97 @@ class BadInput(Document):
         self.hva('create', 'x.hva', '--kernel', self.path('text'))
         self.fails(['kernel'], 'run', '--no-window', '--engine', 'soft', '--serial', 'null', 'x.hva')
 
-    def test_document_of_somebody_else_starts_cold(self):
+    def theirs(self):
+        """A document that was saved running, with a snapshot, now on another computer."""
         doc = self.create()
         m = Running(self, doc)
         self.say(m, 'wTHEIRS--', 'ok')
         self.json('snapshot', doc, 'theirs')
         self.hva('stop', doc)
-        self.env['XDG_DATA_HOME'] = self.path('other')
-        os.mkdir(self.path('other'))
-        m = Running(self, doc)
+        return doc
+
+    def another_computer(self, name='other'):
+        self.env['XDG_DATA_HOME'] = self.path(name)
+        os.mkdir(self.path(name))
+
+    def run_without_terminal(self, doc, *args):
+        return ['run', '--no-window', '--engine', 'soft', '--serial', 'null', *args, doc]
+
+    def test_state_of_somebody_else_is_not_resumed_unasked(self):
+        doc = self.theirs()
+        self.another_computer()
+        self.fails(['somebody else', '--trust-state', '--fresh'], *self.run_without_terminal(doc), status=3)
+        self.fails(['not signed by'], *self.run_without_terminal(doc, '--trust', '0123'))
+        m = Running(self, doc, '--fresh')
         self.assertEqual(self.nonce(m), '--------')
         self.fails(['somebody else'], 'revert', doc, 'theirs')
         self.say(m, 'wMINE----', 'ok')
         self.json('snapshot', doc, 'mine')
         self.hva('stop', doc)
-        self.assertIn('made by somebody else', m.wait()[1])
         # What was written here is resumed; what came along is still somebody else's.
         m = Running(self, doc)
         self.assertEqual(self.nonce(m), 'MINE----')
         self.fails(['somebody else'], 'revert', doc, 'theirs')
         self.json('revert', doc, 'mine')
         self.hva('stop', doc)
+        # Who takes it over takes all of it.
+        m = Running(self, doc, '--trust-state')
+        self.json('revert', doc, 'theirs')
+        self.assertEqual(self.nonce(m), 'THEIRS--')
+        self.hva('stop', doc)
+
+    def test_publisher_is_asked_for_once(self):
+        doc = self.theirs()
+        signed = self.json('sign', doc, '--name', 'Ada')
+        self.assertEqual(signed['publisher'], 'Ada')
+        key = self.hva('publisher', 'export')[0].split('\n')[1]
+        for name in 'copy.hva', 'third.hva':
+            shutil.copy(doc, self.path(name))
+        self.another_computer()
+        info = self.json('info', doc)['origin']
+        self.assertEqual((info['trust'], info['publisher'], info['fingerprint']), ('unknown', 'Ada', signed['fingerprint']))
+        self.fails(['Ada', '--trust ' + signed['fingerprint']], *self.run_without_terminal(doc), status=3)
+        m = Running(self, doc, '--trust', signed['fingerprint'])
+        self.assertEqual(self.nonce(m), 'THEIRS--')
+        self.json('revert', doc, 'theirs')
+        self.hva('stop', doc)
+        self.assertEqual(self.json('info', doc)['origin']['signature'], 'ended')
+        # The same publisher's, again: no question. Somebody else's under the same name: a stop.
+        m = Running(self, self.path('copy.hva'))
+        self.assertEqual(self.nonce(m), 'THEIRS--')
+        self.hva('stop', self.path('copy.hva'), '--force')
+        m.wait()
+        shutil.copy(doc, self.path('forged.hva'))
+        self.another_computer('third')
+        self.hva('publisher', 'trust', key, 'my friend')
+        self.assertIn('my friend', self.hva('publisher', 'list')[0])
+        m = Running(self, self.path('third.hva'))
+        self.assertEqual(self.nonce(m), 'THEIRS--')
+        self.hva('stop', self.path('third.hva'), '--force')
+        m.wait()
+        self.fails(['not any more', 'hva publisher forget'], *self.run_without_terminal(self.path('forged.hva')))
+        self.hva('publisher', 'forget', self.path('forged.hva'))
+        self.hva('publisher', 'forget', 'my friend')
+        self.fails(['--trust-state'], *self.run_without_terminal(self.path('forged.hva')), status=3)
+
+    @unittest.skipUnless(shutil.which('minisign'), "Debian's package minisign is missing")
+    def test_minisign_checks_a_signed_document(self):
+        doc = self.create()
+        self.hva('sign', doc)
+        with open(self.path('key.pub'), 'w') as f:
+            f.write(self.hva('publisher', 'export')[0])
+        subprocess.run('tar xf doc.hva && minisign -V -p key.pub -m ROOT && b2sum -l 256 -c ROOT',
+                       shell=True, cwd=self.dir, check=True, capture_output=True)
+        # and a key of its making signs
+        subprocess.run('minisign -G -W -p t.pub -s t.key', shell=True, cwd=self.dir, check=True, capture_output=True)
+        self.hva('sign', doc, '--key', 't.key', '--name', 'Test')
+        subprocess.run('tar xf doc.hva ROOT ROOT.minisig && minisign -V -p t.pub -m ROOT', shell=True, cwd=self.dir, check=True, capture_output=True)
+        with open(self.path('pw'), 'w') as f:
+            f.write('open sesame\n')
+        self.hva('publisher', 'new', '--out', 'new.key', '--password-file', 'pw')
+        self.fails(['--password-file'], 'sign', doc, '--key', 'new.key', status=2)
+        self.hva('sign', doc, '--key', 'new.key', '--password-file', 'pw')
+        self.assertEqual(self.json('info', doc)['origin']['signature'], 'good')
 
     def test_without_display_it_says_so(self):
         doc = self.create(append='poweroff')
