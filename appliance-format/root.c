@@ -88,23 +88,28 @@ const struct hsk_root_entry *hsk_root_find(const struct hsk_root *root, const ch
     return g_hash_table_lookup(root->by_name, name);
 }
 
-struct hsk_object *hsk_root_present(const struct hsk_root *root, const char *object)
+struct hsk_object *hsk_objects_find(const GArray *objects, const char *name)
 {
-    for (guint i = 0; i < root->present->len; i++) {
-        struct hsk_object *o = &g_array_index(root->present, struct hsk_object, i);
-        if (strcmp(o->name, object) == 0)
+    for (guint i = 0; i < objects->len; i++) {
+        struct hsk_object *o = &g_array_index(objects, struct hsk_object, i);
+        if (strcmp(o->name, name) == 0)
             return o;
     }
     return NULL;
 }
 
-void hsk_root_set_present(struct hsk_root *root, const struct hsk_object *object)
+void hsk_objects_set(GArray *objects, const struct hsk_object *object)
 {
-    struct hsk_object *o = hsk_root_present(root, object->name);
+    struct hsk_object *o = hsk_objects_find(objects, object->name);
     if (o != NULL)
         *o = *object;
     else
-        g_array_append_vals(root->present, object, 1);
+        g_array_append_vals(objects, object, 1);
+}
+
+struct hsk_object *hsk_root_present(const struct hsk_root *root, const char *object)
+{
+    return hsk_objects_find(root->present, object);
 }
 
 bool hsk_object_name_ok(const char *name)
@@ -204,7 +209,7 @@ static bool parse_present(struct hsk_root *root, const char *p)
         return false;
     if (!hsk_map_ref_parse(p, &o.root))
         return false;
-    hsk_root_set_present(root, &o);
+    hsk_objects_set(root->present, &o);
     return true;
 }
 

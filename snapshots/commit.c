@@ -91,26 +91,68 @@ static bool is_map_number(const char *name, uint32_t *number)
     return true;
 }
 
+static bool mark_objects(struct marks *m, const GArray *objects, GError **error)
+{
+    for (guint i = 0; i < objects->len; i++) {
+        if (!mark_object(m, &g_array_index(objects, struct hsk_object, i), error))
+            return false;
+    }
+    return true;
+}
+
+/* The memory that the next version's changes are relative to. Disks are in root's present, or in a
+ * version that must stay. */
+static void add_memory(GPtrArray *lists, const struct hsk_branch *b)
+{
+    GArray *memory = g_array_new(FALSE, FALSE, sizeof(struct hsk_object));
+    for (guint i = 0; i < b->present->len; i++) {
+        const struct hsk_object *o = &g_array_index(b->present, struct hsk_object, i);
+        if (!g_str_has_prefix(o->name, "disk."))
+            g_array_append_vals(memory, o, 1);
+    }
+    g_ptr_array_add(lists, memory);
+}
+
+/* What open versions hold and what the branches go on from. */
+static bool mark_in_use(struct marks *m, GError **error)
+{
+    struct hsk_doc *doc = m->doc;
+    g_autoptr(GPtrArray) lists = g_ptr_array_new_with_free_func((GDestroyNotify)g_array_unref);
+    g_mutex_lock(&doc->lock);
+    for (guint i = 0; i < doc->open->len; i++) {
+        const struct hsk_version *v = g_ptr_array_index(doc->open, i);
+        g_ptr_array_add(lists, g_array_ref(v->objects));
+        mark_blob(m, &v->state);
+        mark_blob(m, &v->picture);
+    }
+    g_mutex_unlock(&doc->lock);
+    g_mutex_lock(&doc->disk_lock);
+    for (guint i = 0; i < doc->branches->len; i++)
+        add_memory(lists, g_ptr_array_index(doc->branches, i));
+    g_mutex_unlock(&doc->disk_lock);
+    for (guint i = 0; i < lists->len; i++) {
+        if (!mark_objects(m, g_ptr_array_index(lists, i), error))
+            return false;
+    }
+    return true;
+}
+
 bool hsk_doc_sweep(struct hsk_doc *doc, struct hsk_root *root, const GPtrArray *records,
-                   GError **error)
+                   bool in_use, GError **error)
 {
     g_autoptr(GHashTable) nodes = g_hash_table_new(NULL, NULL);
     g_autoptr(GHashTable) maps = g_hash_table_new(NULL, NULL);
     g_autoptr(GHashTable) segments = g_hash_table_new(NULL, NULL);
     struct marks m = {doc, nodes, maps, segments};
-    for (guint i = 0; i < root->present->len; i++) {
-        if (!mark_object(&m, &g_array_index(root->present, struct hsk_object, i), error))
-            return false;
-    }
+    if (!mark_objects(&m, root->present, error) || (in_use && !mark_in_use(&m, error)))
+        return false;
     for (guint i = 0; i < records->len; i++) {
         const struct hsk_record *r = g_ptr_array_index(records, i);
         g_autofree char *member = hsk_version_member(r->info.id);
         if (hsk_root_find(root, member) == NULL)
             continue;
-        for (guint k = 0; k < r->objects->len; k++) {
-            if (!mark_object(&m, &g_array_index(r->objects, struct hsk_object, k), error))
-                return false;
-        }
+        if (!mark_objects(&m, r->objects, error))
+            return false;
         mark_blob(&m, &r->state);
         mark_blob(&m, &r->picture);
     }

@@ -174,7 +174,7 @@ static bool add_disk(struct creation *n, unsigned index, GError **error)
     if (!copy_disk(&w, fd, (uint64_t)st.st_size, d->size_bytes, error) ||
         !hsk_pagemap_write(map, &maps, &o.root, error))
         return false;
-    hsk_root_set_present(n->root, &o);
+    hsk_objects_set(n->root->present, &o);
     return true;
 }
 

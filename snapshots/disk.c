@@ -1,93 +1,28 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Live disks: the newest copy of a page is in the newest layer that has it, else where the
- * present's page map says.
+ * Live disks: the newest copy of a page is where the live branch's layers say, else where its page
+ * map says (branch.c).
  *
- * A layer maps pages to log records since one take; a take freezes the newest layer and begins
- * another, so it costs nothing while the machine stands still. A commit folds the frozen layers
- * into page maps and takes them away. Threads: everything here holds disk_lock; the commit thread
- * holds it only to swap. Reading a page of the base decodes under it, which only the one disk
- * thread waits for.
+ * Threads: everything here holds disk_lock; the commit thread holds it only to swap. Reading a page
+ * of the base decodes under it, which only the one disk thread waits for.
  */
 #include <errno.h>
 
 #include "doc.h"
-
-enum { CHUNK_PAGES = 512 };
-
-struct chunk {
-    uint64_t loc[CHUNK_PAGES]; /* 0 = not here */
-};
-
-struct hsk_layer {
-    bool changed, frozen;
-    GHashTable **disks; /* per disk: page / CHUNK_PAGES -> struct chunk */
-    unsigned ndisks;
-};
-
-struct hsk_disk {
-    struct hsk_doc *doc;
-    unsigned index;
-    uint64_t npages;
-    char *object; /* "disk.root" */
-    struct hsk_pagemap *base;
-    char *error;
-};
 
 char *hsk_disk_object_name(const struct hsk_manifest_disk *d)
 {
     return g_strdup_printf("disk.%s", d->id);
 }
 
-static struct hsk_layer *layer_new(unsigned ndisks)
+static struct hsk_pagemap *base(const struct hsk_disk *d)
 {
-    struct hsk_layer *l = g_new0(struct hsk_layer, 1);
-    l->ndisks = ndisks;
-    l->disks = g_new0(GHashTable *, ndisks);
-    for (unsigned i = 0; i < ndisks; i++)
-        l->disks[i] = g_hash_table_new_full(NULL, NULL, NULL, g_free);
-    return l;
+    return g_ptr_array_index(hsk_branch_live(d->doc)->maps, d->index);
 }
 
-void hsk_layer_free(gpointer p)
+static uint64_t find_loc(const struct hsk_disk *d, uint64_t page)
 {
-    struct hsk_layer *l = p;
-    for (unsigned i = 0; i < l->ndisks; i++)
-        g_hash_table_unref(l->disks[i]);
-    g_free(l->disks);
-    g_free(l);
-}
-
-static uint64_t layer_get(const struct hsk_layer *l, unsigned disk, uint64_t page)
-{
-    const struct chunk *c =
-        g_hash_table_lookup(l->disks[disk], GSIZE_TO_POINTER(page / CHUNK_PAGES));
-    return c == NULL ? 0 : c->loc[page % CHUNK_PAGES];
-}
-
-static void layer_set(struct hsk_layer *l, unsigned disk, uint64_t page, uint64_t loc)
-{
-    gpointer key = GSIZE_TO_POINTER(page / CHUNK_PAGES);
-    struct chunk *c = g_hash_table_lookup(l->disks[disk], key);
-    if (c == NULL) {
-        c = g_new0(struct chunk, 1);
-        g_hash_table_insert(l->disks[disk], key, c);
-    }
-    c->loc[page % CHUNK_PAGES] = loc;
-    l->changed = true;
-}
-
-static struct hsk_layer *top(struct hsk_doc *doc)
-{
-    return g_ptr_array_index(doc->layers, doc->layers->len - 1);
-}
-
-static uint64_t find_loc(struct hsk_disk *d, uint64_t page)
-{
-    uint64_t loc = 0;
-    for (guint i = d->doc->layers->len; i-- > 0 && loc == 0;)
-        loc = layer_get(g_ptr_array_index(d->doc->layers, i), d->index, page);
-    return loc;
+    return hsk_branch_loc(hsk_branch_live(d->doc), d->index, page);
 }
 
 static int damaged(struct hsk_disk *d, GError *e)
@@ -110,7 +45,7 @@ static int read_page(struct hsk_disk *d, uint64_t page, void *dst)
     }
     if (loc != 0)
         return hsk_log_read(d->doc->log, loc, dst);
-    if (!hsk_pagemap_get(d->base, page, &entry, &e) ||
+    if (!hsk_pagemap_get(base(d), page, &entry, &e) ||
         !hsk_content_page(d->doc->content, entry, dst, &e))
         return damaged(d, e);
     return 0;
@@ -147,7 +82,8 @@ static int write_pages(struct hsk_disk *d, uint64_t page, const uint8_t *data, u
         if (r < 0)
             return r;
         for (uint32_t i = 0; i < k; i++)
-            layer_set(top(d->doc), d->index, page + i, loc + (uint64_t)i * (HSK_PAGE_SIZE / 64));
+            hsk_branch_put(hsk_branch_live(d->doc), d->index, page + i,
+                           loc + (uint64_t)i * (HSK_PAGE_SIZE / 64));
         page += k;
         data += (size_t)k * HSK_PAGE_SIZE;
         n -= k;
@@ -190,24 +126,14 @@ int hsk_disk_write(struct hsk_disk *d, uint64_t off, const void *buf, size_t len
     return 0;
 }
 
-static bool in_any_layer(struct hsk_disk *d, uint64_t page)
-{
-    for (guint i = 0; i < d->doc->layers->len; i++) {
-        const struct hsk_layer *l = g_ptr_array_index(d->doc->layers, i);
-        if (g_hash_table_contains(l->disks[d->index], GSIZE_TO_POINTER(page / CHUNK_PAGES)))
-            return true;
-    }
-    return false;
-}
-
 static int discard_pages(struct hsk_disk *d, uint64_t page, uint64_t end, GError **error)
 {
     for (; page < end; page++) {
         uint64_t loc = find_loc(d, page), entry = 0;
-        if (loc == 0 && !hsk_pagemap_get(d->base, page, &entry, error))
+        if (loc == 0 && !hsk_pagemap_get(base(d), page, &entry, error))
             return -EIO;
         if (loc == 0 ? entry != 0 : loc != HSK_LOC_HOLE)
-            layer_set(top(d->doc), d->index, page, HSK_LOC_HOLE);
+            hsk_branch_put(hsk_branch_live(d->doc), d->index, page, HSK_LOC_HOLE);
     }
     return 0;
 }
@@ -220,7 +146,8 @@ static int apply_discard(struct hsk_disk *d, uint64_t page, uint64_t n)
     for (uint64_t end = page + n, next; page < end; page = next) {
         bool has = true;
         next = MIN(end, (page / HSK_MAP_FANOUT + 1) * HSK_MAP_FANOUT);
-        if (!in_any_layer(d, page) && !hsk_pagemap_has_leaf(d->base, page, &has, &e))
+        if (!hsk_branch_may_have(hsk_branch_live(d->doc), d->index, page) &&
+            !hsk_pagemap_has_leaf(base(d), page, &has, &e))
             return damaged(d, e);
         if (has && discard_pages(d, page, next, &e) < 0)
             return damaged(d, e);
@@ -265,151 +192,64 @@ struct hsk_disk *hsk_doc_disk(struct hsk_doc *doc, unsigned index)
 
 /* ---- opening ---- */
 
-static bool replay(void *opaque, uint32_t disk, uint64_t page, uint32_t npages, uint64_t loc)
+struct replaying {
+    struct hsk_doc *doc;
+    GError *error; /* why it stopped, if that needs saying */
+};
+
+static bool replay_pages(void *opaque, uint32_t disk, uint64_t page, uint32_t npages, uint64_t loc)
 {
-    struct hsk_doc *doc = opaque;
+    struct hsk_doc *doc = ((struct replaying *)opaque)->doc;
     if (disk >= doc->ndisks || !hsk_range_ok(page, npages, doc->disks[disk].npages))
         return false;
     if (loc == HSK_LOC_HOLE)
         return apply_discard(&doc->disks[disk], page, npages) == 0;
     for (uint32_t i = 0; i < npages; i++)
-        layer_set(top(doc), disk, page + i, loc + (uint64_t)i * (HSK_PAGE_SIZE / 64));
+        hsk_branch_put(hsk_branch_live(doc), disk, page + i,
+                       loc + (uint64_t)i * (HSK_PAGE_SIZE / 64));
     return true;
 }
 
-struct hsk_pagemap *hsk_object_map(struct hsk_doc *doc, const struct hsk_object *o)
+static bool replay_go_on(void *opaque, const uint8_t raw[HSK_LOG_ID_BYTES], uint32_t number,
+                         uint64_t seq)
 {
-    struct hsk_map_source source = hsk_content_maps(doc->content);
-    return hsk_pagemap_new(&source, &o->root, o->size_bytes / HSK_PAGE_SIZE);
+    struct replaying *r = opaque;
+    char id[2 * HSK_LOG_ID_BYTES + 1];
+    hsk_hex(id, raw, HSK_LOG_ID_BYTES);
+    return hsk_branch_replay_go_on(r->doc, id, number, seq, &r->error);
 }
 
-bool hsk_disks_open(struct hsk_doc *doc, GError **error)
+bool hsk_disks_open(struct hsk_doc *doc, char **orphan, GError **error)
 {
     const struct hsk_manifest *m = doc->manifest;
     doc->disks = g_new0(struct hsk_disk, m->ndisks);
-    doc->layers = g_ptr_array_new_with_free_func(hsk_layer_free);
-    g_ptr_array_add(doc->layers, layer_new(m->ndisks));
     for (unsigned i = 0; i < m->ndisks; i++) {
-        struct hsk_disk *d = &doc->disks[i];
-        d->doc = doc;
-        d->index = i;
-        d->object = hsk_disk_object_name(&m->disks[i]);
-        d->npages = m->disks[i].size_bytes / HSK_PAGE_SIZE;
+        doc->disks[i] = (struct hsk_disk){.doc = doc,
+                                          .index = i,
+                                          .object = hsk_disk_object_name(&m->disks[i]),
+                                          .npages = m->disks[i].size_bytes / HSK_PAGE_SIZE};
         doc->ndisks++;
-        const struct hsk_object *o = hsk_root_present(doc->root, d->object);
-        if (o == NULL || o->size_bytes != m->disks[i].size_bytes)
-            return hsk_damaged(error, doc->path, "its ROOT and its manifest disagree about disk %s",
-                               m->disks[i].id);
-        d->base = hsk_object_map(doc, o);
     }
+    if (!hsk_branches_open(doc, error))
+        return false;
     doc->log =
         hsk_log_new(doc->io, doc->dirfd, doc->path, doc->root->log_number, doc->root->log_seq);
-    return hsk_log_recover(doc->log, replay, doc, error);
+    struct replaying r = {.doc = doc};
+    struct hsk_log_replay replay = {replay_pages, replay_go_on, &r};
+    bool ok = hsk_log_recover(doc->log, &replay, error);
+    if (r.error != NULL && orphan != NULL && *orphan == NULL)
+        *orphan = g_strdup_printf("%s.", r.error->message);
+    g_clear_error(&r.error);
+    return ok;
 }
 
 void hsk_disks_close(struct hsk_doc *doc)
 {
     hsk_log_free(doc->log);
+    hsk_branches_close(doc);
     for (unsigned i = 0; i < doc->ndisks; i++) {
-        hsk_pagemap_free(doc->disks[i].base);
         g_free(doc->disks[i].object);
         g_free(doc->disks[i].error);
     }
     g_free(doc->disks);
-    if (doc->layers != NULL)
-        g_ptr_array_unref(doc->layers);
-}
-
-/* ---- taking ---- */
-
-bool hsk_disks_changed(struct hsk_doc *doc)
-{
-    G_GNUC_UNUSED g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&doc->disk_lock);
-    for (guint i = 0; doc->layers != NULL && i < doc->layers->len; i++) {
-        if (((const struct hsk_layer *)g_ptr_array_index(doc->layers, i))->changed)
-            return true;
-    }
-    return false;
-}
-
-bool hsk_layer_is_live(struct hsk_doc *doc, const struct hsk_layer *layer)
-{
-    G_GNUC_UNUSED g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&doc->disk_lock);
-    return g_ptr_array_find(doc->layers, layer, NULL);
-}
-
-struct hsk_take_point *hsk_take_begin(struct hsk_doc *doc)
-{
-    hsk_assert(!doc->readonly);
-    struct hsk_take_point *p = g_new0(struct hsk_take_point, 1);
-    G_GNUC_UNUSED g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&doc->disk_lock);
-    p->doc = doc;
-    p->layer = top(doc);
-    p->layer->frozen = true;
-    hsk_log_rotate(doc->log, &p->log_number, &p->log_seq);
-    g_ptr_array_add(doc->layers, layer_new(doc->ndisks));
-    return p;
-}
-
-void hsk_take_abandon(struct hsk_take_point *p)
-{
-    /* The layer stays where it is, below the newer ones: the next commit folds it. */
-    g_free(p);
-}
-
-static gint by_page(gconstpointer a, gconstpointer b)
-{
-    const struct hsk_changed_page *x = a, *y = b;
-    return (x->page > y->page) - (x->page < y->page);
-}
-
-GArray *hsk_disk_changes(const struct hsk_take_point *p, unsigned disk)
-{
-    struct hsk_doc *doc = p->doc;
-    GArray *out = g_array_new(FALSE, FALSE, sizeof(struct hsk_changed_page));
-    g_autoptr(GHashTable) newest = g_hash_table_new_full(NULL, NULL, NULL, NULL);
-    GHashTableIter it;
-    gpointer key, value;
-    /* Frozen layers do not change any more; only the list of them needs the lock. */
-    g_mutex_lock(&doc->disk_lock);
-    g_autoptr(GPtrArray) layers = g_ptr_array_new();
-    for (guint i = 0; i < doc->layers->len; i++) {
-        g_ptr_array_add(layers, g_ptr_array_index(doc->layers, i));
-        if (g_ptr_array_index(doc->layers, i) == p->layer)
-            break;
-    }
-    g_mutex_unlock(&doc->disk_lock);
-    for (guint i = layers->len; i-- > 0;) {
-        const struct hsk_layer *l = g_ptr_array_index(layers, i);
-        g_hash_table_iter_init(&it, l->disks[disk]);
-        while (g_hash_table_iter_next(&it, &key, &value)) {
-            const struct chunk *c = value;
-            for (unsigned k = 0; k < CHUNK_PAGES; k++) {
-                struct hsk_changed_page cp = {GPOINTER_TO_SIZE(key) * CHUNK_PAGES + k, c->loc[k]};
-                if (cp.loc != 0 &&
-                    (layers->len == 1 || g_hash_table_add(newest, GSIZE_TO_POINTER(cp.page + 1))))
-                    g_array_append_val(out, cp);
-            }
-        }
-    }
-    g_array_sort(out, by_page);
-    return out;
-}
-
-void hsk_disks_rebase(struct hsk_doc *doc, const struct hsk_root *root, struct hsk_layer *last)
-{
-    G_GNUC_UNUSED g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&doc->disk_lock);
-    for (unsigned i = 0; i < doc->ndisks; i++) {
-        struct hsk_disk *d = &doc->disks[i];
-        hsk_pagemap_free(d->base);
-        d->base = hsk_object_map(doc, hsk_root_present(root, d->object));
-    }
-    bool more = true;
-    while (more) {
-        more = doc->layers->len > 1 && g_ptr_array_index(doc->layers, 0) != last;
-        g_ptr_array_remove_index(doc->layers, 0);
-    }
-    if (doc->layers->len == 0)
-        g_ptr_array_add(doc->layers, layer_new(doc->ndisks));
-    hsk_log_drop_before(doc->log, root->log_number);
 }

@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * A document from the inside. store.c opens and closes it, instance.c finds the instance store that
- * belongs to it, commit.c makes a new ROOT durable, version.c takes and reads versions, disk.c has
- * the live disks, publish.c appends to the .hva.
+ * belongs to it, take.c commits versions, commit.c makes a new ROOT durable, version.c reads
+ * versions, edit.c drops them, branch.c and disk.c have the live disks, publish.c appends to the
+ * .hva.
  *
- * Threads: as store.h says; only what is under disk_lock is shared.
+ * Threads: as store.h says. lock guards the list of versions, disk_lock the live disks; lock is
+ * taken first. All else belongs to the thread that commits.
  */
 #pragma once
 
@@ -37,17 +39,29 @@ struct hsk_doc {
     struct hsk_root *root; /* what holds: the instance's, or a copy of base_root */
     bool
         root_unsure; /* a commit failed so late that the disk may have a newer ROOT than this one */
+    GMutex lock;     /* for reading versions on other threads than the one that commits */
     GPtrArray *versions; /* struct hsk_record, oldest first */
+    GPtrArray *open;     /* struct hsk_version: what they hold stays */
     char saved[33];
+    char current[33]; /* what hsk_doc_current said last */
     struct hsk_content *content;
     struct hsk_index *index;
 
-    /* live disks: disk_lock guards the disks' maps, the layers and the log's writing end */
+    /* live disks: disk_lock guards the branches and the log's writing end */
     GMutex disk_lock;
     struct hsk_log *log;
     struct hsk_disk *disks;
     unsigned ndisks;
-    GPtrArray *layers; /* struct hsk_layer, oldest first; the last one is written to */
+    GPtrArray *branches; /* struct hsk_branch, oldest first; the last one is live */
+    GArray *promises;    /* versions that the log speaks of (branch.c) */
+};
+
+struct hsk_disk {
+    struct hsk_doc *doc;
+    unsigned index;
+    uint64_t npages;
+    char *object; /* "disk.root" */
+    char *error;
 };
 
 /* store.c */
@@ -93,31 +107,82 @@ bool hsk_doc_sign_io(const char *path, const struct hsk_seckey *k, const char *p
    with doc->root_unsure set, the new ROOT may be on the disk: until the next success no file that
    it lists may go. */
 bool hsk_doc_commit_root(struct hsk_doc *doc, struct hsk_root *root, GError **error);
-/* Marks what root, its present and the given records reach; removes instance members that nothing
- * reaches from root. */
+/* Marks what root, its present and the given records reach, and, with in_use, what is being read
+ * and gone on from; removes instance members that nothing reaches from root. */
 bool hsk_doc_sweep(struct hsk_doc *doc, struct hsk_root *root, const GPtrArray *records,
-                   GError **error);
+                   bool in_use, GError **error);
 
-/* disk.c */
+/* version.c */
+struct hsk_version {
+    struct hsk_doc *doc;
+    char id[33];
+    GArray *objects; /* struct hsk_object, shared with the record */
+    char *cpu;
+    struct hsk_blob state, picture;
+    GHashTable *maps; /* name -> struct hsk_pagemap */
+};
+
+/* edit.c */
+/* The record is about to be dropped with this ROOT; false: it must stay. hsk_doc_stay takes all
+ * such marks back. */
+bool hsk_doc_leave(struct hsk_doc *doc, const struct hsk_root *root, struct hsk_record *r);
+void hsk_doc_stay(struct hsk_doc *doc);
+/* The list of versions follows doc->root: added (or NULL) is new, what ROOT does not list goes. */
+void hsk_doc_adopt_versions(struct hsk_doc *doc, struct hsk_record *added);
+
+/* branch.c */
 struct hsk_layer;
-bool hsk_disks_open(struct hsk_doc *doc, GError **error);
-void hsk_disks_close(struct hsk_doc *doc);
-void hsk_layer_free(gpointer p);
-bool hsk_disks_changed(struct hsk_doc *doc);
-bool hsk_layer_is_live(struct hsk_doc *doc, const struct hsk_layer *layer);
+struct hsk_branch {
+    unsigned points; /* takes that were begun on it and have not ended */
+    bool gone;       /* a later version was committed */
+    char current[33];
+    GArray *present;   /* struct hsk_object: what the next version's changes are relative to */
+    GPtrArray *maps;   /* struct hsk_pagemap per disk */
+    GPtrArray *layers; /* struct hsk_layer, oldest first; the last one is written to */
+    uint32_t log_number;
+    uint64_t log_seq; /* where its log begins */
+};
 struct hsk_take_point {
     struct hsk_doc *doc;
+    struct hsk_branch *branch;
     struct hsk_layer *layer; /* the last one that belongs to the take */
     uint32_t log_number;
     uint64_t log_seq;
 };
+bool hsk_branches_open(struct hsk_doc *doc, GError **error);
+void hsk_branches_close(struct hsk_doc *doc);
+struct hsk_branch *hsk_branch_live(const struct hsk_doc *doc);
+/* Where the log has the page (log.h), or 0. */
+uint64_t hsk_branch_loc(const struct hsk_branch *b, unsigned disk, uint64_t page);
+void hsk_branch_put(struct hsk_branch *b, unsigned disk, uint64_t page, uint64_t loc);
+/* false: the log has none of the pages near this one. */
+bool hsk_branch_may_have(const struct hsk_branch *b, unsigned disk, uint64_t page);
+bool hsk_branch_replay_go_on(struct hsk_doc *doc, const char *id, uint32_t number, uint64_t seq,
+                             GError **error);
+/* Does the log that root leaves standing go on from this version? Then it must stay. */
+bool hsk_branch_promised(struct hsk_doc *doc, const struct hsk_root *root, const char *id);
+/* What a take is relative to; false: a later one was committed before it. */
+bool hsk_point_base(const struct hsk_take_point *p, GArray **present, char current[33]);
 /* The changed pages of one disk up to the point, ascending. */
 struct hsk_changed_page {
     uint64_t page, loc;
 };
 GArray *hsk_disk_changes(const struct hsk_take_point *p, unsigned disk);
-/* A fresh map of the disk's present object. */
+/* Gives root the lines current, present and log for the commit of the take, after which its branch
+ * has these ones. */
+void hsk_branch_root(const struct hsk_take_point *p, const GArray *present, const char *current,
+                     struct hsk_root *root);
+/* The same in memory, after the commit. */
+void hsk_branch_advance(const struct hsk_take_point *p, const GArray *present, const char *current);
+/* A ROOT without a take speaks of the live branch, unless a take of an older one is under way:
+ * false. The second call is for after the commit. */
+bool hsk_branches_settle(struct hsk_doc *doc, struct hsk_root *root);
+void hsk_branches_settled(struct hsk_doc *doc);
+void hsk_branches_rename_current(struct hsk_doc *doc, const char *from, const char *to);
+/* A fresh map of an object. */
 struct hsk_pagemap *hsk_object_map(struct hsk_doc *doc, const struct hsk_object *o);
-/* The disks go on from root's present; layers up to last (NULL: all) and older logs are gone. */
-void hsk_disks_rebase(struct hsk_doc *doc, const struct hsk_root *root, struct hsk_layer *last);
+
+/* disk.c */
+bool hsk_disks_open(struct hsk_doc *doc, char **orphan, GError **error);
+void hsk_disks_close(struct hsk_doc *doc);
 char *hsk_disk_object_name(const struct hsk_manifest_disk *d);

@@ -19,7 +19,7 @@
 #define XXH_STATIC_LINKING_ONLY /* a state on the stack */
 #include <xxhash.h>
 
-enum { HEADER_BYTES = 64, TYPE_WRITE = 1, TYPE_DISCARD = 2 };
+enum { HEADER_BYTES = 64, TYPE_WRITE = 1, TYPE_DISCARD = 2, TYPE_GO_ON = 3 };
 #define RECORD_MAGIC 0x474c5648u /* "HVLG" */
 #define MAX_NUMBER   (1u << 22)
 
@@ -41,7 +41,7 @@ struct hsk_log {
     /* the file that is appended to; fd < 0: the next record makes one */
     int fd;
     uint64_t epoch, end;
-    GMutex lock;   /* guards files against hsk_log_read */
+    GRWLock lock;  /* guards files against hsk_log_read */
     GArray *files; /* struct log_file, ascending */
 };
 
@@ -57,7 +57,7 @@ struct hsk_log *hsk_log_new(const struct hsk_io *io, int dirfd, const char *labe
                             .next_seq = seq,
                             .names_synced = true,
                             .fd = -1};
-    g_mutex_init(&log->lock);
+    g_rw_lock_init(&log->lock);
     log->files = g_array_new(FALSE, FALSE, sizeof(struct log_file));
     return log;
 }
@@ -69,7 +69,7 @@ void hsk_log_free(struct hsk_log *log)
     for (guint i = 0; i < log->files->len; i++)
         close(g_array_index(log->files, struct log_file, i).fd);
     g_array_unref(log->files);
-    g_mutex_clear(&log->lock);
+    g_rw_lock_clear(&log->lock);
     g_free(log->label);
     g_free(log);
 }
@@ -94,7 +94,7 @@ static void seal(uint8_t head[HEADER_BYTES], const void *data, size_t bytes, uin
 static void add_file(struct hsk_log *log, uint32_t number, int fd, uint64_t bytes)
 {
     struct log_file f = {.number = number, .fd = fd, .bytes = bytes};
-    G_GNUC_UNUSED g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&log->lock);
+    G_GNUC_UNUSED g_autoptr(GRWLockWriterLocker) locker = g_rw_lock_writer_locker_new(&log->lock);
     g_array_append_val(log->files, f);
 }
 
@@ -131,54 +131,74 @@ static uint64_t make_loc(uint32_t number, uint64_t offset)
     return (uint64_t)number << 40 | offset / 64;
 }
 
-int hsk_log_append(struct hsk_log *log, uint32_t disk, uint64_t page, uint32_t npages,
-                   const void *data, uint64_t *loc)
+/* A record whose bytes 24 to 39 are in place; tells where it begins. */
+static int append(struct hsk_log *log, uint8_t head[HEADER_BYTES], uint32_t type, const void *data,
+                  size_t bytes, uint64_t *at)
 {
-    uint8_t head[HEADER_BYTES] = {0};
-    size_t bytes = data == NULL ? 0 : (size_t)npages * HSK_PAGE_SIZE;
-    hsk_assert(npages > 0 && (data == NULL || npages <= HSK_LOG_RECORD_PAGES));
     if (log->sync_error != 0)
         return log->sync_error;
     int r = log->fd < 0 ? open_new(log) : 0;
     if (r < 0)
         return r;
     hsk_put32(head, RECORD_MAGIC);
-    hsk_put32(head + 4, data == NULL ? TYPE_DISCARD : TYPE_WRITE);
+    hsk_put32(head + 4, type);
     hsk_put64(head + 8, log->epoch);
     hsk_put64(head + 16, log->next_seq);
-    hsk_put32(head + 24, disk);
-    hsk_put32(head + 28, npages);
-    hsk_put64(head + 32, page);
     seal(head, data, bytes, head + 48);
     /* The header goes last: a record whose payload did not fit is none, and the next one overwrites
      * it. */
     r = bytes == 0 ? 0 : hsk_io_pwrite(log->io, log->fd, data, bytes, log->end + HEADER_BYTES);
     if (r == 0)
-        r = hsk_io_pwrite(log->io, log->fd, head, sizeof(head), log->end);
+        r = hsk_io_pwrite(log->io, log->fd, head, HEADER_BYTES, log->end);
     if (r < 0)
         return r;
     struct log_file *f = &g_array_index(log->files, struct log_file, log->files->len - 1);
     f->synced = false;
-    *loc = data == NULL ? HSK_LOC_HOLE : make_loc(f->number, log->end + HEADER_BYTES);
+    *at = make_loc(f->number, log->end);
     log->end += HEADER_BYTES + bytes;
     f->bytes = log->end;
     log->next_seq++;
     return 0;
 }
 
+int hsk_log_append(struct hsk_log *log, uint32_t disk, uint64_t page, uint32_t npages,
+                   const void *data, uint64_t *loc)
+{
+    uint8_t head[HEADER_BYTES] = {0};
+    uint64_t at;
+    hsk_assert(npages > 0 && (data == NULL || npages <= HSK_LOG_RECORD_PAGES));
+    hsk_put32(head + 24, disk);
+    hsk_put32(head + 28, npages);
+    hsk_put64(head + 32, page);
+    int r = append(log, head, data == NULL ? TYPE_DISCARD : TYPE_WRITE, data,
+                   data == NULL ? 0 : (size_t)npages * HSK_PAGE_SIZE, &at);
+    if (r == 0)
+        *loc = data == NULL ? HSK_LOC_HOLE : at + HEADER_BYTES / 64;
+    return r;
+}
+
+int hsk_log_go_on(struct hsk_log *log, const uint8_t id[HSK_LOG_ID_BYTES], uint32_t *number,
+                  uint64_t *seq)
+{
+    uint8_t head[HEADER_BYTES] = {0};
+    uint64_t at;
+    memcpy(head + 24, id, HSK_LOG_ID_BYTES);
+    int r = append(log, head, TYPE_GO_ON, NULL, 0, &at);
+    if (r == 0)
+        hsk_log_rotate(log, number, seq);
+    return r;
+}
+
 int hsk_log_read(struct hsk_log *log, uint64_t loc, void *page)
 {
     uint32_t number = (uint32_t)(loc >> 40) & (MAX_NUMBER - 1);
-    int fd = -1;
-    g_mutex_lock(&log->lock);
-    for (guint i = log->files->len; i-- > 0 && fd < 0;) {
+    G_GNUC_UNUSED g_autoptr(GRWLockReaderLocker) locker = g_rw_lock_reader_locker_new(&log->lock);
+    for (guint i = log->files->len; i-- > 0;) {
         const struct log_file *f = &g_array_index(log->files, struct log_file, i);
         if (f->number == number)
-            fd = f->fd;
+            return hsk_pread_all(f->fd, page, HSK_PAGE_SIZE, (loc & ((1ull << 40) - 1)) * 64);
     }
-    g_mutex_unlock(&log->lock);
-    hsk_assert(fd >= 0);
-    return hsk_pread_all(fd, page, HSK_PAGE_SIZE, (loc & ((1ull << 40) - 1)) * 64);
+    return -ESTALE;
 }
 
 int hsk_log_flush(struct hsk_log *log)
@@ -218,48 +238,65 @@ void hsk_log_rotate(struct hsk_log *log, uint32_t *number, uint64_t *seq)
     *seq = log->next_seq;
 }
 
-void hsk_log_drop_before(struct hsk_log *log, uint32_t number)
+GArray *hsk_log_detach_before(struct hsk_log *log, uint32_t number)
 {
-    G_GNUC_UNUSED g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&log->lock);
+    GArray *out = g_array_new(FALSE, FALSE, sizeof(struct log_file));
+    G_GNUC_UNUSED g_autoptr(GRWLockWriterLocker) locker = g_rw_lock_writer_locker_new(&log->lock);
     while (log->files->len > 0 && g_array_index(log->files, struct log_file, 0).number < number) {
-        struct log_file *f = &g_array_index(log->files, struct log_file, 0);
-        char name[32];
-        file_name(name, f->number);
+        const struct log_file *f = &g_array_index(log->files, struct log_file, 0);
         if (f->fd == log->fd)
             log->fd = -1;
-        close(f->fd);
-        unlinkat(log->dirfd, name, 0);
+        g_array_append_vals(out, f, 1);
         g_array_remove_index(log->files, 0);
     }
     log->first = MAX(log->first, number);
+    return out;
+}
+
+void hsk_log_discard(struct hsk_log *log, GArray *detached)
+{
+    for (guint i = 0; i < detached->len; i++) {
+        const struct log_file *f = &g_array_index(detached, struct log_file, i);
+        char name[32];
+        file_name(name, f->number);
+        close(f->fd);
+        unlinkat(log->dirfd, name, 0);
+    }
+    g_array_unref(detached);
 }
 
 /* ---- recovery ---- */
 
 struct replay {
     struct hsk_log *log;
-    hsk_log_apply_fn apply;
-    void *opaque;
+    const struct hsk_log_replay *to;
     uint8_t *buf; /* one record's payload */
 };
 
+/* Is there a record whose type and counts can be? Tells the length of its payload. */
+static bool possible(const struct replay *rp, const uint8_t *head, uint64_t epoch, size_t *bytes)
+{
+    uint32_t type = hsk_get32(head + 4), npages = hsk_get32(head + 28);
+    *bytes = type == TYPE_WRITE ? (size_t)npages * HSK_PAGE_SIZE : 0;
+    return hsk_get32(head) == RECORD_MAGIC && hsk_get64(head + 8) == epoch &&
+           hsk_get64(head + 16) == rp->log->next_seq &&
+           (type == TYPE_GO_ON ||
+            (npages > 0 &&
+             (type == TYPE_DISCARD || (type == TYPE_WRITE && npages <= HSK_LOG_RECORD_PAGES))));
+}
+
 /* One record at off: its whole length, 0 if there is no valid record, or a negative errno. */
 static int64_t replay_record(struct replay *rp, int fd, uint32_t number, uint64_t epoch,
-                             uint64_t off, uint64_t size)
+                             uint64_t off, uint64_t size, bool *last)
 {
     uint8_t head[HEADER_BYTES], want[16];
+    size_t bytes;
     if (!hsk_range_ok(off, HEADER_BYTES, size))
         return 0;
     int r = hsk_pread_all(fd, head, sizeof(head), off);
     if (r < 0)
         return r;
-    uint32_t type = hsk_get32(head + 4), npages = hsk_get32(head + 28);
-    if (hsk_get32(head) != RECORD_MAGIC || (type != TYPE_WRITE && type != TYPE_DISCARD) ||
-        hsk_get64(head + 8) != epoch || hsk_get64(head + 16) != rp->log->next_seq || npages == 0 ||
-        (type == TYPE_WRITE && npages > HSK_LOG_RECORD_PAGES))
-        return 0;
-    size_t bytes = type == TYPE_WRITE ? (size_t)npages * HSK_PAGE_SIZE : 0;
-    if (!hsk_range_ok(off + HEADER_BYTES, bytes, size))
+    if (!possible(rp, head, epoch, &bytes) || !hsk_range_ok(off + HEADER_BYTES, bytes, size))
         return 0;
     r = bytes == 0 ? 0 : hsk_pread_all(fd, rp->buf, bytes, off + HEADER_BYTES);
     if (r < 0)
@@ -267,8 +304,12 @@ static int64_t replay_record(struct replay *rp, int fd, uint32_t number, uint64_
     seal(head, rp->buf, bytes, want);
     if (memcmp(want, head + 48, 16) != 0)
         return 0;
+    uint32_t type = hsk_get32(head + 4);
     uint64_t loc = type == TYPE_DISCARD ? HSK_LOC_HOLE : make_loc(number, off + HEADER_BYTES);
-    if (!rp->apply(rp->opaque, hsk_get32(head + 24), hsk_get64(head + 32), npages, loc))
+    *last = type == TYPE_GO_ON;
+    if (*last ? !rp->to->go_on(rp->to->opaque, head + 24, number + 1, rp->log->next_seq + 1)
+              : !rp->to->pages(rp->to->opaque, hsk_get32(head + 24), hsk_get64(head + 32),
+                               hsk_get32(head + 28), loc))
         return 0;
     rp->log->next_seq++;
     return (int64_t)(HEADER_BYTES + bytes);
@@ -294,8 +335,8 @@ static int replay_file(struct replay *rp, int fd, uint32_t number, uint64_t *byt
         memcmp(want, head + 48, 16) != 0 || hsk_get64(head + 24) != rp->log->next_seq)
         return 0;
     uint64_t off = HEADER_BYTES;
-    for (;;) {
-        int64_t n = replay_record(rp, fd, number, hsk_get64(head + 16), off, size);
+    for (bool last = false; !last;) {
+        int64_t n = replay_record(rp, fd, number, hsk_get64(head + 16), off, size, &last);
         if (n < 0)
             return (int)n;
         if (n == 0)
@@ -329,11 +370,11 @@ static GArray *list_files(int dirfd)
     return numbers;
 }
 
-bool hsk_log_recover(struct hsk_log *log, hsk_log_apply_fn apply, void *opaque, GError **error)
+bool hsk_log_recover(struct hsk_log *log, const struct hsk_log_replay *replay, GError **error)
 {
     g_autoptr(GArray) numbers = list_files(log->dirfd);
     g_autofree uint8_t *buf = g_malloc((size_t)HSK_LOG_RECORD_PAGES * HSK_PAGE_SIZE);
-    struct replay rp = {log, apply, opaque, buf};
+    struct replay rp = {log, replay, buf};
     bool stop = false;
     for (guint i = 0; i < numbers->len; i++) {
         uint32_t number = g_array_index(numbers, uint32_t, i);

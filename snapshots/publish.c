@@ -26,6 +26,35 @@ static void find_current(struct hsk_doc *doc, struct hsk_root *root)
     }
 }
 
+/* Memory counts from the current version there: the timeline's stays here. */
+static void find_memory(struct hsk_doc *doc, struct hsk_root *root)
+{
+    const struct hsk_record *now = hsk_doc_find(doc, root->current);
+    for (guint i = root->present->len; i-- > 0;) {
+        const struct hsk_object *o = &g_array_index(root->present, struct hsk_object, i);
+        if (!g_str_has_prefix(o->name, "disk."))
+            g_array_remove_index(root->present, i);
+    }
+    for (guint i = 0; now != NULL && i < now->objects->len; i++) {
+        const struct hsk_object *o = &g_array_index(now->objects, struct hsk_object, i);
+        if (!g_str_has_prefix(o->name, "disk."))
+            hsk_objects_set(root->present, o);
+    }
+}
+
+/* The instance's ROOT speaks of the live branch, so that the document's can. */
+static bool settle(struct hsk_doc *doc, GError **error)
+{
+    HSK_AUTO(hsk_root, root) = hsk_root_copy(doc->root);
+    if (!hsk_branches_settle(doc, root) || root->log_number == doc->root->log_number)
+        return true;
+    if (!hsk_doc_commit_root(doc, root, error))
+        return false;
+    g_steal_pointer(&root);
+    hsk_branches_settled(doc);
+    return true;
+}
+
 /* What the .hva's ROOT shall be; NULL in *root: it says so already. */
 static bool make_root(struct hsk_doc *doc, struct hsk_root **out, GError **error)
 {
@@ -37,7 +66,8 @@ static bool make_root(struct hsk_doc *doc, struct hsk_root **out, GError **error
             hsk_root_remove(root, name);
     }
     find_current(doc, root);
-    if (!hsk_doc_sweep(doc, root, doc->versions, error))
+    find_memory(doc, root);
+    if (!hsk_doc_sweep(doc, root, doc->versions, false, error))
         return false;
     root->log_number = 0;
     root->log_seq = 0;
@@ -147,7 +177,7 @@ bool hsk_doc_publish(struct hsk_doc *doc, GError **error)
                     doc->path);
         return false;
     }
-    if (!reload(doc, error) || !make_root(doc, &root, error))
+    if (!reload(doc, error) || !settle(doc, error) || !make_root(doc, &root, error))
         return false;
     if (root == NULL)
         return true;

@@ -39,16 +39,6 @@ void hsk_record_free(struct hsk_record *r)
     g_free(r);
 }
 
-const struct hsk_object *hsk_record_object(const struct hsk_record *r, const char *name)
-{
-    for (guint i = 0; i < r->objects->len; i++) {
-        const struct hsk_object *o = &g_array_index(r->objects, struct hsk_object, i);
-        if (strcmp(o->name, name) == 0)
-            return o;
-    }
-    return NULL;
-}
-
 bool hsk_version_id_ok(const char *id)
 {
     uint8_t raw[16];

@@ -15,6 +15,7 @@
 
 struct hsk_record {
     struct hsk_version_info info; /* .next unused */
+    bool leaving;                 /* about to be dropped: nobody may begin to use it */
     uint64_t order;               /* of taking, within the document */
     char *cpu;
     GArray *objects; /* struct hsk_object */
@@ -25,8 +26,6 @@ struct hsk_record {
 struct hsk_record *hsk_record_new(void);
 void hsk_record_free(struct hsk_record *r);
 HSK_DEFINE_AUTO(hsk_record, hsk_record_free)
-const struct hsk_object *hsk_record_object(const struct hsk_record *r,
-                                           const char *name); /* or NULL */
 char *hsk_record_format(const struct hsk_record *r);
 /* Checks every value; the record must be that of id. */
 struct hsk_record *hsk_record_parse(const char *label, const char *id, const void *text,

@@ -202,7 +202,7 @@ static bool do_open(struct hsk_doc *doc, char **orphan, GError **error)
     if (doc->readonly)
         return true;
     hsk_instance_clean(doc);
-    return hsk_disks_open(doc, error);
+    return hsk_disks_open(doc, orphan, error);
 }
 
 /* A folder of the instances stands for the document that it belongs to. */
@@ -236,6 +236,8 @@ struct hsk_doc *hsk_doc_open_io(const char *path, bool readonly, const struct hs
     *doc = (struct hsk_doc){
         .io = io, .readonly = readonly, .path = g_steal_pointer(&real), .fd = -1, .dirfd = -1};
     doc->versions = g_ptr_array_new_with_free_func((GDestroyNotify)hsk_record_free);
+    doc->open = g_ptr_array_new();
+    g_mutex_init(&doc->lock);
     g_mutex_init(&doc->disk_lock);
     if (!do_open(doc, orphan, error)) {
         hsk_doc_close(doc);
@@ -265,6 +267,9 @@ void hsk_doc_close(struct hsk_doc *doc)
     hsk_carrier_free(doc->dir);
     hsk_carrier_free(doc->base);
     hsk_manifest_free(doc->manifest);
+    hsk_assert(doc->open->len == 0);
+    g_ptr_array_unref(doc->open);
+    g_mutex_clear(&doc->lock);
     g_mutex_clear(&doc->disk_lock);
     if (doc->dirfd >= 0)
         close(doc->dirfd);

@@ -3,7 +3,7 @@
  * Committing a version: pages through the zero test, the index and the packer into segments, page
  * maps on top, the record, then one new ROOT (docs/format.md, "Directory"). Everything before that
  * ROOT is files that nobody lists: a crash leaves litter, which the next opening removes. One
- * thread; disk_lock only to look at layers and to swap at the end.
+ * thread, beside the disks and readers of versions.
  */
 #include <inttypes.h>
 #include <sodium.h>
@@ -20,7 +20,9 @@ struct commit {
     const struct hsk_take *take;
     struct hsk_root *root; /* the new one */
     struct hsk_record *record;
-    bool fold; /* the disks only, and no version comes of it */
+    GArray *present;  /* struct hsk_object: what it is relative to, then what it makes of it */
+    char current[33]; /* likewise */
+    bool fold;        /* the disks only, and no version comes of it */
     struct hsk_dir_sink sink;
     struct hsk_segment_writer *writer;
     struct hsk_pack *pack;
@@ -40,14 +42,15 @@ static bool becomes_current(enum hsk_version_kind kind)
     return kind == HSK_VERSION_USER || kind == HSK_VERSION_SAVED;
 }
 
-/* The map that an object of this version begins with: the present's if it fits. */
+/* The map that an object of this version begins with: zeros, or, if *has_base, the present's if
+ * that fits. */
 static struct hsk_pagemap *begin_object(struct commit *c, const char *name, uint64_t size_bytes,
                                         bool *has_base)
 {
-    const struct hsk_object *base = hsk_root_present(c->doc->root, name);
+    const struct hsk_object *base = hsk_objects_find(c->present, name);
     struct hsk_object o = {.size_bytes = size_bytes};
     g_strlcpy(o.name, name, sizeof(o.name));
-    *has_base = base != NULL && base->size_bytes == size_bytes;
+    *has_base = *has_base && base != NULL && base->size_bytes == size_bytes;
     if (*has_base)
         o.root = base->root;
     struct hsk_pagemap *map = hsk_object_map(c->doc, &o);
@@ -58,7 +61,7 @@ static struct hsk_pagemap *begin_object(struct commit *c, const char *name, uint
 
 /* A page that may be what the base has already: then its entry stays. */
 static bool add_page(struct commit *c, struct hsk_pagemap *map, uint64_t page, const uint8_t *src,
-                     bool compare, GError **error)
+                     bool compare, bool stable, GError **error)
 {
     uint8_t old[HSK_PAGE_SIZE];
     uint64_t entry = 0;
@@ -68,14 +71,54 @@ static bool add_page(struct commit *c, struct hsk_pagemap *map, uint64_t page, c
     if (entry != 0 && hsk_content_page(c->doc->content, entry, old, &unreadable) &&
         memcmp(old, src, HSK_PAGE_SIZE) == 0)
         return true;
-    return hsk_pack_page(c->pack, map, page, src, true, error);
+    return hsk_pack_page(c->pack, map, page, src, stable, error);
+}
+
+static bool cancelled(const struct commit *c, GError **error)
+{
+    if (c->take->cancelled == NULL || !c->take->cancelled(c->take->opaque))
+        return false;
+    g_set_error(error, HSK_ERROR, HSK_ERROR_CANCELLED, "saving a version of %s was stopped",
+                c->doc->path);
+    return true;
+}
+
+/* The next page from `page` on that may have changed; npages: none. */
+static uint64_t next_dirty(const uint8_t *dirty, uint64_t page, uint64_t npages)
+{
+    while (page < npages && (dirty[page / 8] >> page % 8) == 0)
+        page = (page / 8 + 1) * 8;
+    while (page < npages && (dirty[page / 8] >> page % 8 & 1) == 0)
+        page++;
+    return MIN(page, npages);
+}
+
+static bool add_pages(struct commit *c, const struct hsk_version_object *o, bool has_base,
+                      struct hsk_pagemap *map, GError **error)
+{
+    const uint64_t npages = o->size_bytes / HSK_PAGE_SIZE;
+    const uint8_t *src = o->pages;
+    uint8_t copy[HSK_PAGE_SIZE];
+    for (uint64_t page = 0;; page++) {
+        page = o->dirty == NULL ? page : next_dirty(o->dirty, page, npages);
+        if (page >= npages)
+            return true;
+        if (cancelled(c, error))
+            return false;
+        if (o->pages == NULL)
+            o->read_page(o->opaque, page, copy);
+        if (!add_page(c, map, page, o->pages == NULL ? copy : src, has_base && o->dirty == NULL,
+                      o->pages != NULL, error))
+            return false;
+        src += o->pages == NULL ? 0 : HSK_PAGE_SIZE;
+    }
 }
 
 static bool add_object(struct commit *c, const struct hsk_version_object *o, GError **error)
 {
-    bool has_base;
+    bool has_base = !o->from_zeros;
     if (!hsk_object_name_ok(o->name) || g_str_has_prefix(o->name, "disk.") ||
-        hsk_record_object(c->record, o->name) != NULL || o->size_bytes == 0 ||
+        hsk_objects_find(c->record->objects, o->name) != NULL || o->size_bytes == 0 ||
         o->size_bytes % HSK_PAGE_SIZE != 0 || o->size_bytes > HSK_OBJECT_MAX_BYTES) {
         g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED,
                     "a version cannot hold an object \"%s\" of %" PRIu64 " bytes", o->name,
@@ -83,20 +126,12 @@ static bool add_object(struct commit *c, const struct hsk_version_object *o, GEr
         return false;
     }
     struct hsk_pagemap *map = begin_object(c, o->name, o->size_bytes, &has_base);
-    if (o->dirty != NULL && !has_base) {
+    if (o->dirty != NULL && !has_base && !o->from_zeros) {
         g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED,
                     "there is no version that the changes of \"%s\" belong to", o->name);
         return false;
     }
-    const uint8_t *src = o->pages;
-    for (uint64_t page = 0; page < o->size_bytes / HSK_PAGE_SIZE; page++) {
-        if (o->dirty != NULL && (o->dirty[page / 8] >> page % 8 & 1) == 0)
-            continue;
-        if (!add_page(c, map, page, src, has_base && o->dirty == NULL, error))
-            return false;
-        src += HSK_PAGE_SIZE;
-    }
-    return true;
+    return add_pages(c, o, has_base, map, error);
 }
 
 static bool add_disk(struct commit *c, unsigned index, GError **error)
@@ -104,12 +139,14 @@ static bool add_disk(struct commit *c, unsigned index, GError **error)
     const struct hsk_manifest_disk *d = &c->doc->manifest->disks[index];
     g_autofree char *name = hsk_disk_object_name(d);
     g_autoptr(GArray) changes = hsk_disk_changes(c->point, index);
-    bool has_base;
+    bool has_base = true;
     struct hsk_pagemap *map = begin_object(c, name, d->size_bytes, &has_base);
     hsk_assert(has_base);
     for (guint i = 0; i < changes->len; i++) {
         const struct hsk_changed_page *p = &g_array_index(changes, struct hsk_changed_page, i);
         uint8_t page[HSK_PAGE_SIZE] = {0};
+        if (cancelled(c, error))
+            return false;
         int r = p->loc == HSK_LOC_HOLE ? 0 : hsk_log_read(c->doc->log, p->loc, page);
         if (r < 0)
             return hsk_io_error(error, r, "read the log of %s", c->doc->path);
@@ -155,8 +192,7 @@ static bool add_maps(struct commit *c, GError **error)
         struct hsk_object *o = &g_array_index(c->record->objects, struct hsk_object, i);
         if (!hsk_pagemap_write(g_ptr_array_index(c->maps, i), &w, &o->root, error))
             return false;
-        if (g_str_has_prefix(o->name, "disk.") || becomes_current(c->take->kind))
-            hsk_root_set_present(c->root, o);
+        hsk_objects_set(c->present, o);
     }
     if (bytes->len == 0)
         return true;
@@ -186,7 +222,7 @@ static void begin_record(struct commit *c)
     const struct hsk_record *last =
         doc->versions->len == 0 ? NULL : g_ptr_array_index(doc->versions, doc->versions->len - 1);
     r->order = last == NULL ? 1 : last->order + 1;
-    const struct hsk_record *parent = hsk_doc_find(doc, doc->root->current);
+    const struct hsk_record *parent = hsk_doc_find(doc, c->current);
     if (parent == NULL)
         return;
     g_ptr_array_add(r->ancestors, g_strdup(parent->info.id));
@@ -210,7 +246,7 @@ static bool add_record(struct commit *c, GError **error)
         return false;
     hsk_root_set(c->root, name, hash, NULL);
     if (becomes_current(c->take->kind))
-        g_strlcpy(c->root->current, c->record->info.id, sizeof(c->root->current));
+        g_strlcpy(c->current, c->record->info.id, sizeof(c->current));
     return true;
 }
 
@@ -219,23 +255,24 @@ static bool add_record(struct commit *c, GError **error)
 static bool drop_unneeded(struct commit *c, GError **error)
 {
     if (c->fold)
-        return hsk_doc_sweep(c->doc, c->root, c->doc->versions, error);
+        return hsk_doc_sweep(c->doc, c->root, c->doc->versions, true, error);
     if (c->take->kind != HSK_VERSION_SAVED)
         return true;
     g_autoptr(GPtrArray) records = g_ptr_array_new();
     bool dropped = false;
     for (guint i = 0; i < c->doc->versions->len; i++) {
-        const struct hsk_record *r = g_ptr_array_index(c->doc->versions, i);
-        if (r->info.kind == HSK_VERSION_SAVED && !r->info.pinned) {
+        struct hsk_record *r = g_ptr_array_index(c->doc->versions, i);
+        if (r->info.kind == HSK_VERSION_SAVED && !r->info.pinned &&
+            hsk_doc_leave(c->doc, c->root, r)) {
             g_autofree char *name = hsk_version_member(r->info.id);
             hsk_root_remove(c->root, name);
             dropped = true;
         } else {
-            g_ptr_array_add(records, (gpointer)r);
+            g_ptr_array_add(records, r);
         }
     }
     g_ptr_array_add(records, c->record);
-    return !dropped || hsk_doc_sweep(c->doc, c->root, records, error);
+    return !dropped || hsk_doc_sweep(c->doc, c->root, records, true, error);
 }
 
 /* The new ROOT is on the disk: memory follows. */
@@ -244,16 +281,8 @@ static void adopt(struct commit *c)
     struct hsk_doc *doc = c->doc;
     for (guint i = 0; i < doc->root->entries->len; i++)
         hsk_content_add(doc->content, g_ptr_array_index(doc->root->entries, i));
-    if (!c->fold)
-        g_ptr_array_add(doc->versions, g_steal_pointer(&c->record));
-    for (guint i = doc->versions->len; i-- > 0;) {
-        const struct hsk_record *r = g_ptr_array_index(doc->versions, i);
-        g_autofree char *name = hsk_version_member(r->info.id);
-        if (hsk_root_find(doc->root, name) == NULL)
-            g_ptr_array_remove_index(doc->versions, i);
-    }
-    hsk_doc_find_saved(doc);
-    hsk_disks_rebase(doc, doc->root, c->point->layer);
+    hsk_doc_adopt_versions(doc, c->fold ? NULL : g_steal_pointer(&c->record));
+    hsk_branch_advance(c->point, c->present, c->current);
     if (c->fold || c->take->kind == HSK_VERSION_SAVED) {
         g_clear_pointer(&doc->index,
                         hsk_index_free); /* it may know pages of members that are gone */
@@ -263,30 +292,27 @@ static void adopt(struct commit *c)
 
 static bool do_commit(struct commit *c, GError **error)
 {
-    c->root->log_number = c->point->log_number;
-    c->root->log_seq = c->point->log_seq;
     begin_record(c);
-    return add_content(c, error) && add_maps(c, error) && (c->fold || add_record(c, error)) &&
-           drop_unneeded(c, error) && hsk_dir_sink_sync(&c->sink, error) &&
+    if (!add_content(c, error) || !add_maps(c, error) || (!c->fold && !add_record(c, error)))
+        return false;
+    hsk_branch_root(c->point, c->present, c->current, c->root);
+    return drop_unneeded(c, error) && hsk_dir_sink_sync(&c->sink, error) && !cancelled(c, error) &&
            hsk_doc_commit_root(c->doc, c->root, error);
 }
 
 static bool run_commit(struct hsk_doc *doc, struct hsk_take_point *p, const struct hsk_take *t,
                        bool fold, char *id_out, uint64_t *bytes_added, GError **error)
 {
-    g_autofree struct hsk_take_point *point = p;
-    if (!hsk_layer_is_live(doc, p->layer)) {
+    struct commit c = {.doc = doc, .point = p, .take = t, .fold = fold};
+    if (!hsk_point_base(p, &c.present, c.current)) {
+        hsk_take_abandon(p);
         g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED,
                     "%s: a later version was saved before this one", doc->path);
         return false;
     }
-    struct commit c = {.doc = doc,
-                       .point = point,
-                       .take = t,
-                       .fold = fold,
-                       .root = hsk_root_copy(doc->root),
-                       .record = hsk_record_new(),
-                       .maps = g_ptr_array_new_with_free_func((GDestroyNotify)hsk_pagemap_free)};
+    c.root = hsk_root_copy(doc->root);
+    c.record = hsk_record_new();
+    c.maps = g_ptr_array_new_with_free_func((GDestroyNotify)hsk_pagemap_free);
     if (doc->index != NULL && hsk_index_used(doc->index) > MAX_INDEXED_PAGES)
         g_clear_pointer(&doc->index, hsk_index_free);
     if (doc->index == NULL)
@@ -307,6 +333,7 @@ static bool run_commit(struct hsk_doc *doc, struct hsk_take_point *p, const stru
         /* Numbers are never used twice, and the index knows pages that are not there. */
         doc->root->next_number = c.root->next_number;
         hsk_root_free(c.root);
+        hsk_doc_stay(doc);
         g_clear_pointer(&doc->index, hsk_index_free);
         if (!doc->root_unsure)
             hsk_dir_sink_abort(&c.sink);
@@ -315,6 +342,8 @@ static bool run_commit(struct hsk_doc *doc, struct hsk_take_point *p, const stru
     hsk_dir_sink_finish(&c.sink);
     g_ptr_array_unref(c.maps);
     hsk_record_free(c.record);
+    g_array_unref(c.present);
+    hsk_take_abandon(p);
     return ok;
 }
 
@@ -331,33 +360,4 @@ bool hsk_doc_fold(struct hsk_doc *doc, uint64_t limit_bytes, GError **error)
     bool needed = hsk_log_bytes(doc->log) > limit_bytes;
     g_mutex_unlock(&doc->disk_lock);
     return !needed || run_commit(doc, hsk_take_begin(doc), &disks_only, true, NULL, NULL, error);
-}
-
-bool hsk_doc_drop(struct hsk_doc *doc, const char *id, GError **error)
-{
-    struct hsk_record *r = hsk_doc_find(doc, id);
-    if (r == NULL) {
-        g_set_error(error, HSK_ERROR, HSK_ERROR_NOT_FOUND, "%s has no version \"%s\"", doc->path,
-                    id);
-        return false;
-    }
-    HSK_AUTO(hsk_root, root) = hsk_root_copy(doc->root);
-    g_autofree char *name = hsk_version_member(id);
-    hsk_root_remove(root, name);
-    if (strcmp(root->current, id) == 0) {
-        const char *parent = NULL;
-        for (guint i = 0; i < r->ancestors->len && parent == NULL; i++)
-            parent = hsk_doc_find(doc, g_ptr_array_index(r->ancestors, i)) != NULL
-                         ? g_ptr_array_index(r->ancestors, i)
-                         : NULL;
-        g_strlcpy(root->current, parent != NULL ? parent : "", sizeof(root->current));
-    }
-    if (!hsk_doc_sweep(doc, root, doc->versions, error) || !hsk_doc_commit_root(doc, root, error))
-        return false;
-    g_steal_pointer(&root);
-    g_ptr_array_remove(doc->versions, r);
-    hsk_doc_find_saved(doc);
-    g_clear_pointer(&doc->index, hsk_index_free); /* it may know pages of members that are gone */
-    hsk_instance_clean(doc);
-    return true;
 }

@@ -1,19 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Reading versions back and going on from one. One thread, but for what goes through disk_lock.
+ * The list of versions, and reading them back. An open version is registered with its document, so
+ * that nothing that it reads is swept away. Threads: a version belongs to one thread; the list is
+ * read under the document's lock.
  */
-#include <errno.h>
-
 #include "doc.h"
-
-struct hsk_version {
-    struct hsk_doc *doc;
-    char id[33];
-    GArray *objects; /* struct hsk_object, shared with the record */
-    char *cpu;
-    struct hsk_blob state, picture;
-    GHashTable *maps; /* name -> struct hsk_pagemap */
-};
 
 void hsk_version_info_free(struct hsk_version_info *list)
 {
@@ -42,6 +33,7 @@ static void find_parent(struct hsk_doc *doc, const struct hsk_record *r, char pa
 struct hsk_version_info *hsk_doc_versions(struct hsk_doc *doc, GError **error)
 {
     struct hsk_version_info *list = NULL, **end = &list;
+    G_GNUC_UNUSED g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&doc->lock);
     for (guint i = 0; i < doc->versions->len; i++) {
         const struct hsk_record *r = g_ptr_array_index(doc->versions, i);
         struct hsk_version_info *v = g_new0(struct hsk_version_info, 1);
@@ -56,29 +48,9 @@ struct hsk_version_info *hsk_doc_versions(struct hsk_doc *doc, GError **error)
     return list;
 }
 
-const char *hsk_doc_current(struct hsk_doc *doc)
-{
-    return doc->root->current;
-}
-
 const char *hsk_doc_saved(struct hsk_doc *doc)
 {
     return doc->saved;
-}
-
-bool hsk_doc_live_changed(struct hsk_doc *doc)
-{
-    const struct hsk_record *r = hsk_doc_find(doc, doc->root->current);
-    if (hsk_disks_changed(doc))
-        return true;
-    for (guint i = 0; r != NULL && i < doc->root->present->len; i++) {
-        const struct hsk_object *now = &g_array_index(doc->root->present, struct hsk_object, i);
-        const struct hsk_object *then = hsk_record_object(r, now->name);
-        if (g_str_has_prefix(now->name, "disk.") &&
-            (then == NULL || memcmp(&then->root, &now->root, sizeof(now->root)) != 0))
-            return true;
-    }
-    return false;
 }
 
 static char *ambiguous(const char *ref, GError **error)
@@ -92,6 +64,7 @@ char *hsk_doc_resolve(struct hsk_doc *doc, const char *ref, GError **error)
 {
     const struct hsk_record *by_title = NULL, *by_id = NULL, *newest = NULL;
     bool titles = false;
+    G_GNUC_UNUSED g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&doc->lock);
     for (guint i = 0; i < doc->versions->len; i++) {
         const struct hsk_record *r = g_ptr_array_index(doc->versions, i);
         if (r->info.kind == HSK_VERSION_USER)
@@ -125,8 +98,9 @@ char *hsk_doc_resolve(struct hsk_doc *doc, const char *ref, GError **error)
 
 struct hsk_version *hsk_version_open(struct hsk_doc *doc, const char *id, GError **error)
 {
+    G_GNUC_UNUSED g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&doc->lock);
     const struct hsk_record *r = hsk_doc_find(doc, id);
-    if (r == NULL) {
+    if (r == NULL || r->leaving) {
         g_set_error(error, HSK_ERROR, HSK_ERROR_NOT_FOUND, "%s has no version \"%s\"", doc->path,
                     id);
         return NULL;
@@ -144,6 +118,7 @@ struct hsk_version *hsk_version_open(struct hsk_doc *doc, const char *id, GError
         g_array_ref(v->picture.frames);
     v->maps =
         g_hash_table_new_full(g_str_hash, g_str_equal, g_free, (GDestroyNotify)hsk_pagemap_free);
+    g_ptr_array_add(doc->open, v);
     return v;
 }
 
@@ -151,6 +126,9 @@ void hsk_version_free(struct hsk_version *v)
 {
     if (v == NULL)
         return;
+    g_mutex_lock(&v->doc->lock);
+    g_ptr_array_remove_fast(v->doc->open, v);
+    g_mutex_unlock(&v->doc->lock);
     g_array_unref(v->objects);
     g_free(v->cpu);
     hsk_blob_clear(&v->state);
@@ -164,20 +142,10 @@ const char *hsk_version_cpu(struct hsk_version *v)
     return v->cpu != NULL && v->cpu[0] != 0 ? v->cpu : NULL;
 }
 
-static const struct hsk_object *find_object(const struct hsk_version *v, const char *name)
-{
-    for (guint i = 0; i < v->objects->len; i++) {
-        const struct hsk_object *o = &g_array_index(v->objects, struct hsk_object, i);
-        if (strcmp(o->name, name) == 0)
-            return o;
-    }
-    return NULL;
-}
-
 static const struct hsk_object *need_object(const struct hsk_version *v, const char *name,
                                             GError **error)
 {
-    const struct hsk_object *o = find_object(v, name);
+    const struct hsk_object *o = hsk_objects_find(v->objects, name);
     if (o == NULL)
         g_set_error(error, HSK_ERROR, HSK_ERROR_NOT_FOUND, "%s: version %s does not hold \"%s\"",
                     v->doc->path, v->id, name);
@@ -186,7 +154,7 @@ static const struct hsk_object *need_object(const struct hsk_version *v, const c
 
 uint64_t hsk_version_object_size(struct hsk_version *v, const char *object)
 {
-    const struct hsk_object *o = find_object(v, object);
+    const struct hsk_object *o = hsk_objects_find(v->objects, object);
     return o == NULL ? 0 : o->size_bytes;
 }
 
@@ -345,45 +313,4 @@ bool hsk_version_fill(struct hsk_version *v, const char *object, void *host, uin
         return false;
     g_array_sort(pages, by_entry);
     return fill_pages(v, (const struct placed *)(void *)pages->data, pages->len, host, error);
-}
-
-/* ---- going on from a version ---- */
-
-static bool replace_present(struct hsk_root *root, const struct hsk_version *v, GError **error)
-{
-    for (guint i = 0; i < root->present->len; i++) {
-        const struct hsk_object *now = &g_array_index(root->present, struct hsk_object, i);
-        const struct hsk_object *then = find_object(v, now->name);
-        if (g_str_has_prefix(now->name, "disk.") &&
-            (then == NULL || then->size_bytes != now->size_bytes))
-            return hsk_damaged(error, v->doc->path,
-                               "version %s does not have the machine's disk \"%s\"", v->id,
-                               now->name + 5);
-    }
-    g_array_set_size(root->present, 0);
-    g_array_append_vals(root->present, v->objects->data, v->objects->len);
-    g_strlcpy(root->current, v->id, sizeof(root->current));
-    return true;
-}
-
-bool hsk_version_make_current(struct hsk_doc *doc, struct hsk_version *v, GError **error)
-{
-    HSK_AUTO(hsk_root, root) = hsk_root_copy(doc->root);
-    if (!replace_present(root, v, error))
-        return false;
-    g_mutex_lock(&doc->disk_lock);
-    hsk_log_rotate(doc->log, &root->log_number, &root->log_seq);
-    g_mutex_unlock(&doc->disk_lock);
-    struct hsk_root *committed = root;
-    if (!hsk_doc_commit_root(doc, root, error)) {
-        /* Writes must not go to a log that may now belong to the other version. */
-        g_mutex_lock(&doc->disk_lock);
-        if (doc->root_unsure)
-            hsk_log_fail(doc->log, -EIO);
-        g_mutex_unlock(&doc->disk_lock);
-        return false;
-    }
-    g_steal_pointer(&root);
-    hsk_disks_rebase(doc, committed, NULL);
-    return true;
 }

@@ -78,6 +78,7 @@ static const char *const error_words[] = {
     [HSK_ERROR_UNTRUSTED] = "untrusted",
     [HSK_ERROR_USAGE] = "usage",
     [HSK_ERROR_NOT_FOUND] = "not-found",
+    [HSK_ERROR_CANCELLED] = "cancelled",
 };
 
 const char *hsk_error_word(const GError *error)

@@ -174,7 +174,7 @@ static void published(struct hsk_op *op)
 
 static void change_disks_job(struct hsk_op *op)
 {
-    hsk_version_make_current(op->d->doc, op->version, &op->error);
+    hsk_disks_switch(op->d->doc, op->version, &op->error);
 }
 
 static void disks_changed(struct hsk_op *op)

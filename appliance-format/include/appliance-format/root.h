@@ -51,5 +51,7 @@ void hsk_root_set(struct hsk_root *root, const char *name, const uint8_t hash[HS
 void hsk_root_remove(struct hsk_root *root, const char *name);
 const struct hsk_root_entry *hsk_root_find(const struct hsk_root *root, const char *name);
 struct hsk_object *hsk_root_present(const struct hsk_root *root, const char *object); /* or NULL */
-void hsk_root_set_present(struct hsk_root *root, const struct hsk_object *object);
+/* Of a list of struct hsk_object: the one of that name, or NULL; adds or replaces one. */
+struct hsk_object *hsk_objects_find(const GArray *objects, const char *name);
+void hsk_objects_set(GArray *objects, const struct hsk_object *object);
 bool hsk_object_name_ok(const char *name);

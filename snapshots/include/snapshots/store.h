@@ -5,9 +5,14 @@
  * docs/format.md; appliance-format/ has the carriers, segments and page maps; this folder has what
  * a version is and when things become durable.
  *
- * Threads: a document belongs to the keeper. hsk_disk_* may be called from one disk thread while
- * hsk_version_commit runs on another (internal lock; reads and log writes never wait for
- * compression). All else: one thread at a time. Errors: one sentence naming the file.
+ * Threads: a document belongs to the keeper. Calls that change it (hsk_version_commit,
+ * hsk_doc_fold, hsk_doc_drop..., hsk_doc_publish) come from one thread at a time. While one of them
+ * runs, other threads may call:
+ * - one disk thread: hsk_disk_*
+ * - one thread: hsk_take_begin, hsk_take_abandon, hsk_disks_switch, hsk_doc_versions,
+ *   hsk_doc_resolve, hsk_doc_current, hsk_doc_live_changed, hsk_version_open
+ * - any: hsk_version_* of a version that only this thread uses
+ * Reads and log writes never wait for compression. Errors: one sentence naming the file.
  */
 #pragma once
 
@@ -82,16 +87,22 @@ const char *hsk_doc_instance(struct hsk_doc *doc);
  * version; error names it. */
 char *hsk_doc_resolve(struct hsk_doc *doc, const char *ref, GError **error);
 bool hsk_doc_drop(struct hsk_doc *doc, const char *id, GError **error);
+/* All of them with one commit, or none. HSK_ERROR_BUSY: the disks were switched to one of them, and
+ * a take that was begun before that is still to be committed. */
+bool hsk_doc_drop_many(struct hsk_doc *doc, const char *const *ids, unsigned n, GError **error);
 
 /* ---- taking ---- */
 
 struct hsk_version_object {
     const char *name; /* "ram", "vram" */
     uint64_t size_bytes;
-    const uint8_t
-        *dirty; /* bit per page: changed since the base version's content; NULL = all may differ */
+    const uint8_t *dirty; /* bit per page: changed since the base; NULL = all may differ */
+    bool from_zeros;      /* the base is zeros: power-on. Else what hsk_version_commit says. */
     const uint8_t *pages; /* staging: the dirty pages packed in ascending order, or, with dirty
-                             NULL, the whole object */
+                             NULL, the whole object; or NULL: */
+    void (*read_page)(void *opaque, uint64_t page, void *dst); /* once for each dirty page,
+                                                                  ascending, by the commit */
+    void *opaque;
 };
 
 struct hsk_take {
@@ -104,14 +115,19 @@ struct hsk_take {
     size_t state_bytes; /* device state */
     const void *picture_png;
     size_t picture_bytes;
+    bool (*cancelled)(void *opaque); /* or NULL; asked often. true: HSK_ERROR_CANCELLED, and nothing
+                                        has changed */
+    void *opaque;
 };
 /* Marks the moment of the take for all disks (log position; O(1)); call while the machine is
    stopped and disks are quiet. Returns a token for commit (or hsk_take_abandon). */
 struct hsk_take_point *hsk_take_begin(struct hsk_doc *doc);
 void hsk_take_abandon(struct hsk_take_point *p);
 /* Hashes, deduplicates, compresses, appends and commits: durable when it returns true. Base of the
-   dirty bitmaps is the last committed or reverted-to version (hsk_doc_current), which becomes this
-   one (not for BEFORE_REVERT and AUTO). id_out[33], bytes_added may be NULL. Takes p. */
+   dirty bitmaps is the last version committed before, of any kind, or the one that the disks were
+   switched to if that was later; after opening it is hsk_doc_current. USER and SAVED become
+   hsk_doc_current. Takes are committed in the order in which they were begun. id_out[33],
+   bytes_added may be NULL. Takes p. */
 bool hsk_version_commit(struct hsk_doc *doc, struct hsk_take_point *p, const struct hsk_take *t,
                         char *id_out, uint64_t *bytes_added, GError **error);
 /* The log of disk writes grows until a version is committed. If it is larger than limit_bytes,
@@ -139,9 +155,11 @@ uint64_t hsk_version_object_size(struct hsk_version *v,
 const char *hsk_version_cpu(struct hsk_version *v);
 GBytes *hsk_version_state(struct hsk_version *v, GError **error);
 GBytes *hsk_version_picture(struct hsk_version *v, GError **error);
-/* The live disks now continue from this version (its disk maps; log starts anew). The machine is
- * stopped. */
-bool hsk_version_make_current(struct hsk_doc *doc, struct hsk_version *v, GError **error);
+/* The live disks now go on from this version, which is hsk_doc_current and the base of the next
+   take's changes. The machine is stopped. O(1): a record in the log, durable with the next flush or
+   commit. Takes that were begun before can still be committed, as versions of where the disks
+   were; the commit of the last of them lets ROOT go on from here. */
+bool hsk_disks_switch(struct hsk_doc *doc, struct hsk_version *v, GError **error);
 
 /* ---- live disks ---- */
 

@@ -203,7 +203,7 @@ static struct hsk_root *make_root(void)
     r->log_seq = 77;
     hsk_root_set(r, "manifest.json", hash, NULL);
     hsk_root_set(r, "data/000007.zst", hash, &id);
-    hsk_root_set_present(r, &o);
+    hsk_objects_set(r->present, &o);
     return r;
 }
 

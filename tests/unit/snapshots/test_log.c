@@ -29,6 +29,12 @@ static bool collect(void *opaque, uint32_t disk, uint64_t page, uint32_t npages,
     return true;
 }
 
+static bool nowhere_to_go(void *opaque, const uint8_t id[HSK_LOG_ID_BYTES], uint32_t number,
+                          uint64_t seq)
+{
+    return false;
+}
+
 /* Record n: disk n % 2, page 10 n, one to three pages of pattern n; every fifth is a discard. */
 static void append(struct hsk_log *log, unsigned n)
 {
@@ -49,7 +55,8 @@ static struct hsk_log *open_log(int dirfd)
 static unsigned recover(struct hsk_log *log)
 {
     struct seen s = {log, 0, {0}, {0}};
-    assert_ok(hsk_log_recover(log, collect, &s, &error));
+    struct hsk_log_replay replay = {collect, nowhere_to_go, &s};
+    assert_ok(hsk_log_recover(log, &replay, &error));
     for (unsigned n = 0; n < s.n; n++) {
         assert_int_equal(s.npages[n], n % 3 + 1);
         assert_int_equal(s.loc[n] == HSK_LOC_HOLE, n % 5 == 4);
@@ -165,7 +172,7 @@ static void records_run_on_over_files_and_old_files_go(void **state)
     hsk_log_free(log);
     log = open_log(dirfd);
     assert_int_equal(recover(log), 6);
-    hsk_log_drop_before(log, 3);
+    hsk_log_discard(log, hsk_log_detach_before(log, 3));
     hsk_log_free(log);
     assert_int_equal(faccessat(dirfd, "log/000002", F_OK, 0), -1);
     assert_int_equal(faccessat(dirfd, "log/000003", F_OK, 0), 0);

@@ -101,7 +101,7 @@ static void versions_hold_ram_and_disk_of_their_moment(void **state)
     assert_disk_page(doc, 5, 300);
     struct hsk_version *v;
     assert_ok((v = hsk_version_open(doc, first, &error)) != NULL);
-    assert_ok(hsk_version_make_current(doc, v, &error));
+    assert_ok(hsk_disks_switch(doc, v, &error));
     hsk_version_free(v);
     assert_string_equal(hsk_doc_current(doc), first);
     assert_disk_page(doc, 5, 100);
@@ -116,7 +116,7 @@ static void versions_hold_ram_and_disk_of_their_moment(void **state)
     assert_disk_page(doc, 5, 100);
     assert_disk_page(doc, 6, 400);
     assert_ok((v = hsk_version_open(doc, parked, &error)) != NULL);
-    assert_ok(hsk_version_make_current(doc, v, &error));
+    assert_ok(hsk_disks_switch(doc, v, &error));
     hsk_version_free(v);
     assert_disk_page(doc, 5, 300);
     assert_disk_page(doc, 1000, 200);
@@ -328,7 +328,7 @@ static void folding_the_log_changes_nothing_but_its_size(void **state)
     assert_ok(take(doc, "timeline", HSK_VERSION_AUTO, NULL, automatic, &error));
     struct hsk_version *v;
     assert_ok((v = hsk_version_open(doc, automatic, &error)) != NULL);
-    assert_ok(hsk_version_make_current(doc, v, &error));
+    assert_ok(hsk_disks_switch(doc, v, &error));
     hsk_version_free(v);
     /* the timeline stays here: the document goes on from its own last version */
     assert_ok(hsk_doc_publish(doc, &error));

@@ -30,6 +30,7 @@ enum hsk_error {
     HSK_ERROR_UNTRUSTED,   /* a bundle of somebody else's asks for more than it may have */
     HSK_ERROR_USAGE,       /* wrong command line */
     HSK_ERROR_NOT_FOUND,
+    HSK_ERROR_CANCELLED, /* the caller asked for it; nothing was changed */
 };
 
 /* Our own bug: always on, also in release. Never about a value that came from a guest, a file or
