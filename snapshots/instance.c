@@ -192,6 +192,17 @@ static bool put_aside(struct hsk_doc *doc, const char *folder, struct origin *o,
     return true;
 }
 
+/* The origin is written last and removed first: a folder without one is what an interrupted making
+ * or removing left. */
+static void remove_nobodys(const char *folder)
+{
+    g_autofree char *origin = g_build_filename(folder, "origin", NULL);
+    bool busy;
+    HSK_AUTOFD fd = open_instance(folder, &busy);
+    if (fd >= 0 && access(origin, F_OK) < 0 && errno == ENOENT)
+        remove_instance(folder);
+}
+
 /* The id of the instance that fits, or NULL; stale ones are put aside. */
 static bool find_instance(struct hsk_doc *doc, const char *instances, char **id, char **orphan,
                           GError **error)
@@ -205,8 +216,12 @@ static bool find_instance(struct hsk_doc *doc, const char *instances, char **id,
     while (ok && dir != NULL && (name = g_dir_read_name(dir)) != NULL) {
         g_autofree char *folder = g_build_filename(instances, name, NULL);
         struct origin o;
-        if (!hsk_version_id_ok(name) || !origin_load(folder, &o))
+        if (!hsk_version_id_ok(name))
             continue;
+        if (!origin_load(folder, &o)) {
+            remove_nobodys(folder);
+            continue;
+        }
         enum match m = match(doc, &st, &o);
         if (m == MATCH_STALE) {
             ok = put_aside(doc, folder, &o, orphan, error);
@@ -307,6 +322,10 @@ bool hsk_instance_attach(struct hsk_doc *doc, char **orphan, GError **error)
     g_autofree char *id = NULL;
     if (g_mkdir_with_parents(instances, 0700) < 0)
         return hsk_io_error(error, errno, "make the folder %s", instances);
+    /* Held to the end: nobody takes an instance that another one is making for nobody's. */
+    HSK_AUTOFD all = open(instances, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (all < 0 || flock(all, LOCK_EX) < 0)
+        return hsk_io_error(error, errno, "open %s", instances);
     if (!find_instance(doc, instances, &id, orphan, error))
         return false;
     if (id == NULL && !make_instance(doc, instances, error)) {

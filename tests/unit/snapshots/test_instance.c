@@ -193,6 +193,25 @@ static void a_damaged_root_falls_back_to_the_one_before(void **state)
     hsk_doc_close(doc);
 }
 
+static void what_an_interrupted_making_left_is_removed(void **state)
+{
+    struct scratch *s = *state;
+    g_autofree char *data = hsk_data_folder();
+    g_autofree char *half = g_build_filename(
+        data, "instances", "0123456789abcdef0123456789abcdef", "data", NULL);
+    g_autofree char *damaged =
+        g_build_filename(data, "instances", "11111111111111111111111111111111", NULL);
+    g_autofree char *origin = g_build_filename(damaged, "origin", NULL);
+    assert_ok(make_document(s, NULL, &error));
+    assert_int_equal(g_mkdir_with_parents(half, 0700), 0);
+    assert_int_equal(g_mkdir_with_parents(damaged, 0700), 0);
+    close(make_file(origin, "?", 1));
+    hsk_doc_close(open_doc(s));
+    g_autofree char *folder = g_path_get_dirname(half);
+    assert_false(g_file_test(folder, G_FILE_TEST_EXISTS));
+    assert_true(g_file_test(damaged, G_FILE_TEST_EXISTS)); /* it may be worth something */
+}
+
 static void other_files_are_refused_with_a_sentence(void **state)
 {
     struct scratch *s = *state;
@@ -218,6 +237,7 @@ int main(void)
         T(a_publish_cut_off_after_its_commit_is_finished_on_opening),
         T(the_folder_of_an_instance_opens_its_document),
         T(a_damaged_root_falls_back_to_the_one_before),
+        T(what_an_interrupted_making_left_is_removed),
         T(other_files_are_refused_with_a_sentence),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
