@@ -11,27 +11,6 @@
 #include "common/values.h"
 #include "common/wire.h"
 
-struct args {
-    gboolean json;
-    char **rest;
-};
-
-static bool parse(struct args *a, int *argc, char ***argv, const char *usage, unsigned count,
-                  int *status)
-{
-    const GOptionEntry entries[] = {
-        {"json", 0, 0, G_OPTION_ARG_NONE, &a->json, "machine-readable output", NULL},
-        {G_OPTION_REMAINING, 0, 0, G_OPTION_ARG_FILENAME_ARRAY, &a->rest, NULL, NULL},
-        {NULL},
-    };
-    if (!hsk_parse_options(argc, argv, usage, entries, status))
-        return false;
-    if (a->rest && g_strv_length(a->rest) == count)
-        return true;
-    *status = hsk_usage("usage: %s %s", g_get_prgname(), usage);
-    return false;
-}
-
 static const char *kind_name(enum hsk_version_kind kind)
 {
     static const char *const names[] = {
@@ -120,6 +99,23 @@ static void print_log(const json_t *versions)
     }
 }
 
+struct hsk_doc *hsk_open_document(const char *path, bool readonly, GError **error)
+{
+    g_autofree char *orphan = NULL;
+
+    if (!g_file_test(path, G_FILE_TEST_EXISTS)) {
+        g_set_error(
+            error, HSK_ERROR, HSK_ERROR_NOT_FOUND,
+            "there is neither a file nor a running machine \"%s\"; \"hva ps\" lists what runs",
+            path);
+        return NULL;
+    }
+    struct hsk_doc *doc = hsk_doc_open(path, readonly, &orphan, error);
+    if (orphan)
+        hsk_complain(orphan);
+    return doc;
+}
+
 /* What a running machine says, or (made by read) what the file says; NULL + error. */
 static json_t *look(const char *machine, const char *cmd,
                     json_t *(*read)(struct hsk_doc *doc, const char *path, GError **error),
@@ -134,14 +130,7 @@ static json_t *look(const char *machine, const char *cmd,
     }
     if (c)
         return hsk_client_ask(c, cmd, NULL, error);
-    if (!g_file_test(machine, G_FILE_TEST_EXISTS)) {
-        g_set_error(
-            error, HSK_ERROR, HSK_ERROR_NOT_FOUND,
-            "there is neither a file nor a running machine \"%s\"; \"hva ps\" lists what runs",
-            machine);
-        return NULL;
-    }
-    struct hsk_doc *doc = hsk_doc_open(machine, true, NULL, error);
+    struct hsk_doc *doc = hsk_open_document(machine, true, error);
     if (!doc)
         return NULL;
     json_t *r = read(doc, machine, &failed);
@@ -156,11 +145,11 @@ static json_t *look(const char *machine, const char *cmd,
 
 int hsk_cmd_info(int argc, char **argv)
 {
-    struct args a = {0};
+    struct hsk_args a = {0};
     g_autoptr(GError) error = NULL;
     int status = 0;
 
-    if (parse(&a, &argc, &argv, "MACHINE", 1, &status)) {
+    if (hsk_parse_args(&a, &argc, &argv, "MACHINE", 1, 1, &status)) {
         json_t *i = look(a.rest[0], "info", info_of, &error);
         if (i)
             hsk_info_add_trust(i, hsk_json_str(i, "path", ""));
@@ -183,11 +172,11 @@ static json_t *log_of(struct hsk_doc *doc, const char *path, GError **error)
 
 int hsk_cmd_log(int argc, char **argv)
 {
-    struct args a = {0};
+    struct hsk_args a = {0};
     g_autoptr(GError) error = NULL;
     int status = 0;
 
-    if (parse(&a, &argc, &argv, "MACHINE", 1, &status)) {
+    if (hsk_parse_args(&a, &argc, &argv, "MACHINE", 1, 1, &status)) {
         json_t *r = look(a.rest[0], "log", log_of, &error);
         if (!r)
             status = hsk_fail(error);
@@ -203,11 +192,8 @@ int hsk_cmd_log(int argc, char **argv)
 
 static bool drop_in_file(const char *path, const char *ref, GError **error)
 {
-    g_autofree char *orphan = NULL;
-    struct hsk_doc *doc = hsk_doc_open(path, false, &orphan, error);
+    struct hsk_doc *doc = hsk_open_document(path, false, error);
 
-    if (orphan)
-        hsk_complain(orphan);
     if (!doc)
         return false;
     g_autofree char *id = hsk_doc_resolve(doc, ref, error);
@@ -216,7 +202,7 @@ static bool drop_in_file(const char *path, const char *ref, GError **error)
     return good;
 }
 
-static int drop(const struct args *a)
+static int drop(const struct hsk_args *a)
 {
     g_autoptr(GError) error = NULL;
     HSK_AUTO(hsk_client, c) = hsk_client_find(a->rest[0], &error);
@@ -232,10 +218,10 @@ static int drop(const struct args *a)
 
 int hsk_cmd_drop(int argc, char **argv)
 {
-    struct args a = {0};
+    struct hsk_args a = {0};
     int status = 0;
 
-    if (parse(&a, &argc, &argv, "MACHINE SNAPSHOT", 2, &status))
+    if (hsk_parse_args(&a, &argc, &argv, "MACHINE SNAPSHOT", 2, 2, &status))
         status = drop(&a);
     g_strfreev(a.rest);
     return status;
@@ -243,11 +229,11 @@ int hsk_cmd_drop(int argc, char **argv)
 
 int hsk_cmd_verify(int argc, char **argv)
 {
-    struct args a = {0};
+    struct hsk_args a = {0};
     g_autoptr(GError) error = NULL;
     int status = 0;
 
-    if (parse(&a, &argc, &argv, "FILE", 1, &status)) {
+    if (hsk_parse_args(&a, &argc, &argv, "FILE", 1, 1, &status)) {
         bool good = hsk_doc_verify(a.rest[0], NULL, NULL, &error);
         if (!good)
             status = hsk_fail(error);

@@ -9,7 +9,10 @@
 
 #include <jansson.h>
 
+struct hsk_doc;
+
 int hsk_cmd_boot(int argc, char **argv);
+int hsk_cmd_clock(int argc, char **argv);
 int hsk_cmd_console(int argc, char **argv);
 int hsk_cmd_control(
     int argc, char **argv); /* pause, snapshot, key ...: all that only ask a running machine */
@@ -30,10 +33,20 @@ int hsk_cmd_verify(int argc, char **argv);
  * "FILE..." for --help. */
 bool hsk_parse_options(int *argc, char ***argv, const char *usage, const GOptionEntry *entries,
                        int *status);
+
+/* What most commands take: --json, and between min and max arguments. */
+struct hsk_args {
+    gboolean json;
+    char **rest; /* of the caller, by g_strfreev() */
+};
+bool hsk_parse_args(struct hsk_args *a, int *argc, char ***argv, const char *usage, unsigned min,
+                    unsigned max, int *status);
 void hsk_print_json(const json_t *v);
 /* Prints the error's sentence; its exit status. */
 int hsk_fail(const GError *error);
 int hsk_usage(const char *fmt, ...) G_GNUC_PRINTF(1, 2);
+/* The document that does not run, by its path; NULL + error, also if there is no such file. */
+struct hsk_doc *hsk_open_document(const char *path, bool readonly, GError **error);
 /* Becomes hva-keeper; returns only if that cannot be started. Takes options. */
 int hsk_exec_keeper(const char *mode, json_t *options);
 

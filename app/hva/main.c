@@ -36,6 +36,7 @@ static const struct command {
     {"key", hsk_cmd_control, "press keys"},
     {"mouse", hsk_cmd_control, "move the pointer, click"},
     {"console", hsk_cmd_console, "a machine's serial line"},
+    {"clock", hsk_cmd_clock, "what time it is in a machine that goes on"},
     {"verify", hsk_cmd_verify, "check every byte of a document"},
     {"sign", hsk_cmd_sign, "sign a document as its publisher"},
     {"publisher", hsk_cmd_publisher, "your signing key, and the publishers that you trust"},
@@ -63,6 +64,23 @@ bool hsk_parse_options(int *argc, char ***argv, const char *usage, const GOption
     if (g_option_context_parse(ctx, argc, argv, &error))
         return true;
     *status = hsk_usage("%s", error->message);
+    return false;
+}
+
+bool hsk_parse_args(struct hsk_args *a, int *argc, char ***argv, const char *usage, unsigned min,
+                    unsigned max, int *status)
+{
+    const GOptionEntry entries[] = {
+        {"json", 0, 0, G_OPTION_ARG_NONE, &a->json, "machine-readable output", NULL},
+        {G_OPTION_REMAINING, 0, 0, G_OPTION_ARG_FILENAME_ARRAY, &a->rest, NULL, NULL},
+        {NULL},
+    };
+    if (!hsk_parse_options(argc, argv, usage, entries, status))
+        return false;
+    unsigned n = a->rest ? g_strv_length(a->rest) : 0;
+    if (n >= min && n <= max)
+        return true;
+    *status = hsk_usage("usage: %s %s", g_get_prgname(), usage);
     return false;
 }
 

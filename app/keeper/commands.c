@@ -355,6 +355,29 @@ static void cmd_mouse(struct hsk_document *d, struct hsk_conn *c, const json_t *
     ok(c, q);
 }
 
+/* Without "policy": only tells. */
+static void cmd_clock(struct hsk_document *d, struct hsk_conn *c, const json_t *q)
+{
+    const char *policy = hsk_json_str(q, "policy", NULL);
+    const json_t *id = json_object_get(q, "id");
+    g_autoptr(GError) error = NULL;
+
+    if (policy && strcmp(policy, "catch-up") != 0 && strcmp(policy, "frozen") != 0) {
+        refuse(c, id, HSK_ERROR_USAGE, "the clock can be catch-up or frozen");
+        return;
+    }
+    if (policy) {
+        d->settings.catch_up = strcmp(policy, "catch-up") == 0;
+        if (!hsk_settings_store(hsk_doc_manifest(d->doc)->uuid, &d->settings, &error)) {
+            hsk_conn_refuse(c, id, error);
+            return;
+        }
+        hsk_child_send(d->now.child, json_pack("{s:s, s:s}", "cmd", "clock", "policy", policy), -1);
+    }
+    hsk_conn_reply(c, id,
+                   json_pack("{s:s}", "clock", d->settings.catch_up ? "catch-up" : "frozen"));
+}
+
 static void cmd_console(struct hsk_document *d, struct hsk_conn *c, const json_t *q)
 {
     struct hsk_conn *held = hsk_conn_ref(c);
@@ -378,6 +401,7 @@ static void request(void *opaque, struct hsk_conn *c, const json_t *body)
         {"resume", cmd_resume}, {"reset", cmd_reset},           {"power", cmd_power},
         {"stop", cmd_stop},     {"screenshot", cmd_screenshot}, {"key", cmd_key},
         {"type", cmd_type},     {"mouse", cmd_mouse},           {"console", cmd_console},
+        {"clock", cmd_clock},
     };
     const char *cmd = hsk_json_str(body, "cmd", "");
 

@@ -67,6 +67,11 @@ static bool open_document(struct hsk_document *d, GError **error)
                     d->path);
         return false;
     }
+    hsk_settings_load(m->uuid, &d->settings);
+    if (!hsk_generation_load(m->uuid, hsk_doc_instance(d->doc), d->now.generation)) {
+        hsk_running_new_generation(&d->now);
+        hsk_document_keep_generation(d);
+    }
     d->kernel = hsk_doc_boot_member(d->doc, "boot/kernel", error);
     if (d->kernel && m->has_initrd)
         d->initrd = hsk_doc_boot_member(d->doc, "boot/initrd", error);

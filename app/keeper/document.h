@@ -13,6 +13,7 @@
 #include <vmm/engine.h>
 
 #include "child.h"
+#include "common/settings.h"
 #include "control.h"
 #include "disks.h"
 #include "memory.h"
@@ -25,6 +26,7 @@ struct hsk_running {
     struct hsk_guest_memory memory;
     char *cpu; /* its processor model: of the version it resumes, else what the process says once it
                   is ready */
+    uint64_t generation[2]; /* vmm/machine.h */
 };
 
 enum hsk_op_kind {
@@ -84,6 +86,7 @@ struct hsk_document {
     struct hsk_serial *serial;
     struct hsk_running now;
     GBytes *kernel, *initrd;
+    struct hsk_settings settings;
     uint64_t memory_bytes;
     json_t *versions; /* as in the reply to "log" */
     bool want_run;    /* the user wants it to run (not paused) */
@@ -111,6 +114,10 @@ bool hsk_running_start(struct hsk_document *d, struct hsk_running *r, GBytes *st
 /* The process is built; model: the processor that it gives the guest. */
 void hsk_running_ready(struct hsk_running *r, const char *model);
 void hsk_running_clear(struct hsk_running *r);
+/* It goes on from a state that was gone on from before: it is another generation. */
+void hsk_running_new_generation(struct hsk_running *r);
+/* The machine that runs now keeps its generation when it is stopped and resumed. */
+void hsk_document_keep_generation(struct hsk_document *d);
 extern const struct hsk_child_ops hsk_document_child_ops;
 
 /* ---- document.c ---- */

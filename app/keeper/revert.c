@@ -137,6 +137,7 @@ static void built(struct hsk_op *op)
 {
     GError *error = g_steal_pointer(&op->error);
 
+    hsk_running_new_generation(&op->next);
     if (!error)
         hsk_running_start(op->d, &op->next, op->next_state, &error);
     if (error)
@@ -189,6 +190,7 @@ static void disks_changed(struct hsk_op *op)
     hsk_running_clear(&d->now);
     d->now = op->next;
     op->next = (struct hsk_running){0};
+    hsk_document_keep_generation(d);
     d->base_known = true;
     d->want_run = true;
     g_clear_pointer(&d->trouble, g_free);

@@ -9,6 +9,7 @@
  * - clear-dirty: after the keeper has copied the dirty pages; stopped; not answered
  * - screenshot: answers "screenshot" with the picture in the descriptor, or with "text": why not
  * - display: a window's connected socket in the descriptor
+ * - clock {policy}: "catch-up" or "frozen"; not answered
  * - key {code, down}, pointer {x, y, buttons}: input; x and y in pixels of the picture
  *
  * Thread: loop thread.
@@ -217,6 +218,12 @@ static void cmd_power(struct hsk_runner *r, struct hsk_wire_msg *msg)
     hsk_machine_power_button(r->machine);
 }
 
+static void cmd_clock(struct hsk_runner *r, struct hsk_wire_msg *msg)
+{
+    hsk_machine_set_catch_up(r->machine,
+                             strcmp(hsk_json_str(msg->body, "policy", ""), "frozen") != 0);
+}
+
 static void cmd_quit(struct hsk_runner *r, struct hsk_wire_msg *msg)
 {
     struct hsk_engine *e = hsk_machine_engine(r->machine);
@@ -238,7 +245,7 @@ void hsk_runner_command(struct hsk_runner *r, struct hsk_wire_msg *msg)
         {"reset", cmd_reset},     {"power", cmd_power},
         {"display", cmd_display}, {"screenshot", cmd_screenshot},
         {"key", cmd_key},         {"pointer", cmd_pointer},
-        {"quit", cmd_quit},
+        {"clock", cmd_clock},     {"quit", cmd_quit},
     };
     const char *cmd = hsk_json_str(msg->body, "cmd", "");
 

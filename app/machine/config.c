@@ -2,7 +2,7 @@
 /*
  * From the keeper's config message to a machine that can run. Keys of the message: engine ("soft",
  * "kvm"), cpu, ncpus, memory, vram, tsc_hz, debug_exit, test_device, strict, chaos, lockstep,
- * stats, on_reset
+ * stats, generation (two integers), clock ("catch-up", "frozen"), on_reset
  * ("reset" boots again, "stop" leaves it to the keeper), append, kernel_name, disks: list of
  * {"serial", "readonly", "bytes"}. Disks are files (disk.0 ...) or, with the descriptors disks and
  * disks.slots, the keeper's (common/diskwire.h; "bytes" is their size).
@@ -97,6 +97,13 @@ static bool add_disks(struct hsk_runner *r, struct hsk_machine_config *mc, const
     return true;
 }
 
+static void read_generation(struct hsk_runner *r, const json_t *pair)
+{
+    r->has_generation = json_array_size(pair) == 2;
+    for (size_t i = 0; r->has_generation && i < 2; i++)
+        hsk_put64(r->generation + 8 * i, (uint64_t)json_integer_value(json_array_get(pair, i)));
+}
+
 bool hsk_runner_build(struct hsk_runner *r, const json_t *cfg, GError **error)
 {
     struct hsk_machine_config mc = {
@@ -113,7 +120,11 @@ bool hsk_runner_build(struct hsk_runner *r, const json_t *cfg, GError **error)
         .chaos = (uint64_t)hsk_json_int(cfg, "chaos", 0),
         .lockstep = (unsigned)hsk_json_int(cfg, "lockstep", 0),
         .stats = hsk_json_bool(cfg, "stats"),
+        .catch_up = strcmp(hsk_json_str(cfg, "clock", ""), "frozen") != 0,
     };
+
+    read_generation(r, json_object_get(cfg, "generation"));
+    memcpy(mc.generation, r->generation, sizeof(mc.generation));
 
     r->reset_in_place = strcmp(hsk_json_str(cfg, "on_reset", "stop"), "reset") == 0;
     r->cmdline = g_strdup(hsk_json_str(cfg, "append", NULL));
@@ -167,5 +178,7 @@ bool hsk_runner_load(struct hsk_runner *r, int state_fd, GError **error)
 {
     g_autoptr(GBytes) state = hsk_read_fd(state_fd, 256 << 20, "the saved state", error);
     r->loaded = state && hsk_machine_load(r->machine, state, error);
+    if (r->loaded && r->has_generation)
+        hsk_machine_set_generation(r->machine, r->generation);
     return r->loaded;
 }

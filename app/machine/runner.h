@@ -17,6 +17,8 @@ struct hsk_runner {
     bool
         reset_in_place; /* a reset of the guest boots again; else it stops and the keeper decides */
     bool loaded;        /* a saved state that has not run yet */
+    uint8_t generation[HSK_GENERATION_BYTES]; /* if has_generation */
+    bool has_generation;
     GBytes *kernel, *initrd; /* or NULL */
     char *cmdline, *kernel_name;
 };

@@ -16,8 +16,9 @@ struct hsk_clock {
     struct hsk_clock_tsc_params p;
     uint64_t tsc_hz, host_hz;
     uint64_t stopped_tsc;     /* guest TSC while stopped */
-    uint64_t stopped_wall_ns; /* UTC at the stop: what a save records, so that saving twice gives
-                                 the same */
+    uint64_t stopped_wall_ns; /* the guest's UTC then */
+    bool catch_up;
+    unsigned leaps;
     bool running;
 };
 
@@ -80,8 +81,20 @@ struct hsk_clock *hsk_clock_new(uint64_t tsc_hz)
 
     c->host_hz = host_tsc_hz();
     c->tsc_hz = tsc_hz ? tsc_hz : c->host_hz;
+    c->stopped_wall_ns = host_ns(CLOCK_REALTIME);
     set_rate(c);
     return c;
+}
+
+void hsk_clock_set_catch_up(struct hsk_clock *c, bool on)
+{
+    hsk_assert(!c->running);
+    c->catch_up = on;
+}
+
+unsigned hsk_clock_leaps(const struct hsk_clock *c)
+{
+    return c->leaps;
 }
 
 void hsk_clock_free(struct hsk_clock *c)
@@ -95,10 +108,28 @@ static uint64_t scaled(const struct hsk_clock *c, uint64_t host_tsc)
            (uint64_t)(((unsigned __int128)(host_tsc - c->p.host_base) * c->p.mult) >> 32);
 }
 
+/* All of the guest's clocks go on by what the host's UTC has gone on since the stop, as if the
+ * processors had not been served for so long: what guests know from a host that was suspended. A
+ * host whose clock was set back must not turn the guest's. */
+static void catch_up(struct hsk_clock *c)
+{
+    uint64_t now = host_ns(CLOCK_REALTIME);
+
+    if (now <= c->stopped_wall_ns || now - c->stopped_wall_ns > HSK_CLOCK_MAX_LEAP_NS)
+        return;
+    /* At TSC 0 nothing has run yet: a machine begins at 0. */
+    if (c->stopped_tsc)
+        c->stopped_tsc += hsk_clock_ns_to_tsc(c, now - c->stopped_wall_ns);
+    c->leaps += c->stopped_tsc && now - c->stopped_wall_ns >= NS_PER_S;
+    c->stopped_wall_ns = now;
+}
+
 void hsk_clock_start(struct hsk_clock *c)
 {
     if (c->running)
         return;
+    if (c->catch_up)
+        catch_up(c);
     c->p.guest_base = c->stopped_tsc;
     c->p.host_base = __rdtsc();
     c->running = true;
@@ -108,8 +139,9 @@ void hsk_clock_stop(struct hsk_clock *c)
 {
     if (!c->running)
         return;
-    c->stopped_tsc = hsk_clock_tsc(c);
+    uint64_t tsc = hsk_clock_tsc(c);
     c->stopped_wall_ns = hsk_clock_wall_ns(c);
+    c->stopped_tsc = tsc;
     c->running = false;
 }
 
@@ -151,8 +183,11 @@ uint64_t hsk_clock_ns(const struct hsk_clock *c)
 
 uint64_t hsk_clock_wall_ns(const struct hsk_clock *c)
 {
-    /* the guest's UTC is the host's: a restored machine catches up */
-    return host_ns(CLOCK_REALTIME);
+    if (!c->running)
+        return c->stopped_wall_ns;
+    if (c->catch_up)
+        return host_ns(CLOCK_REALTIME);
+    return c->stopped_wall_ns + hsk_clock_tsc_to_ns(c, hsk_clock_tsc(c) - c->stopped_tsc);
 }
 
 uint64_t hsk_clock_host_deadline(const struct hsk_clock *c, uint64_t guest_ns)
@@ -168,7 +203,7 @@ void hsk_clock_save(const struct hsk_clock *c, struct hsk_clock_state *s)
 {
     s->tsc_hz = c->tsc_hz;
     s->tsc = hsk_clock_tsc(c);
-    s->wall_ns = c->running ? hsk_clock_wall_ns(c) : c->stopped_wall_ns;
+    s->wall_ns = hsk_clock_wall_ns(c);
 }
 
 bool hsk_clock_load(struct hsk_clock *c, const struct hsk_clock_state *s)

@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * ACPI fixed hardware (ACPI 6.4, 4.8; layout of the ICH's PM block at HSK_PMBASE): PM1a event block
- * +0 (status, enable), PM1a control +4, PM timer +8 (24 bits, 3.579545 MHz), and the reset control
- * register 0xcf9, which the PCI host passes on. Always in ACPI mode: SCI_EN reads 1. S5 is the only
+ * +0 (status, enable), PM1a control +4, PM timer +8 (24 bits, 3.579545 MHz), general-purpose events
+ * +12 (8 of them: status, enable), and the reset control register 0xcf9, which the PCI host passes
+ * on. Always in ACPI mode: SCI_EN reads 1. S5 is the only
  * sleep state that the tables offer, so SLP_EN with any type is it.
  *
  * Threads: registers under the device's lock, the reset register under the PCI host's; the timer
  * runs on the loop thread.
  *
- * Deliberately missing: other sleep states, SMIs, GPEs, the RTC's status bit (the RTC has its own
+ * Deliberately missing: other sleep states, SMIs, the RTC's status bit (the RTC has its own
  * interrupt), throttling.
  */
 #include <base/clock.h>
@@ -20,7 +21,8 @@
 #define NS_PER_S 1000000000u
 #define TOGGLE   23 /* the status bit is set when this bit of the timer changes */
 
-enum { PM1_STATUS = 0, PM1_ENABLE = 2, PM1_CONTROL = 4, PM_TIMER = 8, PM_SIZE = 16 };
+enum { PM1_STATUS = 0, PM1_ENABLE = 2, PM1_CONTROL = 4, PM_TIMER = 8, GPE_STATUS = 12, GPE_ENABLE = 13,
+       PM_SIZE = 16 };
 
 #define STS_TIMER      (1u << 0)
 #define STS_BUTTON     (1u << 8)
@@ -36,6 +38,7 @@ struct acpi_pm_state {
     uint64_t toggles; /* changes of timer bit 23 that are in the status already */
     uint16_t status, enable, control;
     uint16_t reset; /* port 0xcf9 */
+    uint32_t gpe_status, gpe_enable; /* bytes; as words they leave no padding */
 };
 
 struct acpi_pm {
@@ -53,6 +56,8 @@ static const struct hsk_field acpi_pm_fields[] = {
     F(enable, .max = EN_WRITABLE),
     F(control, .max = CNT_WRITABLE),
     F(reset, .max = RESET_WRITABLE),
+    F(gpe_status, .max = 0xff),
+    F(gpe_enable, .max = 0xff),
 };
 #undef F
 
@@ -80,7 +85,7 @@ static void update(struct acpi_pm *p)
     else
         hsk_timer_disarm(p->timer);
     if (p->irq)
-        hsk_irq_set(p->irq, s->status & s->enable);
+        hsk_irq_set(p->irq, (s->status & s->enable) | (s->gpe_status & s->gpe_enable));
 }
 
 static void timer_expired(void *opaque)
@@ -97,6 +102,15 @@ void hsk_acpi_pm_power_button(struct hsk_dev *dev)
     HSK_DEV_GUARD(dev);
 
     p->s.status |= STS_BUTTON;
+    update(p);
+}
+
+void hsk_acpi_pm_gpe(struct hsk_dev *dev, unsigned event)
+{
+    struct acpi_pm *p = (struct acpi_pm *)dev;
+    HSK_DEV_GUARD(dev);
+
+    p->s.gpe_status |= 1u << event;
     update(p);
 }
 
@@ -126,6 +140,8 @@ static uint64_t pm_read(struct hsk_dev *dev, unsigned region, uint64_t offset, u
     hsk_put16(regs + PM1_ENABLE, p->s.enable);
     hsk_put16(regs + PM1_CONTROL, p->s.control | CNT_SCI_EN);
     hsk_put32(regs + PM_TIMER, (uint32_t)ticks(p) & 0xffffff);
+    regs[GPE_STATUS] = (uint8_t)p->s.gpe_status;
+    regs[GPE_ENABLE] = (uint8_t)p->s.gpe_enable;
     return hsk_get32(regs + offset);
 }
 
@@ -151,6 +167,9 @@ static void pm_write(struct hsk_dev *dev, unsigned region, uint64_t offset, unsi
     s->status &= (uint16_t)~hsk_get16(written + PM1_STATUS);
     m = hsk_get16(mask + PM1_ENABLE);
     s->enable = ((s->enable & (uint16_t)~m) | hsk_get16(written + PM1_ENABLE)) & EN_WRITABLE;
+    s->gpe_status &= ~(uint32_t)written[GPE_STATUS];
+    if (mask[GPE_ENABLE])
+        s->gpe_enable = written[GPE_ENABLE];
     m = hsk_get16(mask + PM1_CONTROL);
     if (m)
         control_write(p, (s->control & (uint16_t)~m) | hsk_get16(written + PM1_CONTROL));

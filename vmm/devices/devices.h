@@ -42,8 +42,16 @@ struct hsk_dev *hsk_uart16550_new(struct hsk_machine *m, const char *id, uint16_
  */
 struct hsk_dev *hsk_acpi_pm_new(struct hsk_machine *m, const char *id, struct hsk_irq *irq);
 void hsk_acpi_pm_power_button(struct hsk_dev *pm); /* any thread, no device lock held */
+/* General-purpose event 0-7 (\_GPE._E00 ...): the same. */
+void hsk_acpi_pm_gpe(struct hsk_dev *pm, unsigned event);
 uint8_t hsk_acpi_pm_reset_read(struct hsk_dev *pm);
 void hsk_acpi_pm_reset_write(struct hsk_dev *pm, uint8_t value);
+
+/* The generation id (HSK_GENERATION_BYTES) at HSK_VMGENID_GPA. */
+struct hsk_dev *hsk_vmgenid_new(struct hsk_machine *m, const char *id,
+                                const uint8_t *generation);
+/* Loop thread, stopped, no device lock held. Whether it was another one before. */
+bool hsk_vmgenid_set(struct hsk_dev *vmgenid, const uint8_t *generation);
 
 /* Port HSK_DEBUG_EXIT_PORT: a write posts HSK_EVENT_DEBUG_EXIT. */
 struct hsk_dev *hsk_debug_exit_new(struct hsk_machine *m, const char *id);

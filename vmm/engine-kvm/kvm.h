@@ -38,6 +38,7 @@ struct kvm_vcpu {
         shadow; /* what KVM does not keep: MSRs it does not know, activity of waiting processors */
     bool own_spec_ctrl; /* shadow.spec_ctrl is the guest's value: the host's processor refused it */
     struct hsk_clock_tsc_params tsc; /* the clock when the TSC was last set */
+    unsigned leaps;                  /* of the clock that the guest was told of */
 };
 
 static inline struct kvm_engine *kvm_engine_of(struct hsk_vcpu *v)

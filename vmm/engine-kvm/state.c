@@ -192,6 +192,10 @@ void kvm_sync_tsc(struct kvm_vcpu *k)
     if (!memcmp(p, &k->tsc, sizeof(*p)))
         return;
     k->tsc = *p;
+    if (k->leaps != hsk_clock_leaps(clock)) {
+        k->leaps = hsk_clock_leaps(clock);
+        ioctl(k->fd, KVM_KVMCLOCK_CTRL, 0); /* a guest that has no kvm-clock refuses */
+    }
     if (k->base.index == 0) {
         /* kvm-clock stands still with the machine, too */
         struct kvm_clock_data now = {.clock = hsk_clock_ns(clock)};

@@ -10,6 +10,8 @@
 
 #define PVCLOCK_BYTES 32
 #define TSC_STABLE    1
+#define GUEST_STOPPED 2 /* the guest clears it, and forgives its watchdogs once */
+#define FLAGS_OFFSET  29
 
 /* ns = (tsc << shift) * mul >> 32, with mul in [2^31, 2^32) */
 static void scale_of(uint64_t tsc_hz, uint32_t *mul, int8_t *shift)
@@ -50,10 +52,27 @@ void soft_pv_write_system_time(struct soft_vcpu *v, uint64_t msr)
     hsk_put64(info + 8, v->s.tsc_adjust);
     hsk_put32(info + 24, mul);
     info[28] = (uint8_t)shift;
-    info[29] = TSC_STABLE;
+    info[FLAGS_OFFSET] = TSC_STABLE;
     hsk_ram_write(cfg->ram, gpa, info, sizeof(info));
     hsk_put32(version_bytes, version + 1);
     hsk_ram_write(cfg->ram, gpa, version_bytes, sizeof(version_bytes));
+}
+
+void soft_pv_tell_leap(struct soft_vcpu *v)
+{
+    const struct hsk_engine_config *cfg = &v->base.engine->cfg;
+    uint64_t at = (v->s.kvm_system_time & ~1ull) + FLAGS_OFFSET;
+    unsigned leaps = hsk_clock_leaps(cfg->clock);
+    uint8_t flags;
+
+    if (v->leaps == leaps)
+        return;
+    v->leaps = leaps;
+    if (!(v->s.kvm_system_time & 1) || !hsk_ram_read(cfg->ram, at, &flags, 1))
+        return;
+    soft_fpu_park(v);
+    flags |= GUEST_STOPPED;
+    hsk_ram_write(cfg->ram, at, &flags, 1);
 }
 
 void soft_pv_write_wall_clock(struct soft_vcpu *v, uint64_t msr)

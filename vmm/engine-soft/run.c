@@ -522,8 +522,10 @@ enum hsk_exit soft_run(struct soft_vcpu *v)
         soft_smp_resume(v);
     v->exit_arg = 0;
     refresh_tsc(v);
-    if (!landed)
+    if (!landed) {
         soft_returns_forget(v);
+        soft_pv_tell_leap(v);
+    }
     if (landed)
         soft_lockstep_cancel(v);
     if (landed == LAND_FAULT) {

@@ -183,6 +183,7 @@ struct soft_vcpu {
     uint8_t no_step; /* this instruction cleared RFLAGS.TF on its way into a handler: no single-step
                         trap after it */
     uint8_t step_now; /* this instruction set RFLAGS.TF and traps at once (SYSRET) */
+    unsigned leaps; /* of the clock that the guest was told of */
     uint8_t debug;  /* SOFT_DEBUG_*: breakpoints that are enabled; soft_debug_changed() refreshes */
     uint8_t single; /* the code that runs is one instruction, behind which the dispatcher looks at
                        debug_hits */
@@ -252,6 +253,8 @@ uint32_t soft_segment_mode(const struct soft_vcpu *v);
 /* Saves the guest's FPU registers into s.xsave and gives C code sane host ones; the way back
  * reloads. Idempotent. */
 void soft_fpu_park(struct soft_vcpu *v);
+/* pv.c: at the beginning of run(): the guest's time may have leapt since the last one. */
+void soft_pv_tell_leap(struct soft_vcpu *v);
 
 /* ---- several vCPUs (smp.c) ---- */
 

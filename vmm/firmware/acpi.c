@@ -87,9 +87,11 @@ static guint put_fadt(struct builder *t, gpa_t facs, gpa_t dsdt)
     hsk_put32(p + 56, HSK_PMBASE);     /* PM1a event block */
     hsk_put32(p + 64, HSK_PMBASE + 4); /* PM1a control block */
     hsk_put32(p + 76, HSK_PMBASE + 8); /* PM timer */
+    hsk_put32(p + 80, HSK_PMBASE + 12); /* GPE block */
     p[88] = 4;
     p[89] = 2;
     p[91] = 4;
+    p[92] = 2;
     hsk_put16(p + 96, 0x0fff); /* no C2, no C3 */
     hsk_put16(p + 98, 0x0fff);
     p[108] = 0x32;              /* RTC's century byte */
@@ -104,6 +106,7 @@ static guint put_fadt(struct builder *t, gpa_t facs, gpa_t dsdt)
     put_gas_io(p + 148, 32, 2, HSK_PMBASE);
     put_gas_io(p + 172, 16, 2, HSK_PMBASE + 4);
     put_gas_io(p + 208, 32, 3, HSK_PMBASE + 8);
+    put_gas_io(p + 220, 16, 1, HSK_PMBASE + 12);
     end_table(t, at);
     return at;
 }

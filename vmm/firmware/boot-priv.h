@@ -19,7 +19,7 @@
 #define BOOT_KERNEL_MIN  0x100000
 
 /* Tables, in the areas where an OS looks for them without being told. */
-#define BOOT_TABLES_BASE 0xe0000 /* ACPI */
+#define BOOT_TABLES_BASE 0xe0000 /* ACPI, up to HSK_VMGENID_GPA */
 #define BOOT_MP_BASE     0xf0000 /* MultiProcessor Specification */
 #define BOOT_TABLES_END  0x100000
 #define BOOT_SCI_GSI     9

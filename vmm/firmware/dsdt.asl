@@ -1,12 +1,31 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The board's differentiated system description (ACPI 6.4, 5.2.11.1): PCI root with its windows and interrupt routing, the
- * fixed ISA devices, and power-off. Addresses are those of vmm/machine.h; change them in both places.
+ * fixed ISA devices, the generation id, and power-off. Addresses are those of vmm/machine.h; change them in both places.
  * Routing is for the I/O APIC only: the board has no PIRQ router for PIC mode.
  */
 DefinitionBlock ("", "DSDT", 2, "HAVSCK", "HVPC10", 1)
 {
     Name (\_S5, Package () { 5, 5, 0, 0 })
+
+    /* Virtual Machine Generation ID: ADDR is HSK_VMGENID_GPA, low and high half. */
+    Scope (\_SB)
+    {
+        Device (VGEN)
+        {
+            Name (_HID, "HVSK0001")
+            Name (_CID, "VM_Gen_Counter")
+            Name (_DDN, "VM_Gen_Counter")
+            Name (ADDR, Package () { 0x000EF000, 0 })
+        }
+    }
+    Scope (\_GPE)
+    {
+        Method (_E05, 0, NotSerialized)
+        {
+            Notify (\_SB.VGEN, 0x80)
+        }
+    }
 
     Scope (\_SB)
     {

@@ -37,7 +37,7 @@ bool hsk_firmware_install_tables(struct hsk_machine *m, gpa_t *rsdp, GError **er
 
     hsk_cpuid_query(hsk_machine_cpuid(m), 0, 0, 0, 1, 0, leaf1);
     mp = hsk_mptable_build(BOOT_MP_BASE, ncpus, leaf1[0], leaf1[3]);
-    hsk_assert(acpi->len <= BOOT_MP_BASE - BOOT_TABLES_BASE &&
+    hsk_assert(acpi->len <= HSK_VMGENID_GPA - BOOT_TABLES_BASE &&
                mp->len <= BOOT_TABLES_END - BOOT_MP_BASE);
     if (!hsk_ram_write(ram, BOOT_TABLES_BASE, acpi->data, acpi->len) ||
         !hsk_ram_write(ram, BOOT_MP_BASE, mp->data, mp->len) || !put_bda(ram)) {

@@ -37,7 +37,7 @@ struct hsk_machine {
     struct hsk_cpu_thread cpu[HSK_MAX_CPUS];
     GPtrArray *devs; /* struct hsk_dev, owned, in load order */
     struct gsi gsi[HSK_NGSI];
-    struct hsk_dev *pic, *ioapic, *acpi_pm, *i8042, *display, *tablet;
+    struct hsk_dev *pic, *ioapic, *acpi_pm, *vmgenid, *i8042, *display, *tablet;
     struct hsk_input input;
     /* loop thread */
     bool running;

@@ -162,6 +162,7 @@ static bool create_parts(struct hsk_machine *m, GError **error)
     if (!m->cfg.cpu && m->cfg.engine->default_cpu)
         m->cfg.cpu = m->cfg.engine->default_cpu();
     m->clock = hsk_clock_new(m->cfg.tsc_hz);
+    hsk_clock_set_catch_up(m->clock, m->cfg.catch_up);
     m->loop = hsk_loop_new(m->clock, error);
     if (!m->loop ||
         !hsk_cpuid_build(&m->cpuid, m->cfg.cpu, m->cfg.ncpus, hsk_clock_tsc_hz(m->clock), error))
@@ -475,6 +476,16 @@ void hsk_machine_run(struct hsk_machine *m)
     m->running = true;
     hsk_loop_clock_changed(m->loop);
     release_stop(m);
+}
+
+void hsk_machine_set_catch_up(struct hsk_machine *m, bool on)
+{
+    bool running = m->running;
+
+    hsk_machine_stop(m);
+    hsk_clock_set_catch_up(m->clock, on);
+    if (running)
+        hsk_machine_run(m);
 }
 
 bool hsk_machine_running(const struct hsk_machine *m)

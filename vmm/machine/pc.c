@@ -9,6 +9,7 @@
 
 #define DEVFN(slot)     ((slot) << 3)
 #define FIRST_DISK_SLOT 4
+#define VMGENID_GPE     5 /* as in firmware/dsdt.asl */
 
 static struct hsk_dev *add(struct hsk_machine *m, struct hsk_dev *dev)
 {
@@ -30,6 +31,7 @@ static void create_isa(struct hsk_machine *m)
     add(m, hsk_uart16550_new(m, "uart16550.0", 0x3f8, hsk_machine_gsi(m, 4), m->cfg.serial_in,
                              m->cfg.serial_out));
     m->acpi_pm = add(m, hsk_acpi_pm_new(m, "acpi-pm", hsk_machine_gsi(m, 9)));
+    m->vmgenid = add(m, hsk_vmgenid_new(m, "vmgenid", m->cfg.generation));
     m->i8042 = add(m, hsk_i8042_new(m, "i8042", hsk_machine_gsi(m, 1), hsk_machine_gsi(m, 12)));
     if (m->cfg.debug_exit)
         add(m, hsk_debug_exit_new(m, "debug-exit"));
@@ -72,4 +74,12 @@ bool hsk_machine_scanout(struct hsk_machine *m, struct hsk_scanout *out)
 void hsk_machine_power_button(struct hsk_machine *m)
 {
     hsk_acpi_pm_power_button(m->acpi_pm);
+}
+
+void hsk_machine_set_generation(struct hsk_machine *m,
+                                const uint8_t generation[HSK_GENERATION_BYTES])
+{
+    hsk_assert(!m->running);
+    if (hsk_vmgenid_set(m->vmgenid, generation))
+        hsk_acpi_pm_gpe(m->acpi_pm, VMGENID_GPE);
 }

@@ -141,6 +141,84 @@ static void conversions_do_not_overflow(void **state)
     hsk_clock_free(c);
 }
 
+static uint64_t utc_ns(void)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_REALTIME, &t);
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+#define HOUR_NS 3600000000000ull
+
+static void frozen_goes_on_in_the_past(void **state)
+{
+    struct hsk_clock *c = hsk_clock_new(1000000000);
+    struct hsk_clock_state s = {.tsc_hz = 1000000000, .tsc = 5000, .wall_ns = HOUR_NS};
+
+    assert_true(hsk_clock_load(c, &s));
+    assert_true(hsk_clock_wall_ns(c) == HOUR_NS);
+    hsk_clock_start(c);
+    sleep_ms(2);
+    assert_in_range(hsk_clock_wall_ns(c), HOUR_NS + 1000000, HOUR_NS + 60000000000u);
+    hsk_clock_stop(c);
+    hsk_clock_save(c, &s);
+    /* UTC and TSC went on together, and not while it stood */
+    sleep_ms(2);
+    assert_true(hsk_clock_wall_ns(c) == s.wall_ns);
+    assert_in_range(s.wall_ns - HOUR_NS, s.tsc - 5000, s.tsc + 60000000000u);
+    assert_int_equal(hsk_clock_leaps(c), 0);
+    hsk_clock_free(c);
+}
+
+static void catching_up_leaps_by_what_was_missed(void **state)
+{
+    struct hsk_clock *c = hsk_clock_new(1000000000);
+    struct hsk_clock_state s = {
+        .tsc_hz = 1000000000, .tsc = 5000, .wall_ns = utc_ns() - 2 * HOUR_NS};
+
+    hsk_clock_set_catch_up(c, true);
+    assert_true(hsk_clock_load(c, &s));
+    hsk_clock_start(c);
+    assert_in_range(hsk_clock_ns(c), 2 * HOUR_NS, 2 * HOUR_NS + 60000000000u);
+    assert_in_range(hsk_clock_wall_ns(c), utc_ns() - 60000000000u, utc_ns() + 60000000000u);
+    assert_int_equal(hsk_clock_leaps(c), 1);
+    /* a moment is made up for, too, but no leap to tell of */
+    hsk_clock_stop(c);
+    hsk_clock_save(c, &s);
+    sleep_ms(20);
+    hsk_clock_start(c);
+    assert_in_range(hsk_clock_tsc(c), s.tsc + 20000000, s.tsc + 60000000000u);
+    assert_int_equal(hsk_clock_leaps(c), 1);
+    hsk_clock_free(c);
+}
+
+static void no_leap_without_a_reason(void **state)
+{
+    static const struct {
+        uint64_t tsc;
+        int64_t ahead_ns;
+    } cases[] = {
+        {0, -(int64_t)HOUR_NS},                        /* nothing has run yet */
+        {5000, (int64_t)HOUR_NS},                      /* the host's clock was set back */
+        {5000, -(int64_t)HSK_CLOCK_MAX_LEAP_NS - 1e9}, /* nobody waited so long */
+    };
+
+    for (unsigned i = 0; i < G_N_ELEMENTS(cases); i++) {
+        struct hsk_clock *c = hsk_clock_new(1000000000);
+        struct hsk_clock_state s = {.tsc_hz = 1000000000,
+                                    .tsc = cases[i].tsc,
+                                    .wall_ns = utc_ns() + (uint64_t)cases[i].ahead_ns};
+
+        hsk_clock_set_catch_up(c, true);
+        assert_true(hsk_clock_load(c, &s));
+        hsk_clock_start(c);
+        assert_in_range(hsk_clock_ns(c), cases[i].tsc, 60000000000u);
+        assert_int_equal(hsk_clock_leaps(c), 0);
+        hsk_clock_free(c);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -148,6 +226,9 @@ int main(void)
         cmocka_unit_test(runs_with_the_host_and_stops),
         cmocka_unit_test(another_frequency_is_scaled),
         cmocka_unit_test(time_never_runs_backwards),
+        cmocka_unit_test(frozen_goes_on_in_the_past),
+        cmocka_unit_test(catching_up_leaps_by_what_was_missed),
+        cmocka_unit_test(no_leap_without_a_reason),
         cmocka_unit_test(loaded_is_what_was_saved),
         cmocka_unit_test(impossible_frequencies_are_refused),
         cmocka_unit_test(conversions_do_not_overflow),

@@ -24,6 +24,11 @@
 #define HSK_PMBASE                                                                                 \
     0x600 /* ACPI PM block: PM1a evt 0x600, cnt 0x604, timer 0x608, reset reg 0xcf9 */
 #define HSK_DEBUG_EXIT_PORT 0xf4
+#define HSK_VMGENID_GPA     0xef000ull /* the page of the generation id, behind the ACPI tables */
+
+/* The generation id of a machine: another one whenever it goes on from a state that it, or a copy
+ * of it, went on from before. */
+#define HSK_GENERATION_BYTES 16
 
 /* GSIs: 0-15 ISA (0 -> I/O APIC pin 2), 16-23 PCI INTA-H. SCI is 9. */
 #define HSK_NGSI 24
@@ -65,6 +70,8 @@ struct hsk_machine_config {
     int serial_in, serial_out; /* descriptors (borrowed) of COM1 or -1: see devices/uart16550.c */
     int ram_fd, ram_attr_fd, vram_fd,
         vram_attr_fd; /* memfds from the keeper (taken), or -1: own ones */
+    uint8_t generation[HSK_GENERATION_BYTES]; /* zeros if nothing is ever saved */
+    bool catch_up; /* hsk_clock_set_catch_up() */
     hsk_event_fn event;
     void *event_opaque;
 };
@@ -119,6 +126,14 @@ GBytes *hsk_machine_save(struct hsk_machine *m);
 /* On a new machine of the same configuration whose memory is already in place. On error the machine
  * must be freed. */
 bool hsk_machine_load(struct hsk_machine *m, GBytes *state, GError **error);
+
+/* After a load, or for a machine that is stopped: it goes on as that generation. If it was another
+ * one, the guest is told (ACPI device VGEN). */
+void hsk_machine_set_generation(struct hsk_machine *m,
+                                const uint8_t generation[HSK_GENERATION_BYTES]);
+
+/* hsk_clock_set_catch_up(), from its next stop on. */
+void hsk_machine_set_catch_up(struct hsk_machine *m, bool on);
 
 /* Screen and input. */
 bool hsk_machine_scanout(struct hsk_machine *m, struct hsk_scanout *out); /* false: no display */

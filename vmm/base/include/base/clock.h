@@ -8,6 +8,11 @@
  * Starts stopped at 0. The guest's TSC frequency is fixed for its life: a host with another one
  * gets another mult.
  *
+ * While stopped the guest's time stands still. What it finds when it goes on is a setting: its own
+ * time as it was (UTC too: then the guest lives in the past), or, catching up, all clocks further by
+ * what the host's UTC went on meanwhile. That is the same leap for all of them, as after a suspended
+ * host, and the only way for a guest without an agent to show the right date.
+ *
  * Threads: reading from any thread; start/stop/set only while all vCPUs are stopped.
  */
 #pragma once
@@ -34,8 +39,15 @@ uint64_t hsk_clock_tsc(const struct hsk_clock *c);
 uint64_t hsk_clock_tsc_hz(const struct hsk_clock *c);
 uint64_t hsk_clock_tsc_to_ns(const struct hsk_clock *c, uint64_t tsc);
 uint64_t hsk_clock_ns_to_tsc(const struct hsk_clock *c, uint64_t ns);
-/* UTC of the guest in ns: host UTC while nothing else was said (a restored machine catches up with
- * the host). */
+/* Catching up, or (how a clock is made) not. Stopped. */
+void hsk_clock_set_catch_up(struct hsk_clock *c, bool on);
+/* How often a start has made the guest's time leap by a second or more: then a guest's watchdogs
+ * have to be told. */
+unsigned hsk_clock_leaps(const struct hsk_clock *c);
+/* A saved state that says it is older than this is wrong about the time: no leap then. */
+#define HSK_CLOCK_MAX_LEAP_NS (50ull * 365 * 86400 * 1000000000)
+/* UTC of the guest in ns: the host's while catching up; else the host's at the making of the clock
+ * (or what was loaded), going on with the guest's time. */
 uint64_t hsk_clock_wall_ns(const struct hsk_clock *c);
 /* The host's CLOCK_MONOTONIC time at which the guest time ns is reached (for sleeping); UINT64_MAX
  * while stopped. */
