@@ -18,7 +18,7 @@ exec /bin/busybox poweroff -f
 class Lockstep(linux_guest.LinuxGuest):
     def test_blocks_agree_with_strict_mode(self):
         long = os.environ.get('HSK_LONG')
-        p = subprocess.run(self.command(self.elf(), self.initramfs(INIT), '--stats', '--lockstep', '10' if long else '1000', timeout=1800),
+        p = subprocess.run(self.command(self.elf(), self.initramfs(INIT), '--stats', '--lockstep', '30' if long else '1000', timeout=3000),
                            stdin=subprocess.DEVNULL, capture_output=True, text=True, errors='replace', env=self.env, cwd=self.dir)
         self.assertEqual(p.returncode, 0, p.stdout + p.stderr)
         compared = int(re.search(r'^soft-compared (\d+)', p.stderr, re.M)[1])
