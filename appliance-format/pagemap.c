@@ -286,6 +286,8 @@ static bool walk(const struct hsk_map_source *src, const struct hsk_map_ref *ref
             ok = v->page(v->opaque, first + i, n->entries[i], error);
     }
     node_free(n);
+    if (v->leave != NULL)
+        v->leave(v->opaque, ref, ok);
     return ok;
 }
 

@@ -48,8 +48,8 @@ static bool parse_entries(struct hsk_segment *s, const uint8_t *entries, uint64_
         memcpy(f->cid, e + 16, 16);
         memcpy(f->csum, e + 32, 32);
         bool hole = f->flags == HSK_FRAME_HOLE;
-        if (f->offset != pos || f->csize == 0 || f->csize > data_end - pos || f->rawsize == 0 ||
-            f->flags > HSK_FRAME_HOLE ||
+        if (f->offset != pos || f->csize == 0 || f->csize > data_end - pos ||
+            f->csize > HSK_FRAME_MAX_STORED || f->rawsize == 0 || f->flags > HSK_FRAME_HOLE ||
             f->rawsize > (hole ? HSK_HOLE_MAX_BYTES : HSK_FRAME_MAX_BYTES))
             return false;
         pos += f->csize;
@@ -136,26 +136,31 @@ static uint8_t *read_frame(const struct hsk_segment *s, uint32_t index, GError *
     return g_steal_pointer(&in);
 }
 
-bool hsk_segment_decode_into(const struct hsk_segment *s, uint32_t index, void *dst,
-                             size_t dst_bytes, GError **error)
+/* The stored bytes, whose hash fitted, into dst of f->rawsize bytes. */
+static bool decode(const struct hsk_segment *s, uint32_t index, const uint8_t *in, void *dst,
+                   GError **error)
 {
-    if (index >= s->nframes || s->frames[index].flags == HSK_FRAME_HOLE ||
-        s->frames[index].rawsize != dst_bytes)
-        return hsk_damaged(error, s->label, "a page map points at a frame that is not there");
     const struct hsk_frame *f = &s->frames[index];
-    g_autofree uint8_t *in = read_frame(s, index, error);
-    if (in == NULL)
-        return false;
     /* A hash that fits says who wrote the bytes, not that they mean well. */
     if (f->csize < 4 || hsk_get32(in) != ZSTD_MAGICNUMBER ||
         ZSTD_getFrameContentSize(in, f->csize) != f->rawsize ||
         ZSTD_getDictID_fromFrame(in, f->csize) != 0 ||
         ZSTD_findFrameCompressedSize(in, f->csize) != f->csize)
         return hsk_damaged(error, s->label, "frame %u is not one frame of its size", index);
-    size_t n = ZSTD_decompress(dst, dst_bytes, in, f->csize);
+    size_t n = ZSTD_decompress(dst, f->rawsize, in, f->csize);
     if (ZSTD_isError(n) || n != f->rawsize)
         return hsk_damaged(error, s->label, "frame %u cannot be decoded", index);
     return true;
+}
+
+bool hsk_segment_decode_into(const struct hsk_segment *s, uint32_t index, void *dst,
+                             size_t dst_bytes, GError **error)
+{
+    if (index >= s->nframes || s->frames[index].flags == HSK_FRAME_HOLE ||
+        s->frames[index].rawsize != dst_bytes)
+        return hsk_damaged(error, s->label, "a page map points at a frame that is not there");
+    g_autofree uint8_t *in = read_frame(s, index, error);
+    return in != NULL && decode(s, index, in, dst, error);
 }
 
 GBytes *hsk_segment_decode(const struct hsk_segment *s, uint32_t index, GError **error)
@@ -167,42 +172,82 @@ GBytes *hsk_segment_decode(const struct hsk_segment *s, uint32_t index, GError *
     return g_bytes_new_take(g_steal_pointer(&raw), n);
 }
 
-static bool check_seek_table(const struct hsk_segment *s, GError **error)
+/* One frame in memory: its hash, and that it is what the table says. raw: HSK_FRAME_MAX_BYTES. */
+static bool check_frame(const struct hsk_segment *s, uint32_t index, const uint8_t *in,
+                        uint8_t *raw, GError **error)
 {
-    size_t len = 8 + SEEK_ENTRY_BYTES * (size_t)s->nframes + SEEK_FOOTER_BYTES;
+    const struct hsk_frame *f = &s->frames[index];
+    uint8_t hash[HSK_HASH_BYTES], cid[16];
+    hsk_hash(in, f->csize, hash);
+    if (memcmp(hash, f->csum, sizeof(hash)) != 0)
+        return hsk_damaged(error, s->label,
+                           "the bytes of frame %u are not the ones that were "
+                           "written",
+                           index);
+    if (f->flags == HSK_FRAME_HOLE) {
+        if (f->rawsize % HSK_PAGE_SIZE != 0 || !hsk_hole_frame_is(in, f->csize, f->rawsize))
+            return hsk_damaged(error, s->label, "frame %u is not the hole that it says it is",
+                               index);
+        return true;
+    }
+    if (!decode(s, index, in, raw, error))
+        return false;
+    crypto_generichash(cid, sizeof(cid), raw, f->rawsize, NULL, 0);
+    if (memcmp(cid, f->cid, sizeof(cid)) != 0)
+        return hsk_damaged(error, s->label, "the content of frame %u is not what its identity says",
+                           index);
+    return true;
+}
+
+/* What lies behind the frames, into the hash; the seek table must agree with ours. */
+static bool check_tables(const struct hsk_segment *s, uint64_t frames_end,
+                         crypto_generichash_state *st, GError **error)
+{
+    size_t len = (size_t)(s->m.size - frames_end),
+           seek = 8 + SEEK_ENTRY_BYTES * (size_t)s->nframes + SEEK_FOOTER_BYTES;
     g_autofree uint8_t *got = g_malloc(len);
-    g_autofree uint8_t *want = g_malloc(len);
-    int r = hsk_member_read(&s->m, s->m.size - len, got, len);
+    g_autofree uint8_t *want = g_malloc(seek);
+    int r = hsk_member_read(&s->m, frames_end, got, len);
     if (r < 0)
         return hsk_io_error(error, r, "read %s", s->label);
+    crypto_generichash_update(st, got, len);
     hsk_seek_table_make(want, s->frames, s->nframes);
-    if (memcmp(got, want, len) != 0)
+    if (memcmp(got + len - seek, want, seek) != 0)
         return hsk_damaged(error, s->label, "its seek table disagrees with its frame table");
     return true;
 }
 
-bool hsk_segment_check(const struct hsk_segment *s, GError **error)
+bool hsk_segment_check(const struct hsk_segment *s, const struct hsk_segment_checker *c,
+                       uint8_t hash[HSK_HASH_BYTES], GError **error)
 {
+    crypto_generichash_state st;
+    crypto_generichash_init(&st, NULL, 0, HSK_HASH_BYTES);
+    g_autoptr(GError) first = NULL;
+    g_autofree uint8_t *raw = g_malloc(HSK_FRAME_MAX_BYTES);
+    uint64_t end = 0;
     for (uint32_t i = 0; i < s->nframes; i++) {
         const struct hsk_frame *f = &s->frames[i];
-        if (f->flags == HSK_FRAME_HOLE) {
-            g_autofree uint8_t *in = read_frame(s, i, error);
-            if (in == NULL)
-                return false;
-            if (f->rawsize % HSK_PAGE_SIZE != 0 || !hsk_hole_frame_is(in, f->csize, f->rawsize))
-                return hsk_damaged(error, s->label, "frame %u is not the hole that it says it is",
-                                   i);
-            continue;
-        }
-        g_autoptr(GBytes) raw = hsk_segment_decode(s, i, error);
-        if (raw == NULL)
+        g_autoptr(GError) failed = NULL;
+        g_autofree uint8_t *in = g_try_malloc(f->csize);
+        int r = in == NULL ? -ENOMEM : hsk_member_read(&s->m, f->offset, in, f->csize);
+        if (r < 0)
+            hsk_io_error(&failed, r, "read %s", s->label);
+        else
+            crypto_generichash_update(&st, in, f->csize);
+        if (r == 0)
+            (void)!check_frame(s, i, in, raw, &failed);
+        if (failed != NULL && c->bad != NULL)
+            c->bad(c->opaque, i, failed);
+        if (failed != NULL && first == NULL)
+            first = g_steal_pointer(&failed);
+        end = f->offset + (uint64_t)f->csize;
+        if (c->step != NULL && !c->step(c->opaque, f->csize))
             return false;
-        uint8_t cid[16];
-        crypto_generichash(cid, sizeof(cid), g_bytes_get_data(raw, NULL), g_bytes_get_size(raw),
-                           NULL, 0);
-        if (memcmp(cid, f->cid, sizeof(cid)) != 0)
-            return hsk_damaged(error, s->label,
-                               "the content of frame %u is not what its identity says", i);
     }
-    return check_seek_table(s, error);
+    (void)!check_tables(s, end, &st, first == NULL ? &first : NULL);
+    crypto_generichash_final(&st, hash, HSK_HASH_BYTES);
+    bool ok = first == NULL;
+    if (!ok)
+        g_propagate_error(error, g_steal_pointer(&first));
+    return ok;
 }

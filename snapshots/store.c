@@ -138,6 +138,18 @@ static gint by_order(gconstpointer a, gconstpointer b)
     return ((*x)->order > (*y)->order) - ((*x)->order < (*y)->order);
 }
 
+/* One version is lost, the others are not. */
+static struct hsk_record *damaged_record(const char *id)
+{
+    struct hsk_record *r = hsk_record_new();
+    g_strlcpy(r->info.id, id, sizeof(r->info.id));
+    r->info.title = g_strdup("(damaged)");
+    r->info.engine = g_strdup("");
+    r->cpu = g_strdup("");
+    r->info.damaged = true;
+    return r;
+}
+
 static bool load_versions(struct hsk_doc *doc, GError **error)
 {
     for (guint i = 0; i < doc->root->entries->len; i++) {
@@ -149,11 +161,11 @@ static bool load_versions(struct hsk_doc *doc, GError **error)
         const struct hsk_carrier *c =
             doc->dir != NULL && hsk_carrier_has(doc->dir, e->name) ? doc->dir : doc->base;
         g_autoptr(GBytes) text =
-            hsk_read_listed(c, doc->root, e->name, HSK_RECORD_MAX_BYTES, error);
-        if (text == NULL)
-            return false;
-        struct hsk_record *r = hsk_record_parse(doc->path, id, g_bytes_get_data(text, NULL),
-                                                g_bytes_get_size(text), error);
+            hsk_read_listed(c, doc->root, e->name, HSK_RECORD_MAX_BYTES, NULL);
+        struct hsk_record *r = text == NULL
+                                   ? damaged_record(id)
+                                   : hsk_record_parse(doc->path, id, g_bytes_get_data(text, NULL),
+                                                      g_bytes_get_size(text), error);
         if (r == NULL)
             return false;
         g_ptr_array_add(doc->versions, r);

@@ -105,6 +105,11 @@ struct hsk_version *hsk_version_open(struct hsk_doc *doc, const char *id, GError
                     id);
         return NULL;
     }
+    if (r->info.damaged) {
+        hsk_damaged(error, doc->path, "the record of version %s is not the one that was written",
+                    id);
+        return NULL;
+    }
     struct hsk_version *v = g_new0(struct hsk_version, 1);
     v->doc = doc;
     g_strlcpy(v->id, id, sizeof(v->id));

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Commands about a document, whether it runs or not: info, log, drop, verify. A running one is
- * asked; one that does not run is opened, read-only where nothing changes. Thread: main.
+ * Commands about a document, whether it runs or not: info, log, drop. A running one is asked; one
+ * that does not run is opened, read-only where nothing changes. Thread: main.
  */
 #include <snapshots/store.h>
 
@@ -28,11 +28,11 @@ static json_t *versions_of(struct hsk_doc *doc, GError **error)
     json_t *out = json_array();
 
     for (struct hsk_version_info *v = list; v; v = v->next)
-        json_array_append_new(out,
-                              json_pack("{s:s, s:s, s:s, s:I, s:s, s:I, s:b}", "id", v->id,
-                                        "parent", v->parent, "title", v->title ? v->title : "",
-                                        "time", (json_int_t)v->time, "kind", kind_name(v->kind),
-                                        "bytes", (json_int_t)v->bytes, "has_state", v->has_state));
+        json_array_append_new(
+            out, json_pack("{s:s, s:s, s:s, s:I, s:s, s:I, s:b, s:b}", "id", v->id, "parent",
+                           v->parent, "title", v->title ? v->title : "", "time",
+                           (json_int_t)v->time, "kind", kind_name(v->kind), "bytes",
+                           (json_int_t)v->bytes, "has_state", v->has_state, "damaged", v->damaged));
     hsk_version_info_free(list);
     return out;
 }
@@ -223,25 +223,6 @@ int hsk_cmd_drop(int argc, char **argv)
 
     if (hsk_parse_args(&a, &argc, &argv, "MACHINE SNAPSHOT", 2, 2, &status))
         status = drop(&a);
-    g_strfreev(a.rest);
-    return status;
-}
-
-int hsk_cmd_verify(int argc, char **argv)
-{
-    struct hsk_args a = {0};
-    g_autoptr(GError) error = NULL;
-    int status = 0;
-
-    if (hsk_parse_args(&a, &argc, &argv, "FILE", 1, 1, &status)) {
-        bool good = hsk_doc_verify(a.rest[0], NULL, NULL, &error);
-        if (!good)
-            status = hsk_fail(error);
-        else if (!a.json)
-            printf("%s is whole\n", a.rest[0]);
-        if (a.json)
-            printf("{\"whole\": %s}\n", good ? "true" : "false");
-    }
     g_strfreev(a.rest);
     return status;
 }

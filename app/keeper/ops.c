@@ -234,10 +234,11 @@ void hsk_document_reload_versions(struct hsk_document *d)
         hsk_complain(error->message);
     for (struct hsk_version_info *v = list; v; v = v->next) {
         g_autofree char *title = g_utf8_make_valid(v->title ? v->title : "", -1);
-        json_array_append_new(out, json_pack("{s:s, s:s, s:s, s:I, s:s, s:I, s:b}", "id", v->id,
-                                             "parent", v->parent, "title", title, "time",
+        json_array_append_new(out, json_pack("{s:s, s:s, s:s, s:I, s:s, s:I, s:b, s:b}", "id",
+                                             v->id, "parent", v->parent, "title", title, "time",
                                              (json_int_t)v->time, "kind", kinds[v->kind], "bytes",
-                                             (json_int_t)v->bytes, "has_state", v->has_state));
+                                             (json_int_t)v->bytes, "has_state", v->has_state,
+                                             "damaged", v->damaged));
     }
     hsk_version_info_free(list);
     json_decref(d->versions);

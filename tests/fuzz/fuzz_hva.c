@@ -94,6 +94,13 @@ static void root_text(const uint8_t *data, size_t size)
     }
 }
 
+static bool check(const struct hsk_segment *s, GError **error)
+{
+    static const struct hsk_segment_checker nobody;
+    uint8_t hash[HSK_HASH_BYTES];
+    return hsk_segment_check(s, &nobody, hash, error);
+}
+
 /* The frame table's entries get the hashes of what they point at, then the table gets its own. */
 static void segment_file(const uint8_t *data, size_t size)
 {
@@ -121,7 +128,7 @@ static void segment_file(const uint8_t *data, size_t size)
         G_GNUC_UNUSED g_autoptr(GBytes) raw = hsk_segment_decode(s, i, NULL);
     }
     if (s != NULL)
-        (void)!hsk_segment_check(s, NULL);
+        (void)!check(s, NULL);
 }
 
 struct nodes {

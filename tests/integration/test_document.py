@@ -419,6 +419,33 @@ class BadInput(Document):
         self.hva('sign', doc, '--key', 'new.key', '--password-file', 'pw')
         self.assertEqual(self.json('info', doc)['origin']['signature'], 'good')
 
+    def test_verify_shows_progress_names_damage_and_stops(self):
+        with open(self.path('disk.raw'), 'wb') as f:
+            f.write(random.Random(1).randbytes(96 << 20))
+        doc = self.path('big.hva')
+        self.hva('create', doc, '--kernel', KERNEL, '--append', 'serve', '--disk', 'disk.raw', '--memory', '64M')
+        r = self.json('verify', doc)
+        self.assertTrue(r['whole'] and r['bytes'] > 96 << 20 and r['frames'] >= 768 and r['problems'] == [])
+        before = sorted(os.listdir(self.dir))
+        master, slave = os.openpty()
+        p = subprocess.Popen([harness.BIN + '/hva', 'verify', doc], stdin=slave, stdout=slave, stderr=slave, env=self.env, cwd=self.dir)
+        os.close(slave)
+        seen = b''
+        while b'MB/s' not in seen:
+            seen += os.read(master, 4096)
+        self.assertIn(b'%', seen)
+        p.send_signal(signal.SIGINT)
+        self.assertEqual(p.wait(harness.PATIENCE), 130)
+        os.close(master)
+        self.assertEqual(sorted(os.listdir(self.dir)), before)
+        with open(doc, 'r+b') as f:
+            f.seek(40 << 20)
+            f.write(b'damage')
+        r = json.loads(self.hva('verify', doc, '--json', status=1)[0])
+        self.assertFalse(r['whole'])
+        self.assertIn('frame', r['problems'][0])
+        self.assertIn('disk.root', r['present'])
+
     def test_without_display_it_says_so(self):
         doc = self.create(append='poweroff')
         p = subprocess.run([harness.BIN + '/hva', 'run', doc], stdin=subprocess.DEVNULL, capture_output=True, text=True, env=self.env, timeout=60)

@@ -73,11 +73,13 @@ bool hsk_pagemap_write(struct hsk_pagemap *map, struct hsk_map_writer *w, struct
                        GError **error);
 
 /* Walks a stored map, keeping nothing. enter (may be NULL) says whether to look below a node; page
- * sees each page entry. */
+ * sees each page entry; leave (may be NULL) says whether all below a node that was entered was
+ * good: the first failure ends the walk. */
 struct hsk_map_visitor {
     bool (*enter)(void *opaque, const struct hsk_map_ref *ref);
     bool (*page)(void *opaque, uint64_t page, uint64_t entry, GError **error);
     void *opaque;
+    void (*leave)(void *opaque, const struct hsk_map_ref *ref, bool good);
 };
 bool hsk_pagemap_walk(const struct hsk_map_source *source, const struct hsk_map_ref *root,
                       uint64_t npages, const struct hsk_map_visitor *v, GError **error);

@@ -15,6 +15,7 @@
 #define HSK_SEGMENT_MAX_BYTES    (256u << 20)
 #define HSK_SEGMENT_MAX_FRAMES   (1u << 20)
 #define HSK_FRAME_MAX_BYTES      (256u << 10) /* raw size of a frame with content */
+#define HSK_FRAME_MAX_STORED     (260u << 10) /* what does not shrink grows a little */
 #define HSK_HOLE_MAX_BYTES       (1u << 30)
 
 enum hsk_frame_flags { HSK_FRAME_HOLE = 1 };
@@ -47,8 +48,16 @@ GBytes *hsk_segment_decode(const struct hsk_segment *s, uint32_t index, GError *
 /* Decodes into dst, whose size must be the frame's rawsize. */
 bool hsk_segment_decode_into(const struct hsk_segment *s, uint32_t index, void *dst,
                              size_t dst_bytes, GError **error);
-/* Everything a reader can check: every frame, its content id, the seek table. */
-bool hsk_segment_check(const struct hsk_segment *s, GError **error);
+/* Everything a reader can check, in one pass: every frame, its content id, the seek table. bad is
+ * told of each frame that is damaged; hash is that of all bytes. step (may be NULL) is told of bytes
+ * as they are done; false from it ends the check (false without error). */
+struct hsk_segment_checker {
+    void (*bad)(void *opaque, uint32_t frame, const GError *error);
+    bool (*step)(void *opaque, uint64_t bytes);
+    void *opaque;
+};
+bool hsk_segment_check(const struct hsk_segment *s, const struct hsk_segment_checker *c,
+                       uint8_t hash[HSK_HASH_BYTES], GError **error);
 
 /* ---- writing ---- */
 

@@ -36,6 +36,7 @@ struct hsk_version_info {
     int64_t time; /* seconds since 1970 UTC */
     enum hsk_version_kind kind;
     bool pinned, has_state; /* has_state: RAM and devices, not only disks */
+    bool damaged;           /* its record cannot be read: it can only be dropped */
     char *engine;
     uint64_t bytes; /* stored bytes that this version added */
     struct hsk_version_info *next;
@@ -177,5 +178,7 @@ const char *hsk_disk_error(struct hsk_disk *d);
 /* Appends what belongs to the document (USER, SAVED, BEFORE_REVERT versions) to the .hva: two
  * fsyncs. */
 bool hsk_doc_publish(struct hsk_doc *doc, GError **error);
+/* Is every byte as it was written? The first thing that is not is the error; snapshots/verify.h
+ * tells more. */
 bool hsk_doc_verify(const char *path, bool (*progress)(void *, double), void *opaque,
                     GError **error);
