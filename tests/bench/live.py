@@ -1,0 +1,246 @@
+# SPDX-License-Identifier: MIT
+"""Figures of a running machine: takes, reverts and undos, the timeline, and the same of QEMU."""
+import os
+import shutil
+import signal
+import time
+
+from machines import Haversack, Qemu
+from timeline import TimelineFigures
+
+RATE = 100000     # writes a second
+DIRTY = 10000     # pages
+KEPT = 3          # snapshots that are not dropped
+ROOM = 12 << 30   # what one machine's files may come to before a new one is made
+LIGHT_SECONDS = (1, 3, 5)
+SETTLE = 0.3      # seconds between a take and the next: a user is no loop
+
+# group: {figure: method of Session}; in this order on one machine
+FIGURES = {
+    '2048': {'self-check': 'self_check', 'first': 'first', 'unchanged': 'unchanged', 'noise': 'noise', 'take-10k': 'take_10k',
+             'take': 'take_written', 'slowdown': 'slowdown', 'busy-noise': 'busy_noise', 'busy-take': 'busy_take', 'revert': 'revert'},
+    '512': {'take-512': 'take_written'},
+    '4096': {'take-4096': 'take_written'},
+    'timeline': {'timeline': 'timeline'},
+    'qemu': {'qemu-take': 'qemu_take', 'qemu-busy-take': 'qemu_take_busy'},
+}
+
+
+class Session(TimelineFigures):
+    def __init__(self, bench, memory, qemu=False):
+        self.bench, self.results, self.memory, self.qemu = bench, bench.results, memory, qemu
+        self.machine = None
+        self.fresh()
+
+    def fresh(self):
+        """A new machine with its data read; the old one and its files are gone."""
+        b = self.bench
+        if self.machine:
+            self.machine.kill()
+        b.guest()
+        work = f'{b.folder}/work'
+        if self.qemu:
+            self.machine = Qemu(work, self.memory, b.guest())
+        else:
+            self.machine = Haversack(work, self.memory, b.guest(), b.hva, b.o.engine)
+        try:
+            self.machine.start()
+            self.machine.ready()
+            self.ear = self.machine.ear
+            self.load, self.taken = None, []
+        except Exception:
+            self.machine.kill()
+            raise
+
+    def under(self, *orders):
+        """The guest does just this from now on."""
+        if self.load != orders:
+            for order in ('w 0', 's 0', 'b 0', 'l 0', *orders):
+                self.ear.order(order)
+            self.load = orders
+            time.sleep(2.5)  # until it runs evenly, and for compiling: past what the last load left behind
+
+    def room(self):
+        if self.machine.du() > ROOM or shutil.disk_usage(self.bench.folder).free < ROOM:
+            load = self.load
+            self.fresh()
+            self.under(*load)
+
+    # ---- the instrument ----
+
+    def self_check(self, name):
+        """20 ms of SIGSTOP are a gap of 20 ms. The smallest error of five counts: a busy computer only adds."""
+        self.under()
+        errors = []
+        for _ in range(5):
+            time.sleep(0.2)
+            pid = self.machine.pids()['machine']
+            start = time.monotonic()
+            os.kill(pid, signal.SIGSTOP)
+            time.sleep(0.02)
+            os.kill(pid, signal.SIGCONT)
+            end = time.monotonic()
+            errors.append(self.ear.gap(start, end) - (end - start) * 1e3)
+        best = min(errors, key=abs)
+        if abs(best) > 4:
+            raise AssertionError(f'a stop of 20 ms was measured wrong by {best:.1f} ms')
+        self.results.add(name, error_ms=best)
+
+    def quiet_window(self, name):
+        """The same measure without a snapshot."""
+        start = time.monotonic()
+        time.sleep(0.7)
+        self.results.add(name, gap_ms=self.ear.gap(start, time.monotonic()), **self.rates(start, time.monotonic() - 0.15))
+
+    def rates(self, start, end):
+        done = self.ear.progress(start, end) or {}
+        return {k: done.get(k) for k in ('writes', 'compiled')}
+
+    def noise(self, name):
+        self.under(f'w {RATE}')
+        self.quiet_window(name)
+
+    def busy_noise(self, name):
+        self.under('b 1')
+        self.quiet_window(name)
+
+    # ---- takes ----
+
+    def take(self, name, **more):
+        m = self.machine
+        before, began = m.cpu(), time.monotonic()
+        s = m.take(f'{name}{len(self.taken)}')
+        cpu = m.cpu() - before
+        gap = self.ear.gap(s['start'], s['end'] + 0.05)
+        self.results.add(name, gap_ms=gap, pause_ms=s.get('pause_ms'), durable_ms=s['durable_ms'], bytes_added=s['bytes_added'], cpu_s=cpu,
+                         answer_ms=(s['end'] - began) * 1e3, **more)
+        self.taken.append(s['id'])
+        while len(self.taken) > KEPT:
+            m.drop(self.taken.pop(0))
+        return s
+
+    def first(self, name):
+        """The first snapshot of a fresh machine; then nine more with light work before each."""
+        if self.taken:
+            self.fresh()
+        self.under()
+        added = [self.take(name)['bytes_added']]
+        document, instance = self.machine.sizes()
+        self.results.add('first-du', document=document, instance=instance)
+        for _ in range(9):
+            self.under('l 1')
+            time.sleep(LIGHT_SECONDS[self.bench.mode])
+            added.append(self.take('light')['bytes_added'])
+        self.under()
+        self.results.add('light-ten', ratio=sum(added) / added[0], du_ratio=self.machine.du() / (document + instance), added=added)
+
+    def some_first(self):
+        if not self.taken:
+            self.under()
+            self.take('prepared')
+
+    def unchanged(self, name):
+        self.under()
+        self.some_first()
+        time.sleep(SETTLE)
+        self.take(name)
+
+    def take_10k(self, name):
+        self.under()
+        self.some_first()
+        self.room()
+        self.ear.order(f'd {DIRTY}')
+        self.take(name)
+        time.sleep(SETTLE)
+
+    def take_written(self, name):
+        self.under(f'w {RATE}')
+        self.some_first()
+        self.room()
+        time.sleep(SETTLE)
+        self.take(name, memory=self.memory)
+        if len(self.results.of(name)) % 50 == 0:
+            document, instance = self.machine.sizes()
+            self.results.add(name + '-du', document=document, instance=instance)
+
+    def slowdown(self, name):
+        """How much of what the processor has left over for a program of the lowest priority is gone while a snapshot is saved."""
+        self.under(f'w {RATE}', 's 1')
+        self.some_first()
+        start = time.monotonic()
+        time.sleep(0.8)
+        s = self.take('slowdown-take')
+        time.sleep(0.3)
+        before = self.ear.progress(start, s['start'] - 0.1)
+        saving = self.ear.progress(s['start'], s['end'])
+        if before and saving and before['counted']:
+            percent = {k: 100 * (1 - saving[k] / before[k]) for k in ('counted', 'writes')}
+            self.results.add(name, percent=percent['counted'], writes_percent=percent['writes'])
+        else:
+            self.results.add(name, skipped='the guest did not tell what it did')
+        time.sleep(SETTLE)
+        self.room()
+
+    def busy_take(self, name):
+        self.under('b 1')
+        self.some_first()
+        self.room()
+        time.sleep(SETTLE)
+        self.take(name)
+
+    # ---- going back ----
+
+    def content(self, expected=None, whole=False):
+        """What the guest says of its data; it must be whole, and what it was."""
+        answer = self.ear.ask('f' if whole else 'c', '[cf] (ok|BAD) .*', 120)
+        text = answer.string[2:]
+        if answer[1] != 'ok':
+            raise AssertionError(f'the data is not of one instant: {text}')
+        if expected and text != expected:
+            raise AssertionError(f'the data is {text}, not {expected}')
+        return text
+
+    def go(self, name, action, expected, **more):
+        r = action()
+        gap = self.ear.gap(r['start'], r['end'])
+        self.content(expected, **more)
+        self.results.add(name, gap_ms=gap, pause_ms=r.get('pause_ms'), answer_ms=(r['end'] - r['start']) * 1e3, checked=1)
+
+    def revert(self, name):
+        """Change 10,000 pages and revert; change them again and undo. Both times all marks are compared, every 50th time all bytes."""
+        self.under()
+        m, n = self.machine, self.results.count(name)
+        if getattr(self, 'base', None) is None or self.base[0] is not m:
+            self.base = m, m.take('base')['id'], self.content()
+        self.room()
+        if self.base[0] is not self.machine:
+            return
+        self.ear.order(f'd {DIRTY}')
+        present = self.content()
+        time.sleep(0.05)
+        self.go(name, lambda: m.revert(self.base[1]), self.base[2], whole=n % 50 == 49)
+        self.ear.order(f'd {DIRTY}')
+        time.sleep(0.05)
+        self.go('undo', m.undo, present, whole=n % 50 == 49)
+
+    # ---- QEMU ----
+
+    def qemu_take(self, name, *orders):
+        """savevm, loadvm and delvm; its file grows by each one, so the size is taken before the old one goes."""
+        m = self.machine
+        self.under(*(orders or (f'w {RATE}',)))
+        start = time.monotonic()
+        time.sleep(1)
+        self.results.add(name + '-noise', gap_ms=self.ear.gap(start, time.monotonic()))
+        self.take(name)
+        self.under()
+        self.take('qemu-unchanged')
+        base, content = self.taken[-1], self.content()
+        self.ear.order(f'd {DIRTY}')
+        self.go('qemu-revert', lambda: m.revert(base), content)
+        self.results.add('qemu-du', bytes=m.du())
+        start, end = m.monitor(f'delvm {self.taken.pop(0)}')
+        self.results.add('qemu-delete', ms=(end - start) * 1e3)
+
+    def qemu_take_busy(self, name):
+        self.qemu_take(name, 'b 1')
