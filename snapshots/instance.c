@@ -16,6 +16,8 @@
 
 #include "doc.h"
 
+#define ORIGIN_MAX_BYTES 65536
+
 struct origin {
     char *path, *document, *root, *next;
     uint64_t dev, ino;
@@ -31,12 +33,20 @@ static void origin_clear(struct origin *o)
     memset(o, 0, sizeof(*o));
 }
 
-static bool origin_load(const char *folder, struct origin *o)
+/* Not there is HSK_ERROR_NOT_FOUND, nonsense is HSK_ERROR_DAMAGED; all else may be better the next
+ * time. */
+static bool origin_load(const char *folder, struct origin *o, GError **error)
 {
-    g_autofree char *file = g_build_filename(folder, "origin", NULL);
+    HSK_AUTOFD fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0)
+        return hsk_io_error(error, errno, "open %s", folder);
+    HSK_AUTO(hsk_carrier, dir) = hsk_carrier_open_dir(fd, folder);
+    g_autoptr(GBytes) text = hsk_carrier_read(dir, "origin", ORIGIN_MAX_BYTES, error);
     g_autoptr(GKeyFile) k = g_key_file_new();
-    if (!g_key_file_load_from_file(k, file, G_KEY_FILE_NONE, NULL))
+    if (text == NULL)
         return false;
+    if (g_bytes_get_size(text) == 0 || !g_key_file_load_from_bytes(k, text, G_KEY_FILE_NONE, NULL))
+        return hsk_damaged(error, folder, "its origin cannot be read");
     *o = (struct origin){.path = g_key_file_get_string(k, "origin", "path", NULL),
                          .document = g_key_file_get_string(k, "origin", "document", NULL),
                          .root = g_key_file_get_string(k, "origin", "root", NULL),
@@ -47,7 +57,7 @@ static bool origin_load(const char *folder, struct origin *o)
     if (o->path != NULL && o->document != NULL && o->root != NULL && o->next != NULL)
         return true;
     origin_clear(o);
-    return false;
+    return hsk_damaged(error, folder, "its origin is not whole");
 }
 
 static int origin_save(const struct hsk_io *io, int dirfd, const struct origin *o)
@@ -68,7 +78,7 @@ static int origin_save(const struct hsk_io *io, int dirfd, const struct origin *
 char *hsk_instance_origin_path(const char *folder)
 {
     struct origin o;
-    if (!origin_load(folder, &o))
+    if (!origin_load(folder, &o, NULL))
         return NULL;
     char *path = g_steal_pointer(&o.path);
     origin_clear(&o);
@@ -218,8 +228,15 @@ static bool find_instance(struct hsk_doc *doc, const char *instances, char **id,
         struct origin o;
         if (!hsk_version_id_ok(name))
             continue;
-        if (!origin_load(folder, &o)) {
-            remove_nobodys(folder);
+        g_autoptr(GError) unread = NULL;
+        if (!origin_load(folder, &o, &unread)) {
+            /* It may be this document's, so going on without it is out of the question. */
+            ok = g_error_matches(unread, HSK_ERROR, HSK_ERROR_NOT_FOUND) ||
+                 g_error_matches(unread, HSK_ERROR, HSK_ERROR_DAMAGED);
+            if (!ok)
+                g_propagate_error(error, g_steal_pointer(&unread));
+            else if (unread->code == HSK_ERROR_NOT_FOUND)
+                remove_nobodys(folder);
             continue;
         }
         enum match m = match(doc, &st, &o);
@@ -304,7 +321,10 @@ static bool load_instance(struct hsk_doc *doc, const char *folder, char **orphan
     g_autoptr(GError) first = NULL;
     doc->root = read_root(doc, "ROOT", &first);
     if (doc->root == NULL) {
-        doc->root = read_root(doc, "ROOT.prev", NULL);
+        /* Only if it is gone: what cannot be read just now holds what was promised. */
+        if (g_error_matches(first, HSK_ERROR, HSK_ERROR_DAMAGED) ||
+            g_error_matches(first, HSK_ERROR, HSK_ERROR_NOT_FOUND))
+            doc->root = read_root(doc, "ROOT.prev", NULL);
         if (doc->root == NULL) {
             g_propagate_error(error, g_steal_pointer(&first));
             return false;
