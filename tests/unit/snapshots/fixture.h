@@ -154,6 +154,14 @@ G_GNUC_UNUSED static bool make_document(const struct scratch *s, const struct hs
     return hsk_doc_create_io(s->doc, &c, true, NULL, NULL, io, error);
 }
 
+/* The same, and nothing is known of any other. */
+G_GNUC_UNUSED static void fresh_document(const struct scratch *s)
+{
+    g_autofree char *data = hsk_data_folder();
+    remove_tree(data);
+    assert_ok(make_document(s, NULL, &error));
+}
+
 G_GNUC_UNUSED static struct hsk_doc *open_doc(const struct scratch *s)
 {
     struct hsk_doc *doc;

@@ -5,7 +5,9 @@
  */
 #pragma once
 
+#ifndef RAM_PAGES
 #define RAM_PAGES 64u
+#endif
 #include "fixture.h"
 
 /* What the story achieved, to be found again afterwards. */
@@ -101,11 +103,4 @@ G_GNUC_UNUSED static void assert_nothing_lost(const struct scratch *s, const str
     assert_ok(hsk_doc_publish(doc, &error));
     hsk_doc_close(doc);
     assert_ok(hsk_doc_verify(s->doc, NULL, NULL, &error));
-}
-
-G_GNUC_UNUSED static void fresh_document(const struct scratch *s)
-{
-    g_autofree char *data = hsk_data_folder();
-    remove_tree(data);
-    assert_ok(make_document(s, NULL, &error));
 }

@@ -8,58 +8,142 @@
 #include <signal.h>
 #include <sys/resource.h>
 
+#include "life.h"
 #include "story.h"
+#include "wrap.h"
 
-/* ---- the n-th operation fails ---- */
+/* ---- the n-th call fails ---- */
 
 struct fault {
-    unsigned count, fail_at;
-    bool for_ever;
+    const char *name;
+    unsigned calls; /* bits of enum wrap_call */
     int err;
+    bool for_ever;
+    /* of one run */
+    unsigned count, fail_at;
+    bool struck;
 };
+
+static int strike(void *opaque, enum wrap_call call)
+{
+    struct fault *f = opaque;
+    if ((f->calls >> call & 1) == 0 || f->fail_at == 0)
+        return 0;
+    f->count++;
+    if (f->count != f->fail_at && (!f->for_ever || f->count < f->fail_at))
+        return 0;
+    f->struck = true;
+    return f->err;
+}
+
+/* Lives with the n-th call failing, and asks whether all is there. Returns whether there was an
+ * n-th. */
+static bool live_with(const struct scratch *s, struct fault *f, uint32_t seed, unsigned n)
+{
+    struct wrap_hooks hooks = {.before = strike, .opaque = f};
+    fresh_document(s);
+    struct life *l = life_new(s, NULL, seed);
+    g_snprintf(l->where, sizeof(l->where), "life %u, call %u of \"%s\"", seed, n, f->name);
+    l->may_fail = true;
+    f->count = 0;
+    f->fail_at = n;
+    f->struck = false;
+    wrap_set(&hooks);
+    life_run(l, 60);
+    wrap_set(NULL);
+    f->fail_at = 0;
+    life_check(l, NEVER - 1);
+    life_free(l);
+    return f->struck;
+}
+
+/* The earlier the denser; more in the long run. */
+static void fail_everywhere(const struct scratch *s, struct fault f)
+{
+    unsigned runs = 0;
+    for (unsigned n = 1, seed = 1; live_with(s, &f, seed, n); runs++)
+        n += 1 + n / test_rounds(8, 100);
+    print_message("%s: %u runs\n", f.name, runs);
+}
+
+#define BIT(call) (1u << WRAP_##call)
+#define CHANGES   (BIT(WRITE) | BIT(NAMES) | BIT(TRUNCATE))
+
+static void a_full_disk_loses_nothing(void **state)
+{
+    fail_everywhere(*state, (struct fault){"disk full", CHANGES, ENOSPC, false});
+    fail_everywhere(*state, (struct fault){"disk full for ever", CHANGES, ENOSPC, true});
+}
+
+static void a_call_that_fails_loses_nothing(void **state)
+{
+    fail_everywhere(*state, (struct fault){"write error", CHANGES | BIT(UNLINK), EIO, false});
+    fail_everywhere(*state, (struct fault){"sync error", BIT(SYNC), EIO, false});
+    fail_everywhere(*state, (struct fault){"read error", BIT(READ) | BIT(STAT), EIO, false});
+    fail_everywhere(*state, (struct fault){"open error", BIT(OPEN), EMFILE, false});
+}
+
+static void a_disk_that_dies_loses_nothing(void **state)
+{
+    fail_everywhere(*state, (struct fault){"disk dead", ~BIT(ALLOC), EIO, true});
+}
+
+static void no_memory_loses_nothing(void **state)
+{
+    fail_everywhere(*state, (struct fault){"no memory", BIT(ALLOC), ENOMEM, false});
+}
+
+static void short_reads_and_writes_are_gone_on_with(void **state)
+{
+    struct fault f = {"half", BIT(READ) | BIT(WRITE), WRAP_HALF, true};
+    assert_true(live_with(*state, &f, 1, 1));
+}
+
+/* Opens with every call of it failing in turn. */
+static void open_with_faults(const struct scratch *s, struct life *l, struct fault f)
+{
+    struct wrap_hooks hooks = {.before = strike, .opaque = &f};
+    g_autofree char *data = hsk_data_folder();
+    const char *const folders[] = {s->dir, data, NULL};
+    struct journal *j = journal_new(folders);
+    f.struck = true;
+    for (unsigned n = 1; f.struck; n++) {
+        char *orphan = NULL;
+        g_autoptr(GError) error = NULL;
+        g_snprintf(l->where, sizeof(l->where), "opening, call %u of \"%s\"", n, f.name);
+        f.count = 0;
+        f.fail_at = n;
+        f.struck = false;
+        wrap_set(&hooks);
+        struct hsk_doc *doc = hsk_doc_open(s->doc, false, &orphan, &error);
+        wrap_set(NULL);
+        hsk_doc_close(doc);
+        if (orphan != NULL || (doc == NULL && error == NULL))
+            fail_msg("%s: %s", l->where, orphan != NULL ? orphan : "no sentence");
+        life_check(l, NEVER - 1);
+        journal_restore(j, 0, JOURNAL_MOST, 0);
+    }
+    journal_free(j);
+}
+
+static void a_failing_opening_loses_nothing(void **state)
+{
+    struct scratch *s = *state;
+    fresh_document(s);
+    struct life *l = life_new(s, NULL, 5);
+    assert_true(life_run(l, 60));
+    open_with_faults(s, l, (struct fault){"open error", BIT(OPEN) | BIT(STAT), EIO, false});
+    open_with_faults(s, l, (struct fault){"read error", BIT(READ), EIO, false});
+    open_with_faults(s, l, (struct fault){"disk full", CHANGES | BIT(SYNC), ENOSPC, true});
+    open_with_faults(s, l, (struct fault){"dead", ~BIT(ALLOC), EIO, true});
+    open_with_faults(s, l, (struct fault){"no files", BIT(OPEN), EMFILE, true});
+    life_free(l);
+}
 
 static int before(void *opaque, enum hsk_io_op op, int fd)
 {
     struct fault *f = opaque;
-    f->count++;
-    return f->count == f->fail_at || (f->for_ever && f->count > f->fail_at) ? f->err : 0;
-}
-
-static unsigned count_operations(const struct scratch *s)
-{
-    struct fault f = {0};
-    struct hsk_io io = {before, &f};
-    struct achieved a = {.flushed_seed = 7};
-    fresh_document(s);
-    story(s, &io, &a);
-    assert_int_equal(a.ram_seed, 3);
-    assert_int_equal(a.flushed_seed, 14);
-    assert_true(a.published);
-    return f.count;
-}
-
-static void fail_everywhere(const struct scratch *s, int err, bool for_ever)
-{
-    unsigned all = count_operations(s);
-    assert_true(all > 100);
-    for (unsigned n = 1; n <= all; n++) {
-        struct fault f = {.fail_at = n, .for_ever = for_ever, .err = err};
-        struct hsk_io io = {before, &f};
-        struct achieved a = {.flushed_seed = 7};
-        fresh_document(s);
-        story(s, &io, &a);
-        assert_nothing_lost(s, &a);
-    }
-}
-
-static void one_full_disk_error_anywhere_loses_nothing(void **state)
-{
-    fail_everywhere(*state, ENOSPC, false);
-}
-
-static void a_disk_that_dies_anywhere_loses_nothing(void **state)
-{
-    fail_everywhere(*state, EIO, true);
+    return ++f->count == f->fail_at ? f->err : 0;
 }
 
 static void a_failed_creation_leaves_nothing(void **state)
@@ -254,13 +338,24 @@ static void a_cut_document_is_refused(void **state)
     }
 }
 
+/* Also after a test that failed while calls did. */
+static int calls_work_again(void **state)
+{
+    wrap_set(NULL);
+    return scratch_teardown(state);
+}
+
 int main(void)
 {
     g_autofree char *data = scratch_data_home();
-#define T(f) cmocka_unit_test_setup_teardown(f, scratch_setup, scratch_teardown)
+#define T(f) cmocka_unit_test_setup_teardown(f, scratch_setup, calls_work_again)
     const struct CMUnitTest tests[] = {
-        T(one_full_disk_error_anywhere_loses_nothing),
-        T(a_disk_that_dies_anywhere_loses_nothing),
+        T(a_full_disk_loses_nothing),
+        T(a_call_that_fails_loses_nothing),
+        T(a_disk_that_dies_loses_nothing),
+        T(a_failing_opening_loses_nothing),
+        T(no_memory_loses_nothing),
+        T(short_reads_and_writes_are_gone_on_with),
         T(a_failed_creation_leaves_nothing),
         T(a_publish_that_does_not_fit_says_so_and_keeps_everything),
         T(a_document_that_cannot_be_written_keeps_its_versions_here),

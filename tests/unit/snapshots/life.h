@@ -1,0 +1,82 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The life of a document by chance (disk writes, versions, reverts, drops, publishes, reopening),
+ * with a model of what was promised at each moment; and the question that is asked after it was
+ * interrupted at one: is everything there, is nothing there that was never, does it go on?
+ *
+ * A moment is a number of changes in the journal, or, without a journal, of a clock of its own.
+ */
+#pragma once
+
+#define RAM_PAGES 64u
+#include "fixture.h"
+#include "journal.h"
+
+enum { LIFE_PAGES = 24 };
+
+#define NEVER UINT_MAX
+
+/* What the life gave a version, and when. */
+struct life_version {
+    unsigned number; /* title "v<number>" */
+    enum hsk_version_kind kind;
+    char id[33];
+    uint8_t ram[RAM_PAGES], disk[LIFE_PAGES]; /* seeds of the pages */
+    unsigned begun, done;                     /* its commit */
+    unsigned going, gone;                     /* its drop */
+    unsigned published;                       /* in the .hva from then on */
+};
+
+/* One state of the disk: it may be found if the power fails later than `at`. */
+struct life_disk {
+    unsigned at;
+    uint8_t seed[LIFE_PAGES];
+};
+
+/* From `at` on the disk is in state `state` or a later one. */
+struct life_promise {
+    unsigned at, state;
+};
+
+struct life_current {
+    unsigned begun, done, version; /* 0: none */
+    unsigned state;                /* not 0: done when that state of the disk is durable */
+};
+
+struct life {
+    const struct scratch *s;
+    const struct hsk_io *io; /* or NULL */
+    struct journal *journal; /* or NULL */
+    struct hsk_doc *doc;
+    GRand *rand;
+    bool may_fail;   /* failures are expected: they end up in the model */
+    bool guest_runs; /* life_guest may write */
+    unsigned clock;
+    GPtrArray *versions; /* struct life_version */
+    GArray *disks, *promises, *currents;
+    uint8_t ram[RAM_PAGES], base[RAM_PAGES];
+    bool base_known;
+    unsigned next_seed, generation, generation_at;
+    char where[200]; /* what is being checked */
+};
+
+struct life *life_new(const struct scratch *s, struct journal *journal, uint32_t seed);
+void life_free(struct life *l);
+/* Opens the document and lives for so many steps; closes it. False: it could not be opened. */
+bool life_run(struct life *l, unsigned steps);
+/* Between two calls of the store: the guest writes and flushes now and then. */
+void life_guest(struct life *l);
+/* The n-th of the pages that the life looks at: none that fill_page leaves empty. */
+uint64_t life_page(unsigned i);
+struct life_version *life_version_titled(struct life *l, const char *title);
+/* The files are as they were found after an interruption at that moment. Fails the test if they are
+ * not right; else the document works and is closed again. */
+void life_check(struct life *l, unsigned now);
+
+#define life_must(l, condition, ...)                                                               \
+    do {                                                                                           \
+        if (!(condition)) {                                                                        \
+            g_autofree char *text = g_strdup_printf(__VA_ARGS__);                                  \
+            fail_msg("%s: %s", (l)->where, text);                                                  \
+        }                                                                                          \
+    } while (0)
