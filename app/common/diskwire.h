@@ -16,7 +16,8 @@ enum hsk_disk_op {
     HSK_DISK_OP_READ = 1,
     HSK_DISK_OP_WRITE,
     HSK_DISK_OP_FLUSH,
-    HSK_DISK_OP_DISCARD
+    HSK_DISK_OP_DISCARD,
+    HSK_DISK_OP_MARK /* the moment of a take, between the requests before and behind; no answer */
 };
 
 struct hsk_disk_request {

@@ -15,6 +15,7 @@ struct options {
     char *engine, *serial, *memory, *trust;
     char **rest;
     int cpus;
+    gint64 chaos;
     gboolean no_window, player, fresh, discard, trust_state, json;
 };
 
@@ -38,6 +39,7 @@ static bool parse(struct options *o, int *argc, char ***argv, int *status)
         {"memory", 0, 0, G_OPTION_ARG_STRING, &o->memory, "another memory size, from power-on only",
          "SIZE"},
         {"cpus", 0, 0, G_OPTION_ARG_INT, &o->cpus, "another number of processors", "N"},
+        {"chaos", 0, G_OPTION_FLAG_HIDDEN, G_OPTION_ARG_INT64, &o->chaos, NULL, NULL},
         {"json", 0, G_OPTION_FLAG_HIDDEN, G_OPTION_ARG_NONE, &o->json, NULL, NULL},
         {G_OPTION_REMAINING, 0, 0, G_OPTION_ARG_FILENAME_ARRAY, &o->rest, NULL, NULL},
         {NULL},
@@ -107,11 +109,11 @@ static int run(const struct options *o)
     struct hsk_trust_answer answer = {.fresh = o->fresh, .trust_state = o->trust_state};
     if (!o->fresh && !o->discard && !o->trust && !o->trust_state && !hsk_ask_trust(file, &answer))
         return HSK_EXIT_UNDECIDED;
-    json_t *opts =
-        json_pack("{s:s, s:s, s:s, s:b, s:b, s:I, s:s?, s:b}", "path", file, "engine",
-                  o->engine ? o->engine : "auto", "serial", o->serial ? o->serial : "stdio",
-                  "fresh", answer.fresh, "discard", o->discard, "memory", (json_int_t)memory,
-                  "trust", o->trust, "trust_state", answer.trust_state);
+    json_t *opts = json_pack("{s:s, s:s, s:s, s:b, s:b, s:I, s:s?, s:b, s:I}", "path", file,
+                             "engine", o->engine ? o->engine : "auto", "serial",
+                             o->serial ? o->serial : "stdio", "fresh", answer.fresh, "discard",
+                             o->discard, "memory", (json_int_t)memory, "trust", o->trust,
+                             "trust_state", answer.trust_state, "chaos", (json_int_t)o->chaos);
     if (!opts)
         return hsk_usage("the names and texts of the command line must be UTF-8");
     return hsk_exec_keeper("run", opts);

@@ -139,8 +139,7 @@ static void cmd_pause(struct hsk_document *d, struct hsk_conn *c, const json_t *
 
 static bool held_still(const struct hsk_document *d)
 {
-    return d->op && (d->op->kind == HSK_OP_REVERT || d->op->kind == HSK_OP_UNDO ||
-                     d->op->kind == HSK_OP_STOP || d->op->asked);
+    return d->op && d->op->held;
 }
 
 static void cmd_resume(struct hsk_document *d, struct hsk_conn *c, const json_t *q)

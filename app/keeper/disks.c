@@ -15,10 +15,20 @@ struct hsk_disk_service {
     GThread *thread;
     unsigned ndisks;
     uint64_t size[8]; /* bytes, per disk */
+    /* lock */
+    GMutex lock;
+    bool expected;
+    struct hsk_take_point *point; /* on its way to the main thread */
+    guint idle;
+    /* main thread */
+    void (*marked)(void *opaque, struct hsk_take_point *point);
+    void *opaque;
 };
 
 static bool possible(const struct hsk_disk_service *s, const struct hsk_disk_request *q)
 {
+    if (q->op == HSK_DISK_OP_MARK)
+        return true;
     if (q->disk >= s->ndisks || q->slot >= HSK_DISK_SLOTS)
         return false;
     switch (q->op) {
@@ -32,6 +42,29 @@ static bool possible(const struct hsk_disk_service *s, const struct hsk_disk_req
     default:
         return false;
     }
+}
+
+static gboolean hand_over(gpointer opaque)
+{
+    struct hsk_disk_service *s = opaque;
+
+    g_mutex_lock(&s->lock);
+    struct hsk_take_point *point = g_steal_pointer(&s->point);
+    s->idle = 0;
+    g_mutex_unlock(&s->lock);
+    s->marked(s->opaque, point);
+    return G_SOURCE_REMOVE;
+}
+
+static void mark(struct hsk_disk_service *s)
+{
+    g_mutex_lock(&s->lock);
+    if (s->expected) {
+        s->expected = false;
+        s->point = hsk_take_begin(s->doc);
+        s->idle = g_idle_add_full(G_PRIORITY_HIGH, hand_over, s, NULL);
+    }
+    g_mutex_unlock(&s->lock);
 }
 
 static int serve(struct hsk_disk_service *s, const struct hsk_disk_request *q)
@@ -70,6 +103,10 @@ static gpointer disk_thread(gpointer opaque)
             shutdown(s->sock, SHUT_RDWR);
             return NULL;
         }
+        if (q.op == HSK_DISK_OP_MARK) {
+            mark(s);
+            continue;
+        }
         struct hsk_disk_answer a = {.slot = q.slot, .result = serve(s, &q)};
         if (send(s->sock, &a, sizeof(a), MSG_NOSIGNAL) < 0)
             return NULL;
@@ -95,6 +132,7 @@ struct hsk_disk_service *hsk_disk_service_new(struct hsk_doc *doc, struct hsk_ch
         return NULL;
     }
     struct hsk_disk_service *s = g_new0(struct hsk_disk_service, 1);
+    g_mutex_init(&s->lock);
     s->doc = doc;
     s->sock = pair[0];
     s->slots = map;
@@ -108,12 +146,38 @@ struct hsk_disk_service *hsk_disk_service_new(struct hsk_doc *doc, struct hsk_ch
     return s;
 }
 
+void hsk_disk_service_expect_mark(struct hsk_disk_service *s,
+                                  void (*marked)(void *opaque, struct hsk_take_point *point),
+                                  void *opaque)
+{
+    hsk_disk_service_forget_mark(s);
+    g_mutex_lock(&s->lock);
+    s->marked = marked;
+    s->opaque = opaque;
+    s->expected = true;
+    g_mutex_unlock(&s->lock);
+}
+
+void hsk_disk_service_forget_mark(struct hsk_disk_service *s)
+{
+    g_mutex_lock(&s->lock);
+    s->expected = false;
+    if (s->idle)
+        g_source_remove(s->idle);
+    s->idle = 0;
+    if (s->point)
+        hsk_take_abandon(g_steal_pointer(&s->point));
+    g_mutex_unlock(&s->lock);
+}
+
 void hsk_disk_service_free(struct hsk_disk_service *s)
 {
     if (!s)
         return;
     shutdown(s->sock, SHUT_RDWR);
     g_thread_join(s->thread);
+    hsk_disk_service_forget_mark(s);
+    g_mutex_clear(&s->lock);
     close(s->sock);
     munmap(s->slots, (size_t)HSK_DISK_SLOTS * HSK_DISK_SLOT_BYTES);
     g_free(s);

@@ -125,6 +125,11 @@ static const char *state_to_resume(struct hsk_document *d)
     return saved;
 }
 
+bool hsk_document_add_near(struct hsk_document *d, struct hsk_running *r, GError **error)
+{
+    return d->engine != &hsk_engine_soft_ops || hsk_guest_memory_add_near(&r->memory, error);
+}
+
 static bool resume(struct hsk_document *d, const char *id, GError **error)
 {
     struct hsk_guest_memory *mem = &d->now.memory;
@@ -146,8 +151,7 @@ static bool resume(struct hsk_document *d, const char *id, GError **error)
                               "machine without it): ");
         return false;
     }
-    d->base_known = true;
-    return hsk_running_start(d, &d->now, state, error);
+    return hsk_document_add_near(d, &d->now, error) && hsk_running_start(d, &d->now, state, error);
 }
 
 static bool start_machine(struct hsk_document *d, GError **error)
@@ -172,8 +176,9 @@ static bool start_machine(struct hsk_document *d, GError **error)
             d->memory_bytes = d->now.memory.obj[0]->size_bytes;
         return good;
     }
+    d->from_zeros = true;
     return hsk_guest_memory_init(&d->now.memory, d->memory_bytes, m->vram_bytes, error) &&
-           hsk_running_start(d, &d->now, NULL, error);
+           hsk_document_add_near(d, &d->now, error) && hsk_running_start(d, &d->now, NULL, error);
 }
 
 static void on_leave(void *opaque)
@@ -260,6 +265,7 @@ int hsk_keeper_run(const json_t *options)
 
     d.path = g_strdup(real ? real : hsk_json_str(options, "path", ""));
     free(real);
+    d.near = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
     g_queue_init(&d.ops);
     g_queue_init(&d.screenshots);
     g_queue_init(&d.strokes);

@@ -42,6 +42,13 @@ enum hsk_op_kind {
 
 struct hsk_document;
 
+/* Where the picture was in the display's memory at a point; all zeros: there is none. */
+struct hsk_shown {
+    uint64_t offset;
+    uint32_t width, height, stride_bytes;
+    bool blank;
+};
+
 /* Something that needs the store; one at a time, in the order they were asked for. */
 struct hsk_op {
     enum hsk_op_kind kind;
@@ -55,13 +62,25 @@ struct hsk_op {
     /* taking */
     char *title;
     enum hsk_version_kind version_kind;
-    void (*taken)(struct hsk_op *op); /* main thread, after the commit */
-    bool asked;                       /* the machine was asked to save and has not answered */
-    guint watchdog;                   /* runs while asked */
-    struct hsk_take_point *point;
-    struct hsk_staged staged[HSK_MAX_OBJECTS];
-    unsigned nstaged;
-    GBytes *state, *picture;
+    void (*taken)(struct hsk_op *op);  /* main thread, after the commit */
+    void (*answer)(struct hsk_op *op); /* main thread, once what was asked for is all there */
+    bool asked;                        /* the machine was asked for a point and has not answered */
+    bool held;                         /* the machine is held still for this op */
+    _Atomic bool cancelled;            /* stop committing */
+    guint watchdog;                    /* runs while asked */
+    int64_t name;                      /* of the point in the machine, or 0 */
+    struct hsk_take_point *point;      /* the disks' */
+    struct hsk_captured captured[HSK_MAX_OBJECTS];
+    unsigned ncaptured;
+    struct hsk_shown shown;
+    uint8_t *pixels; /* what was shown, copied */
+    uint32_t way[HSK_NEAR_POINTS];
+    unsigned nway;
+    GBytes *state;
+    void (*failed)(struct hsk_op *op, GError *error);    /* the commit */
+    void (*ran)(struct hsk_op *op);                      /* the machine goes on; or NULL */
+    void (*back)(struct hsk_op *op, const json_t *body); /* answer to "go-back"; or NULL */
+    bool is_back;                                        /* it could */
     char new_id[33];
     uint64_t bytes_added;
     bool answered;
@@ -88,13 +107,15 @@ struct hsk_document {
     GBytes *kernel, *initrd;
     struct hsk_settings settings;
     uint64_t memory_bytes;
-    json_t *versions; /* as in the reply to "log" */
-    bool want_run;    /* the user wants it to run (not paused) */
-    bool base_known;  /* the dirty bits count from the current version; else all pages may differ */
-    char *trouble;    /* why it is paused, or NULL */
-    GQueue ops;       /* of hsk_op: waiting */
-    struct hsk_op *op; /* under way, or NULL */
-    bool in_job;       /* a job thread has the store */
+    json_t *versions;   /* as in the reply to "log" */
+    bool want_run;      /* the user wants it to run (not paused) */
+    bool from_zeros;    /* no version yet since power-on: dirty is what is not zeros */
+    int64_t last_point; /* names of the machine's points count from 1 */
+    GHashTable *near;   /* id of a version -> name of its point in the machine that runs now */
+    char *trouble;      /* why it is paused, or NULL */
+    GQueue ops;         /* of hsk_op: waiting */
+    struct hsk_op *op;  /* under way, or NULL */
+    bool in_job;        /* a job thread has the store */
     bool ending;
     int status;
     GHashTable *foreign; /* ids of versions that somebody else made; the store's */
@@ -122,6 +143,8 @@ extern const struct hsk_child_ops hsk_document_child_ops;
 
 /* ---- document.c ---- */
 
+/* What its machine needs to keep near versions, if its engine can. */
+bool hsk_document_add_near(struct hsk_document *d, struct hsk_running *r, GError **error);
 /* Ends the keeper with that status; what is under way in a job is finished first. */
 void hsk_document_end(struct hsk_document *d, int status);
 /* The state event to all windows. text: why, or NULL. */
@@ -149,16 +172,23 @@ void hsk_op_fail(struct hsk_op *op, GError *error);
 void hsk_op_free(struct hsk_op *op);
 /* Runs fn on a thread of its own, then done on the main thread. */
 void hsk_op_job(struct hsk_op *op, void (*fn)(struct hsk_op *op), void (*done)(struct hsk_op *op));
+/* The machine that was held for the op goes on, if the user wants it to. */
+void hsk_op_let_go(struct hsk_op *op);
 /* Reads the list of versions again (no job under way). */
 void hsk_document_reload_versions(struct hsk_document *d);
 
 /* ---- take.c ---- */
 
-/* Stops the machine, copies what a version needs and commits it; then op->taken. Fails the op
-   otherwise. The machine goes on after the copy if version_kind is USER, else it stays stopped. */
+/* Takes a version and commits it; then op->taken. Fails the op otherwise. With USER and AUTO the
+   machine goes on at once, else it is held. An AUTO is given up when the user wants something. */
 void hsk_take_start(struct hsk_op *op, enum hsk_version_kind kind, const char *title,
                     void (*taken)(struct hsk_op *op));
-/* Messages "picture", "save" and "run" of the machine for the op under way. */
+/* Asks the machine for a point by that message (taken; without its name) and expects the disks'
+ * mark; then op->answer. */
+void hsk_take_ask(struct hsk_op *op, json_t *message);
+/* Commits what was captured; then op->taken, or failed. */
+void hsk_take_commit(struct hsk_op *op, void (*failed)(struct hsk_op *op, GError *error));
+/* Messages "point" and "run" of the machine for the op under way. */
 void hsk_take_message(struct hsk_op *op, const char *event, const json_t *body, int fd);
 void hsk_snapshot_start(struct hsk_op *op);
 void hsk_stop_start(struct hsk_op *op);

@@ -40,14 +40,14 @@ static json_t *config_message(struct hsk_document *d, const struct hsk_running *
         json_array_append_new(disks,
                               json_pack("{s:s, s:b, s:I}", "serial", m->disks[i].id, "readonly", 0,
                                         "bytes", (json_int_t)m->disks[i].size_bytes));
-    return json_pack("{s:s, s:s, s:s?, s:i, s:I, s:I, s:s, s:s?, s:s, s:o, s:s, s:[I, I]}", "cmd",
-                     "config",
-                     "engine", d->engine->name, "cpu", r->cpu ? r->cpu : m->cpu, "ncpus",
-                     (int)m->ncpus, "memory", (json_int_t)r->memory.obj[0]->size_bytes, "vram",
-                     (json_int_t)(r->memory.n > 1 ? r->memory.obj[1]->size_bytes : 0), "on_reset",
-                     "reset", "append", m->cmdline, "kernel_name", "the document's kernel", "disks",
-                     disks, "clock", d->settings.catch_up ? "catch-up" : "frozen", "generation",
-                     (json_int_t)r->generation[0], (json_int_t)r->generation[1]);
+    return json_pack(
+        "{s:s, s:s, s:s?, s:i, s:I, s:I, s:s, s:s?, s:s, s:o, s:s, s:[I, I], s:I}", "cmd", "config",
+        "engine", d->engine->name, "cpu", r->cpu ? r->cpu : m->cpu, "ncpus", (int)m->ncpus,
+        "memory", (json_int_t)r->memory.obj[0]->size_bytes, "vram",
+        (json_int_t)(r->memory.n > 1 ? r->memory.obj[1]->size_bytes : 0), "on_reset", "reset",
+        "append", m->cmdline, "kernel_name", "the document's kernel", "disks", disks, "clock",
+        d->settings.catch_up ? "catch-up" : "frozen", "generation", (json_int_t)r->generation[0],
+        (json_int_t)r->generation[1], "chaos", (json_int_t)hsk_json_int(d->options, "chaos", 0));
 }
 
 void hsk_running_new_generation(struct hsk_running *r)

@@ -24,8 +24,34 @@ bool hsk_guest_memory_init(struct hsk_guest_memory *m, uint64_t ram_bytes, uint6
     return true;
 }
 
+bool hsk_guest_memory_add_near(struct hsk_guest_memory *m, GError **error)
+{
+    uint64_t sizes[HSK_MAX_OBJECTS];
+    struct hsk_near_layout l;
+
+    for (unsigned i = 0; i < m->n; i++)
+        sizes[i] = m->obj[i]->size_bytes;
+    hsk_near_layout(&l, sizes, m->n);
+    HSK_AUTOFD index = hsk_memfd_new("near", l.index_bytes, error);
+    if (index < 0)
+        return false;
+    HSK_AUTOFD slots = hsk_memfd_new("near.slots", l.slots_bytes, error);
+    if (slots < 0 || !hsk_near_view_init(&m->near, sizes, m->n, index, slots, error))
+        return false;
+    m->near_fd = hsk_steal_fd(&index);
+    m->slots_fd = hsk_steal_fd(&slots);
+    m->has_near = true;
+    return true;
+}
+
 void hsk_guest_memory_clear(struct hsk_guest_memory *m)
 {
+    if (m->has_near) {
+        hsk_near_view_clear(&m->near);
+        close(m->near_fd);
+        close(m->slots_fd);
+    }
+    m->has_near = false;
     for (unsigned i = 0; i < m->n; i++)
         hsk_memobj_free(m->obj[i]);
     m->n = 0;
@@ -38,6 +64,10 @@ void hsk_guest_memory_give(const struct hsk_guest_memory *m, struct hsk_child *c
         hsk_child_give(c, m->obj[i]->name, m->obj[i]->fd);
         hsk_child_give(c, attr, m->obj[i]->attr_fd);
     }
+    if (m->has_near) {
+        hsk_child_give(c, "near", m->near_fd);
+        hsk_child_give(c, "near.slots", m->slots_fd);
+    }
 }
 
 static bool no_memory(uint64_t bytes, GError **error)
@@ -49,7 +79,7 @@ static bool no_memory(uint64_t bytes, GError **error)
     return false;
 }
 
-static bool map_pages(struct hsk_staged *s, uint64_t bytes, GError **error)
+static bool map_pages(struct hsk_captured *c, uint64_t bytes, GError **error)
 {
     if (!bytes)
         return true;
@@ -57,64 +87,71 @@ static bool map_pages(struct hsk_staged *s, uint64_t bytes, GError **error)
                    -1, 0);
     if (p == MAP_FAILED)
         return no_memory(bytes, error);
-    s->pages = p;
-    s->pages_bytes = bytes;
+    c->pages = p;
+    c->pages_bytes = bytes;
     return true;
 }
 
-/* Only what the memfd holds: reading a hole through the mapping would allocate it. */
-static bool copy_all(struct hsk_staged *s, const struct hsk_memobj *obj, GError **error)
+static uint64_t bitmap_bytes(const struct hsk_memobj *obj)
 {
-    off_t at = 0;
-
-    if (!map_pages(s, obj->size_bytes, error))
-        return false;
-    while ((at = lseek(obj->fd, at, SEEK_DATA)) >= 0 && (uint64_t)at < obj->size_bytes) {
-        off_t end = lseek(obj->fd, at, SEEK_HOLE);
-        uint64_t len = MIN((uint64_t)MAX(end, at), obj->size_bytes) - (uint64_t)at;
-        if (hsk_pread_all(obj->fd, s->pages + at, len, (uint64_t)at) < 0)
-            return no_memory(obj->size_bytes, error);
-        at = end;
-    }
-    return true;
+    return (obj->size_bytes / HSK_PAGE_SIZE + 7) / 8;
 }
 
-static bool copy_dirty(struct hsk_staged *s, const struct hsk_memobj *obj, GError **error)
+bool hsk_captured_copy(struct hsk_captured *c, const struct hsk_guest_memory *m, unsigned object,
+                       GError **error)
 {
-    uint64_t pages = obj->size_bytes / HSK_PAGE_SIZE, n = 0;
+    struct hsk_memobj *obj = m->obj[object];
 
-    s->dirty = g_malloc0((pages + 7) / 8);
-    for (uint64_t i = 0; i < pages; i++) {
-        if (atomic_load_explicit(&obj->attr[i], memory_order_relaxed) & HSK_PAGE_DIRTY) {
-            s->dirty[i / 8] |= (uint8_t)(1u << (i % 8));
-            n++;
-        }
-    }
-    if (!map_pages(s, n * HSK_PAGE_SIZE, error))
+    *c = (struct hsk_captured){.memory = m, .object = object, .dirty = g_malloc(bitmap_bytes(obj))};
+    uint64_t n = hsk_memobj_collect(obj, HSK_PAGE_DIRTY, c->dirty);
+    if (!map_pages(c, n * HSK_PAGE_SIZE, error)) {
+        hsk_captured_lost(c);
+        hsk_captured_clear(c);
         return false;
-    uint8_t *to = s->pages;
-    for (uint64_t i = 0; i < pages; i++) {
-        if (!(s->dirty[i / 8] & (1u << (i % 8))))
+    }
+    uint8_t *to = c->pages;
+    for (uint64_t i = 0; n; i++) {
+        if (!(c->dirty[i / 8] & (1u << (i % 8))))
             continue;
         memcpy(to, obj->host + i * HSK_PAGE_SIZE, HSK_PAGE_SIZE);
         to += HSK_PAGE_SIZE;
+        n--;
     }
     return true;
 }
 
-bool hsk_staged_copy(struct hsk_staged *s, const struct hsk_memobj *obj, bool all, GError **error)
+void hsk_captured_point(struct hsk_captured *c, const struct hsk_guest_memory *m, unsigned object,
+                        const uint32_t *way, unsigned nway)
 {
-    *s = (struct hsk_staged){.name = obj->name, .size_bytes = obj->size_bytes};
-    if (all ? copy_all(s, obj, error) : copy_dirty(s, obj, error))
-        return true;
-    hsk_staged_clear(s);
-    return false;
+    *c = (struct hsk_captured){
+        .memory = m,
+        .object = object,
+        .dirty = g_memdup2(hsk_near_dirty(&m->near, object), bitmap_bytes(m->obj[object])),
+        .nway = MIN(nway, HSK_NEAR_POINTS)};
+    memcpy(c->way, way, c->nway * sizeof way[0]);
 }
 
-void hsk_staged_clear(struct hsk_staged *s)
+void hsk_captured_read(void *opaque, uint64_t page, void *dst)
 {
-    if (s->pages)
-        munmap(s->pages, s->pages_bytes);
-    g_free(s->dirty);
-    *s = (struct hsk_staged){0};
+    const struct hsk_captured *c = opaque;
+
+    hsk_near_read(&c->memory->near, c->way, c->nway, c->object, c->memory->obj[c->object], page,
+                  dst);
+}
+
+void hsk_captured_lost(const struct hsk_captured *c)
+{
+    struct hsk_memobj *obj = c->memory->obj[c->object];
+
+    for (uint64_t i = 0; !c->nway && i < obj->size_bytes / HSK_PAGE_SIZE; i++)
+        if (c->dirty[i / 8] & (1u << (i % 8)))
+            atomic_fetch_or(&obj->attr[i], HSK_PAGE_DIRTY);
+}
+
+void hsk_captured_clear(struct hsk_captured *c)
+{
+    if (c->pages)
+        munmap(c->pages, c->pages_bytes);
+    g_free(c->dirty);
+    *c = (struct hsk_captured){0};
 }

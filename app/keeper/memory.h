@@ -6,7 +6,7 @@
  */
 #pragma once
 
-#include <vmm/memory.h>
+#include <vmm/near.h>
 
 #include "child.h"
 
@@ -16,23 +16,39 @@
 struct hsk_guest_memory {
     struct hsk_memobj *obj[HSK_MAX_OBJECTS];
     unsigned n;
+    int near_fd, slots_fd; /* near versions (vmm/near.h); has_near */
+    bool has_near;
+    struct hsk_near_view near;
 };
 
 /* All zeros. vram_bytes 0: no display. */
 bool hsk_guest_memory_init(struct hsk_guest_memory *m, uint64_t ram_bytes, uint64_t vram_bytes,
                            GError **error);
+/* And what the machine needs to keep near versions. */
+bool hsk_guest_memory_add_near(struct hsk_guest_memory *m, GError **error);
 void hsk_guest_memory_clear(struct hsk_guest_memory *m);
 /* Hands the objects and their attributes to a machine; they stay ours, too. */
 void hsk_guest_memory_give(const struct hsk_guest_memory *m, struct hsk_child *c);
 
-/* A copy of an object's pages at one moment, as hsk_version_commit wants it. */
-struct hsk_staged {
-    const char *name; /* of the object; borrowed from it */
-    uint64_t size_bytes;
-    uint8_t *dirty; /* bit per page, or NULL: all pages */
-    uint8_t *pages; /* mapping of pages_bytes, or NULL if there are none */
+/* An object's pages at one moment, as hsk_version_commit wants them: those that are dirty, copied,
+ * or to be read from the machine's near versions while the machine goes on. */
+struct hsk_captured {
+    const struct hsk_guest_memory *memory;
+    unsigned object;
+    uint8_t *dirty; /* bit per page */
+    uint8_t *pages; /* the dirty ones in order: mapping of pages_bytes, or NULL */
     uint64_t pages_bytes;
+    uint32_t way[HSK_NEAR_POINTS]; /* if there is no copy */
+    unsigned nway;
 };
-/* all: every page, holes stay holes; else those with HSK_PAGE_DIRTY. The machine is stopped. */
-bool hsk_staged_copy(struct hsk_staged *s, const struct hsk_memobj *obj, bool all, GError **error);
-void hsk_staged_clear(struct hsk_staged *s);
+/* Copies the pages with HSK_PAGE_DIRTY and clears that. The machine is stopped. */
+bool hsk_captured_copy(struct hsk_captured *c, const struct hsk_guest_memory *m, unsigned object,
+                       GError **error);
+/* The point under way (hsk_near_point); nothing is copied. */
+void hsk_captured_point(struct hsk_captured *c, const struct hsk_guest_memory *m, unsigned object,
+                        const uint32_t *way, unsigned nway);
+/* One page of a point; opaque is the capture. */
+void hsk_captured_read(void *opaque, uint64_t page, void *dst);
+/* It was not stored: what was copied is dirty again. */
+void hsk_captured_lost(const struct hsk_captured *c);
+void hsk_captured_clear(struct hsk_captured *c);

@@ -145,8 +145,18 @@ static void start_next(struct hsk_document *d)
         start(d->op);
 }
 
+/* What the computer does by itself gives way to what the user wants. */
+static void make_way(const struct hsk_op *op)
+{
+    struct hsk_op *now = op->d->op;
+
+    if (now && now->version_kind == HSK_VERSION_AUTO && op->kind != HSK_OP_FOLD)
+        atomic_store(&now->cancelled, true);
+}
+
 void hsk_op_queue(struct hsk_op *op)
 {
+    make_way(op);
     g_queue_push_tail(&op->d->ops, op);
     start_next(op->d);
 }
@@ -179,7 +189,7 @@ void hsk_op_finish(struct hsk_op *op, json_t *fields)
 
 void hsk_op_fail(struct hsk_op *op, GError *error)
 {
-    if (!op->conn || op->answered)
+    if ((!op->conn || op->answered) && !g_error_matches(error, HSK_ERROR, HSK_ERROR_CANCELLED))
         hsk_complain(error->message);
     answer(op, NULL, error);
     g_error_free(error);

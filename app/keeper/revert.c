@@ -1,13 +1,20 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Going back to a version of a running machine. The present is parked first as a version of kind
- * "before-revert" (undo goes to it, and a second undo to the one that the first undo made). Then a
- * new machine is built beside the stopped old one; only when it stands complete do the disks change
- * over and the old one ends. Whatever fails, the old one goes on.
+ * "before-revert" (undo goes to it, and a second undo to the one that the first undo made).
  *
+ * In place, if the machine keeps the version near (vmm/near.h):
+ * - go-back: the machine stops, says that now is a point, and becomes what it was then
+ * - the disks are switched, it runs -> answer
+ * - job: the point is committed as "before revert" -> job: publish
+ *
+ * Else a new machine is built beside the stopped old one; only when it stands complete do the disks
+ * change over and the old one ends:
  * - take BEFORE_REVERT
- * - job: open the version, fill fresh memory; start a process with it, which loads the state
- * - "ready" -> job: the disks continue from the version -> swap, run -> answer -> job: publish
+ * - job: fill fresh memory; start a process with it, which loads the state
+ * - "ready": the disks are switched -> swap, run -> answer -> job: publish
+ *
+ * Whatever fails, the old machine goes on.
  *
  * Thread: main, but for the job functions.
  */
@@ -18,11 +25,8 @@
 
 static void give_up(struct hsk_op *op, GError *error)
 {
-    struct hsk_document *d = op->d;
-
     hsk_running_clear(&op->next);
-    if (d->want_run)
-        hsk_child_tell(d->now.child, "run");
+    hsk_op_let_go(op);
     hsk_op_fail(op, error);
 }
 
@@ -98,6 +102,7 @@ static void prune(struct hsk_op *op)
 {
     g_autoptr(GError) error = NULL;
     struct hsk_version_info *list = hsk_doc_versions(op->d->doc, &error);
+    g_autoptr(GPtrArray) ids = g_ptr_array_new();
     unsigned n = 0;
 
     for (struct hsk_version_info *v = list; v; v = v->next)
@@ -107,11 +112,11 @@ static void prune(struct hsk_op *op)
             strcmp(v->id, hsk_doc_current(op->d->doc)) == 0)
             continue;
         n--;
-        if (!hsk_doc_drop(op->d->doc, v->id, &error)) {
-            hsk_complain(error->message);
-            g_clear_error(&error);
-        }
+        g_ptr_array_add(ids, v->id);
     }
+    if (ids->len &&
+        !hsk_doc_drop_many(op->d->doc, (const char *const *)ids->pdata, ids->len, &error))
+        hsk_complain(error->message);
     hsk_version_info_free(list);
 }
 
@@ -119,10 +124,9 @@ static void build_job(struct hsk_op *op)
 {
     struct hsk_guest_memory *mem = &op->next.memory;
 
-    op->version = hsk_version_open(op->d->doc, op->target, &op->error);
-    if (!op->version ||
-        !hsk_guest_memory_init(mem, hsk_version_object_size(op->version, "ram"),
-                               hsk_version_object_size(op->version, "vram"), &op->error))
+    if (!hsk_guest_memory_init(mem, hsk_version_object_size(op->version, "ram"),
+                               hsk_version_object_size(op->version, "vram"), &op->error) ||
+        !hsk_document_add_near(op->d, &op->next, &op->error))
         return;
     for (unsigned i = 0; i < mem->n; i++) {
         if (!hsk_version_fill(op->version, mem->obj[i]->name, mem->obj[i]->host,
@@ -149,16 +153,6 @@ static void parked(struct hsk_op *op)
     hsk_op_job(op, build_job, built);
 }
 
-void hsk_revert_start(struct hsk_op *op)
-{
-    GError *error = NULL;
-
-    if (!find_target(op, &error))
-        hsk_op_fail(op, error);
-    else
-        hsk_take_start(op, HSK_VERSION_BEFORE_REVERT, "Before revert", parked);
-}
-
 static void publish_job(struct hsk_op *op)
 {
     prune(op);
@@ -173,31 +167,19 @@ static void published(struct hsk_op *op)
     hsk_op_finish(op, NULL);
 }
 
-static void change_disks_job(struct hsk_op *op)
-{
-    hsk_disks_switch(op->d->doc, op->version, &op->error);
-}
-
-static void disks_changed(struct hsk_op *op)
+static void now_it_is(struct hsk_op *op)
 {
     struct hsk_document *d = op->d;
-    GError *error = g_steal_pointer(&op->error);
 
-    if (error) {
-        give_up(op, error);
-        return;
-    }
-    hsk_running_clear(&d->now);
-    d->now = op->next;
-    op->next = (struct hsk_running){0};
-    hsk_document_keep_generation(d);
-    d->base_known = true;
     d->want_run = true;
     g_clear_pointer(&d->trouble, g_free);
-    hsk_screenshots_refuse(d, "the machine went back to another state; ask again");
-    hsk_child_tell(d->now.child, "run");
-    op->pause_ms = (double)(g_get_monotonic_time() - op->started_us) / 1000;
-    hsk_document_reload_versions(d);
+    hsk_op_let_go(op);
+}
+
+static void answer(struct hsk_op *op)
+{
+    struct hsk_document *d = op->d;
+
     hsk_control_broadcast(d->control,
                           json_pack("{s:s, s:s, s:s, s:b}", "event", "reverted", "to", op->target,
                                     "title", op->target_title, "undo", op->kind == HSK_OP_UNDO));
@@ -207,6 +189,30 @@ static void disks_changed(struct hsk_op *op)
                        json_pack("{s:s, s:s, s:f}", "to", op->target, "title", op->target_title,
                                  "pause_ms", op->pause_ms));
     op->answered = true;
+}
+
+/* ---- with a new process ---- */
+
+static void change_over(struct hsk_op *op)
+{
+    struct hsk_document *d = op->d;
+    GError *error = NULL;
+
+    if (!hsk_disks_switch(d->doc, op->version, &error)) {
+        give_up(op, error);
+        return;
+    }
+    hsk_running_clear(&d->now);
+    d->now = op->next;
+    op->next = (struct hsk_running){0};
+    hsk_document_keep_generation(d);
+    d->from_zeros = false;
+    g_hash_table_remove_all(d->near);
+    hsk_screenshots_refuse(d, "the machine went back to another state; ask again");
+    now_it_is(op);
+    op->pause_ms = (double)(g_get_monotonic_time() - op->started_us) / 1000;
+    hsk_document_reload_versions(d);
+    answer(op);
     /* If it has died meanwhile, nobody has said so yet. */
     if (!hsk_child_pid(d->now.child))
         hsk_document_child_ops.ended(d, d->now.child, "ended as soon as it was started");
@@ -219,7 +225,7 @@ void hsk_revert_message(struct hsk_op *op, const char *event, const json_t *body
 
     if (strcmp(event, "ready") == 0 && !op->d->in_job) {
         hsk_running_ready(&op->next, hsk_json_str(body, "text", NULL));
-        hsk_op_job(op, change_disks_job, disks_changed);
+        change_over(op);
     } else if (strcmp(event, "failed") == 0 && !op->d->in_job)
         give_up(op, g_error_new(HSK_ERROR, HSK_ERROR_FAILED,
                                 "\"%s\" could not be resumed (%s); the machine goes on as it was",
@@ -227,4 +233,104 @@ void hsk_revert_message(struct hsk_op *op, const char *event, const json_t *body
     else if (strcmp(event, "ended") == 0 && !op->d->in_job)
         give_up(op, g_error_new(HSK_ERROR, HSK_ERROR_FAILED,
                                 "the new machine process %s; the machine goes on as it was", text));
+}
+
+/* ---- in place ---- */
+
+/* It runs. */
+static void ran(struct hsk_op *op)
+{
+    answer(op);
+}
+
+static void kept(struct hsk_op *op)
+{
+    hsk_document_reload_versions(op->d);
+    hsk_op_job(op, publish_job, published);
+}
+
+static void lost(struct hsk_op *op, GError *error)
+{
+    g_prefix_error(&error,
+                   "the machine went back to \"%s\", but what it was before could not be "
+                   "kept, so this cannot be undone: ",
+                   op->target_title);
+    hsk_op_fail(op, error);
+}
+
+/* The point and its mark are here; the machine is what it was, or as it was if that failed. */
+static void at_point(struct hsk_op *op)
+{
+    struct hsk_document *d = op->d;
+    GError *error = NULL;
+
+    if (!op->is_back) {
+        g_hash_table_remove(d->near, op->target);
+        hsk_take_commit(op, give_up);
+        return;
+    }
+    if (!hsk_disks_switch(d->doc, op->version, &error)) {
+        hsk_child_send(d->now.child, json_pack("{s:s, s:I}", "cmd", "go-back", "to", op->name), -1);
+        hsk_child_send(d->now.child, json_pack("{s:s, s:b}", "cmd", "release", "failed", 1), -1);
+        give_up(op, error);
+        return;
+    }
+    op->ran = ran;
+    op->taken = kept;
+    memcpy(d->now.generation, op->next.generation, sizeof(d->now.generation));
+    now_it_is(op);
+    hsk_document_keep_generation(d);
+    hsk_take_commit(op, lost);
+}
+
+/* The answer to "go-back"; the point comes behind it. */
+static void back(struct hsk_op *op, const json_t *body)
+{
+    const char *text = hsk_json_str(body, "text", NULL);
+
+    op->is_back = hsk_json_bool(body, "near") && !text;
+    if (!text)
+        return;
+    hsk_take_clear(op);
+    hsk_child_send(op->d->now.child, json_pack("{s:s, s:b}", "cmd", "release", "failed", 1), -1);
+    give_up(op, g_error_new(HSK_ERROR, HSK_ERROR_FAILED,
+                            "\"%s\" could not be resumed (%s); the machine goes on as it was",
+                            op->target_title, text));
+}
+
+static void open_job(struct hsk_op *op)
+{
+    op->version = hsk_version_open(op->d->doc, op->target, &op->error);
+}
+
+static void opened(struct hsk_op *op)
+{
+    gint to = GPOINTER_TO_INT(g_hash_table_lookup(op->d->near, op->target));
+
+    if (op->error) {
+        hsk_op_fail(op, g_steal_pointer(&op->error));
+    } else if (to) {
+        op->version_kind = HSK_VERSION_BEFORE_REVERT;
+        op->title = g_strdup("Before revert");
+        op->taken = parked;
+        op->back = back;
+        op->answer = at_point;
+        op->held = true;
+        hsk_running_new_generation(&op->next);
+        hsk_take_ask(op, json_pack("{s:s, s:i, s:[I, I]}", "cmd", "go-back", "to", to, "generation",
+                                   (json_int_t)op->next.generation[0],
+                                   (json_int_t)op->next.generation[1]));
+    } else {
+        hsk_take_start(op, HSK_VERSION_BEFORE_REVERT, "Before revert", parked);
+    }
+}
+
+void hsk_revert_start(struct hsk_op *op)
+{
+    GError *error = NULL;
+
+    if (!find_target(op, &error))
+        hsk_op_fail(op, error);
+    else
+        hsk_op_job(op, open_job, opened);
 }

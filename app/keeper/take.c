@@ -1,34 +1,49 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Taking versions of a running machine: stop, copy, go on, store (stop-and-copy; the format needs
- * nothing else).
+ * Taking versions of a running machine.
  *
- * - save: the machine stops and answers with its state
- * - dirty pages are copied, the disks' position is marked; USER: dirty bits cleared, run
- * - job: commit -> answer -> job: publish into the .hva
+ * - point: the machine says that now is a point, saves its state and goes on; the mark between its
+ *   disks' requests says where they were (app/machine/points.c). Nobody waits for anybody.
+ * - job: commit -> answer -> job: publish into the .hva. The pages are read meanwhile as they were
+ *   at the point (vmm/near.h).
+ * - release: the machine need not keep the point for us any more
  *
- * The dirty bits count from the current version. They are cleared only for a version that will
- * become current, and base_known is false from then until its commit has succeeded: if it fails,
- * the next take copies everything.
+ * Under KVM there are no near versions: the machine stands still while the dirty pages are copied.
+ *
+ * The dirty bits count from the newest version that was committed, or from where a revert led. The
+ * point clears them; if the commit fails, they are set again.
  *
  * Thread: main, but for the job functions.
  */
+#include <display/png.h>
+
 #include "common/values.h"
 #include "document.h"
 
-/* A stopped machine saves within one; a computer that swaps takes longer. */
+/* A machine comes to a point within one; a computer that swaps takes longer. */
 #define ANSWER_SECONDS 60
+
+#define THUMBNAIL_WIDTH  320
+#define THUMBNAIL_HEIGHT 200
+
+static void forget_question(struct hsk_op *op)
+{
+    g_clear_handle_id(&op->watchdog, g_source_remove);
+    if (op->asked && op->d->now.disks)
+        hsk_disk_service_forget_mark(op->d->now.disks);
+    op->asked = false;
+}
 
 void hsk_take_clear(struct hsk_op *op)
 {
-    g_clear_handle_id(&op->watchdog, g_source_remove);
-    for (unsigned i = 0; i < op->nstaged; i++)
-        hsk_staged_clear(&op->staged[i]);
-    op->nstaged = 0;
+    forget_question(op);
+    for (unsigned i = 0; i < op->ncaptured; i++)
+        hsk_captured_clear(&op->captured[i]);
+    op->ncaptured = 0;
     if (op->point)
         hsk_take_abandon(g_steal_pointer(&op->point));
     g_clear_pointer(&op->state, g_bytes_unref);
-    g_clear_pointer(&op->picture, g_bytes_unref);
+    g_clear_pointer(&op->pixels, g_free);
 }
 
 static double ms_since(gint64 us)
@@ -36,10 +51,52 @@ static double ms_since(gint64 us)
     return (double)(g_get_monotonic_time() - us) / 1000;
 }
 
-static void go_on(struct hsk_document *d)
+void hsk_op_let_go(struct hsk_op *op)
 {
-    if (d->want_run)
-        hsk_child_tell(d->now.child, "run");
+    op->held = false;
+    if (op->d->want_run)
+        hsk_child_tell(op->d->now.child, "run");
+}
+
+/* ---- the commit ---- */
+
+/* The picture at the point. What the machine says of it is not believed. */
+static void copy_pixels(struct hsk_op *op)
+{
+    const struct hsk_shown *s = &op->shown;
+    const struct hsk_captured *c = &op->captured[1];
+    uint64_t bytes = (uint64_t)s->stride_bytes * s->height;
+
+    if (s->blank || op->ncaptured < 2 || s->stride_bytes < (uint64_t)s->width * 4 || !bytes ||
+        !hsk_range_ok(s->offset, bytes, c->memory->obj[1]->size_bytes))
+        return;
+    op->pixels = g_malloc(bytes);
+    for (uint64_t at = 0; at < bytes;) {
+        uint8_t page[HSK_PAGE_SIZE];
+        uint64_t in_page = (s->offset + at) % HSK_PAGE_SIZE,
+                 n = MIN(bytes - at, HSK_PAGE_SIZE - in_page);
+
+        hsk_captured_read((void *)(uintptr_t)c, (s->offset + at) / HSK_PAGE_SIZE, page);
+        memcpy(op->pixels + at, page + in_page, n);
+        at += n;
+    }
+}
+
+static GBytes *thumbnail(const struct hsk_op *op)
+{
+    const struct hsk_shown *s = &op->shown;
+
+    if (!s->width || !s->height || s->width > 16384 || s->height > 16384)
+        return NULL;
+    return hsk_png_encode_thumbnail(op->pixels, s->width, s->height, s->stride_bytes,
+                                    THUMBNAIL_WIDTH, THUMBNAIL_HEIGHT, NULL);
+}
+
+static bool is_cancelled(void *opaque)
+{
+    struct hsk_op *op = opaque;
+
+    return atomic_load(&op->cancelled);
 }
 
 static void commit_job(struct hsk_op *op)
@@ -52,17 +109,27 @@ static void commit_job(struct hsk_op *op)
         .engine = op->d->engine->name,
         .cpu = op->d->now.cpu,
         .objects = objects,
-        .nobjects = op->nstaged,
+        .nobjects = op->ncaptured,
+        .cancelled = is_cancelled,
+        .opaque = op,
     };
 
-    for (unsigned i = 0; i < op->nstaged; i++) {
-        const struct hsk_staged *s = &op->staged[i];
-        objects[i] = (struct hsk_version_object){
-            .name = s->name, .size_bytes = s->size_bytes, .dirty = s->dirty, .pages = s->pages};
+    for (unsigned i = 0; i < op->ncaptured; i++) {
+        struct hsk_captured *c = &op->captured[i];
+        objects[i] = (struct hsk_version_object){.name = c->memory->obj[i]->name,
+                                                 .size_bytes = c->memory->obj[i]->size_bytes,
+                                                 .dirty = c->dirty,
+                                                 .from_zeros = op->d->from_zeros,
+                                                 .pages = c->pages,
+                                                 .read_page = c->pages ? NULL : hsk_captured_read,
+                                                 .opaque = c};
     }
+    if (!op->pixels)
+        copy_pixels(op);
+    g_autoptr(GBytes) picture = thumbnail(op);
     take.state = op->state ? g_bytes_get_data(op->state, &state_bytes) : NULL;
     take.state_bytes = state_bytes;
-    take.picture_png = op->picture ? g_bytes_get_data(op->picture, &picture_bytes) : NULL;
+    take.picture_png = picture ? g_bytes_get_data(picture, &picture_bytes) : NULL;
     take.picture_bytes = picture_bytes;
     hsk_version_commit(op->d->doc, g_steal_pointer(&op->point), &take, op->new_id, &op->bytes_added,
                        &op->error);
@@ -72,51 +139,93 @@ static void committed(struct hsk_op *op)
 {
     struct hsk_document *d = op->d;
     GError *error = g_steal_pointer(&op->error);
+    const bool near = d->now.memory.has_near && op->name;
 
     op->durable_ms = ms_since(op->started_us);
+    if (near)
+        hsk_child_send(d->now.child,
+                       json_pack("{s:s, s:b}", "cmd", "release", "failed", error != NULL), -1);
+    for (unsigned i = 0; error && i < op->ncaptured; i++)
+        hsk_captured_lost(&op->captured[i]);
+    if (!error && op->ncaptured)
+        d->from_zeros = false;
     hsk_take_clear(op);
     if (error) {
-        if (op->version_kind != HSK_VERSION_USER)
-            go_on(d);
-        hsk_op_fail(op, error);
+        op->failed(op, error);
         return;
     }
-    if (op->version_kind == HSK_VERSION_USER)
-        d->base_known = true;
+    if (near)
+        g_hash_table_insert(d->near, g_strdup(op->new_id), GINT_TO_POINTER((gint)op->name));
     op->taken(op);
 }
 
-static void commit(struct hsk_op *op)
+void hsk_take_commit(struct hsk_op *op, void (*failed)(struct hsk_op *op, GError *error))
 {
-    op->point = hsk_take_begin(op->d->doc);
+    const struct hsk_guest_memory *m = &op->d->now.memory;
+
+    op->failed = failed;
+    for (unsigned i = 0; m->has_near && i < m->n; i++)
+        hsk_captured_point(&op->captured[op->ncaptured++], m, i, op->way, op->nway);
     hsk_op_job(op, commit_job, committed);
 }
 
-/* The machine has stopped and its state is here. */
-static void copy(struct hsk_op *op)
+static void refused(struct hsk_op *op, GError *error)
 {
-    struct hsk_document *d = op->d;
+    if (op->held)
+        hsk_op_let_go(op);
+    hsk_op_fail(op, error);
+}
+
+/* ---- the point ---- */
+
+static bool goes_on(const struct hsk_op *op)
+{
+    return op->version_kind == HSK_VERSION_USER || op->version_kind == HSK_VERSION_AUTO;
+}
+
+/* Without near versions: the machine stands still. */
+static bool copy(struct hsk_op *op)
+{
+    const struct hsk_guest_memory *m = &op->d->now.memory;
     GError *error = NULL;
 
-    for (unsigned i = 0; i < d->now.memory.n && !error; i++) {
-        if (hsk_staged_copy(&op->staged[op->nstaged], d->now.memory.obj[i], !d->base_known, &error))
-            op->nstaged++;
+    for (unsigned i = 0; i < m->n && !m->has_near; i++) {
+        if (!hsk_captured_copy(&op->captured[i], m, i, &error)) {
+            for (unsigned k = 0; k < op->ncaptured; k++)
+                hsk_captured_lost(&op->captured[k]);
+            refused(op, error);
+            return false;
+        }
+        op->ncaptured++;
     }
-    if (error) {
-        go_on(d);
-        hsk_op_fail(op, error);
+    return true;
+}
+
+static void at_point(struct hsk_op *op)
+{
+    if (!copy(op))
         return;
+    if (op->held && goes_on(op)) {
+        copy_pixels(op);
+        hsk_op_let_go(op);
     }
-    if (op->version_kind == HSK_VERSION_USER) {
-        d->base_known = false;
-        hsk_child_tell(d->now.child, "clear-dirty");
-    }
-    /* The disks' position is marked before the guest can write again. */
-    commit(op);
-    if (op->version_kind == HSK_VERSION_USER) {
-        op->pause_ms = ms_since(op->started_us);
-        go_on(d);
-    }
+    hsk_take_commit(op, refused);
+}
+
+static void maybe_answered(struct hsk_op *op)
+{
+    if (!op->asked || !op->state || !op->point)
+        return;
+    forget_question(op);
+    op->answer(op);
+}
+
+static void marked(void *opaque, struct hsk_take_point *point)
+{
+    struct hsk_op *op = opaque;
+
+    op->point = point;
+    maybe_answered(op);
 }
 
 static gboolean no_answer(gpointer opaque)
@@ -124,55 +233,87 @@ static gboolean no_answer(gpointer opaque)
     struct hsk_op *op = opaque;
 
     op->watchdog = 0;
-    op->asked = false;
-    go_on(op->d);
-    hsk_op_fail(op, g_error_new(HSK_ERROR, HSK_ERROR_BUSY,
-                                "the machine process does not come to a stop; try again, or end it "
-                                "with \"hva stop --force\""));
+    forget_question(op);
+    refused(op, g_error_new(HSK_ERROR, HSK_ERROR_BUSY,
+                            "the machine process does not come to a stop; try again, or end it "
+                            "with \"hva stop --force\""));
     return G_SOURCE_REMOVE;
+}
+
+void hsk_take_ask(struct hsk_op *op, json_t *message)
+{
+    struct hsk_document *d = op->d;
+
+    op->name = ++d->last_point;
+    json_object_set_new(message, "name", json_integer(op->name));
+    op->asked = true;
+    hsk_disk_service_expect_mark(d->now.disks, marked, op);
+    op->watchdog = g_timeout_add_seconds(ANSWER_SECONDS, no_answer, op);
+    if (hsk_child_send(d->now.child, message, -1))
+        return;
+    forget_question(op);
+    refused(op, g_error_new(HSK_ERROR, HSK_ERROR_FAILED, "the machine process does not answer"));
 }
 
 void hsk_take_start(struct hsk_op *op, enum hsk_version_kind kind, const char *title,
                     void (*taken)(struct hsk_op *op))
 {
-    GError *error = NULL;
-
     op->version_kind = kind;
     op->title = g_strdup(title);
     op->taken = taken;
-    op->asked = hsk_child_tell(op->d->now.child, "save");
-    if (op->asked) {
-        op->watchdog = g_timeout_add_seconds(ANSWER_SECONDS, no_answer, op);
-        return;
-    }
-    error = g_error_new(HSK_ERROR, HSK_ERROR_FAILED, "the machine process does not answer");
-    hsk_op_fail(op, error);
+    op->answer = at_point;
+    op->held = !goes_on(op) || !op->d->now.memory.has_near;
+    hsk_take_ask(op, json_pack("{s:s, s:b, s:b}", "cmd", "point", "go_on", !op->held, "passing",
+                               kind == HSK_VERSION_AUTO));
+}
+
+static uint32_t number(const json_t *o, const char *key)
+{
+    return (uint32_t)CLAMP(hsk_json_int(o, key, 0), 0, (int64_t)UINT32_MAX);
+}
+
+/* "way" and "picture": where things are at the point. */
+static void note_places(struct hsk_op *op, const json_t *body)
+{
+    const json_t *way = json_object_get(body, "way"), *shown = json_object_get(body, "picture");
+
+    op->nway = (unsigned)MIN(json_array_size(way), HSK_NEAR_POINTS);
+    for (unsigned i = 0; i < op->nway; i++)
+        op->way[i] = (uint32_t)json_integer_value(json_array_get(way, i)); /* checked at use */
+    op->shown = (struct hsk_shown){.offset = (uint64_t)hsk_json_int(shown, "offset", 0),
+                                   .width = number(shown, "width"),
+                                   .height = number(shown, "height"),
+                                   .stride_bytes = number(shown, "stride"),
+                                   .blank = hsk_json_bool(shown, "blank")};
 }
 
 void hsk_take_message(struct hsk_op *op, const char *event, const json_t *body, int fd)
 {
     GError *error = NULL;
+    const double paused_ms = (double)hsk_json_int(body, "paused_us", 0) / 1000;
 
-    if (strcmp(event, "run") == 0 && op->version_kind == HSK_VERSION_USER && !op->answered) {
-        op->pause_ms = ms_since(op->started_us);
+    if (strcmp(event, "run") == 0 && paused_ms > 0 && !op->answered) {
+        op->pause_ms = paused_ms;
+        if (op->ran)
+            op->ran(op);
         return;
     }
-    if (strcmp(event, "picture") == 0 && op->asked && !op->picture) {
-        op->picture = hsk_message_bytes(body, fd, NULL);
+    if (strcmp(event, "back") == 0 && op->back && op->asked) {
+        op->back(op, body);
         return;
     }
     /* Only the answer to the question under way counts. */
-    if (strcmp(event, "save") != 0 || !op->asked)
+    if (strcmp(event, "point") != 0 || !op->asked || op->state)
         return;
-    op->asked = false;
-    g_clear_handle_id(&op->watchdog, g_source_remove);
     op->state = hsk_message_bytes(body, fd, &error);
-    if (op->state) {
-        copy(op);
+    if (!op->state) {
+        forget_question(op);
+        refused(op, error);
         return;
     }
-    go_on(op->d);
-    hsk_op_fail(op, error);
+    note_places(op, body);
+    op->pause_ms = paused_ms;
+    maybe_answered(op);
 }
 
 /* ---- snapshot ---- */
@@ -280,5 +421,6 @@ void hsk_off_start(struct hsk_op *op)
     op->version_kind = HSK_VERSION_SAVED;
     op->title = g_strdup("Switched off");
     op->taken = saved;
-    commit(op);
+    op->point = hsk_take_begin(d->doc);
+    hsk_take_commit(op, refused);
 }

@@ -4,9 +4,7 @@
  *
  * - run, stop, quit: answered by the same word in "event" when done
  * - reset, power: not answered
- * - save: stops; answers "picture" (PNG in the descriptor; left out without a display), then "save"
- *   (state in the descriptor, its size in "bytes"; or "text": why not). The attributes tell pages.
- * - clear-dirty: after the keeper has copied the dirty pages; stopped; not answered
+ * - point, release, go-back: see points.c
  * - screenshot: answers "screenshot" with the picture in the descriptor, or with "text": why not
  * - display: a window's connected socket in the descriptor
  * - clock {policy}: "catch-up" or "frozen"; not answered
@@ -15,9 +13,6 @@
  * Thread: loop thread.
  */
 #include "runner.h"
-
-#define THUMBNAIL_WIDTH  320
-#define THUMBNAIL_HEIGHT 200
 
 void hsk_runner_tell(struct hsk_runner *r, json_t *body, int fd)
 {
@@ -109,26 +104,30 @@ void hsk_runner_disk_trouble(void *opaque, unsigned disk, int err)
         -1);
 }
 
-/* Sends contents by descriptor; if that cannot be, a sentence in their place. */
-static void tell_bytes(struct hsk_runner *r, const char *event, GBytes *bytes)
+void hsk_runner_tell_bytes(struct hsk_runner *r, const char *event, GBytes *bytes, json_t *fields)
 {
     g_autoptr(GError) error = NULL;
     gsize n = 0;
     const void *data = g_bytes_get_data(bytes, &n);
     HSK_AUTOFD fd = hsk_memfd_new(event, MAX(n, 1), &error);
+    json_t *body = fields ? fields : json_object();
 
-    if (fd >= 0 && hsk_pwrite_all(fd, data, n, 0) == 0)
-        hsk_runner_tell(r, json_pack("{s:s, s:I}", "event", event, "bytes", (json_int_t)n), fd);
-    else
+    json_object_set_new(body, "event", json_string(event));
+    if (fd >= 0 && hsk_pwrite_all(fd, data, n, 0) == 0) {
+        json_object_set_new(body, "bytes", json_integer((json_int_t)n));
+        hsk_runner_tell(r, body, fd);
+    } else {
+        json_decref(body);
         hsk_runner_tell_text(r, event,
                              error ? error->message
                                    : "there is not enough memory for the machine's state");
+    }
 }
 
 static void cmd_run(struct hsk_runner *r, struct hsk_wire_msg *msg)
 {
     run(r);
-    hsk_runner_tell_text(r, "run", NULL);
+    hsk_runner_ran(r);
 }
 
 static void cmd_stop(struct hsk_runner *r, struct hsk_wire_msg *msg)
@@ -137,44 +136,13 @@ static void cmd_stop(struct hsk_runner *r, struct hsk_wire_msg *msg)
     hsk_runner_tell_text(r, "stop", NULL);
 }
 
-static void cmd_save(struct hsk_runner *r, struct hsk_wire_msg *msg)
-{
-    struct hsk_engine *e = hsk_machine_engine(r->machine);
-
-    stop(r);
-    if (r->disks && hsk_keeper_disks_parked(r->disks)) {
-        hsk_runner_tell_text(
-            r, "save", "a disk request is waiting; clear the trouble and resume the machine first");
-        return;
-    }
-    e->ops->dirty_sync(e);
-    g_autoptr(GBytes) png = hsk_screen_png(r->screen, THUMBNAIL_WIDTH, THUMBNAIL_HEIGHT, NULL);
-    if (png)
-        tell_bytes(r, "picture", png);
-    g_autoptr(GBytes) state = hsk_machine_save(r->machine);
-    tell_bytes(r, "save", state);
-}
-
-static void cmd_clear_dirty(struct hsk_runner *r, struct hsk_wire_msg *msg)
-{
-    static const char *const objects[] = {"ram", "vram"};
-    struct hsk_engine *e = hsk_machine_engine(r->machine);
-
-    for (unsigned i = 0; i < G_N_ELEMENTS(objects); i++) {
-        struct hsk_memobj *obj = hsk_machine_memobj(r->machine, objects[i]);
-        if (obj)
-            hsk_memobj_collect(obj, HSK_PAGE_DIRTY, NULL);
-    }
-    e->ops->flush(e, HSK_FLUSH_WRITES);
-}
-
 static void cmd_screenshot(struct hsk_runner *r, struct hsk_wire_msg *msg)
 {
     g_autoptr(GError) error = NULL;
     g_autoptr(GBytes) png = hsk_screen_png(r->screen, 0, 0, &error);
 
     if (png)
-        tell_bytes(r, "screenshot", png);
+        hsk_runner_tell_bytes(r, "screenshot", png, NULL);
     else
         hsk_runner_tell_text(r, "screenshot", error->message);
 }
@@ -240,12 +208,19 @@ void hsk_runner_command(struct hsk_runner *r, struct hsk_wire_msg *msg)
         const char *name;
         void (*fn)(struct hsk_runner *r, struct hsk_wire_msg *msg);
     } table[] = {
-        {"run", cmd_run},         {"stop", cmd_stop},
-        {"save", cmd_save},       {"clear-dirty", cmd_clear_dirty},
-        {"reset", cmd_reset},     {"power", cmd_power},
-        {"display", cmd_display}, {"screenshot", cmd_screenshot},
-        {"key", cmd_key},         {"pointer", cmd_pointer},
-        {"clock", cmd_clock},     {"quit", cmd_quit},
+        {"run", cmd_run},
+        {"stop", cmd_stop},
+        {"point", hsk_runner_point},
+        {"release", hsk_runner_release},
+        {"go-back", hsk_runner_go_back},
+        {"reset", cmd_reset},
+        {"power", cmd_power},
+        {"display", cmd_display},
+        {"screenshot", cmd_screenshot},
+        {"key", cmd_key},
+        {"pointer", cmd_pointer},
+        {"clock", cmd_clock},
+        {"quit", cmd_quit},
     };
     const char *cmd = hsk_json_str(msg->body, "cmd", "");
 

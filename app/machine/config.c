@@ -97,7 +97,7 @@ static bool add_disks(struct hsk_runner *r, struct hsk_machine_config *mc, const
     return true;
 }
 
-static void read_generation(struct hsk_runner *r, const json_t *pair)
+void hsk_runner_read_generation(struct hsk_runner *r, const json_t *pair)
 {
     r->has_generation = json_array_size(pair) == 2;
     for (size_t i = 0; r->has_generation && i < 2; i++)
@@ -123,7 +123,7 @@ bool hsk_runner_build(struct hsk_runner *r, const json_t *cfg, GError **error)
         .catch_up = strcmp(hsk_json_str(cfg, "clock", ""), "frozen") != 0,
     };
 
-    read_generation(r, json_object_get(cfg, "generation"));
+    hsk_runner_read_generation(r, json_object_get(cfg, "generation"));
     memcpy(mc.generation, r->generation, sizeof(mc.generation));
 
     r->reset_in_place = strcmp(hsk_json_str(cfg, "on_reset", "stop"), "reset") == 0;
@@ -152,6 +152,8 @@ bool hsk_runner_build(struct hsk_runner *r, const json_t *cfg, GError **error)
     if (!r->machine)
         return false;
     GError *failed = NULL;
+    if (!hsk_runner_near(r, error))
+        return false;
     r->screen = hsk_screen_new(r->machine, &failed);
     if (failed)
         g_propagate_error(error, failed);

@@ -256,6 +256,16 @@ void hsk_keeper_disks_retry(struct hsk_keeper_disks *k)
     pthread_mutex_unlock(&k->lock);
 }
 
+void hsk_keeper_disks_mark(struct hsk_keeper_disks *k)
+{
+    const struct hsk_disk_request q = {.op = HSK_DISK_OP_MARK};
+
+    pthread_mutex_lock(&k->lock);
+    if (send(k->sock, &q, sizeof(q), MSG_NOSIGNAL) != sizeof(q))
+        k->gone = true;
+    pthread_mutex_unlock(&k->lock);
+}
+
 bool hsk_keeper_disks_parked(struct hsk_keeper_disks *k)
 {
     pthread_mutex_lock(&k->lock);

@@ -103,6 +103,7 @@ int main(void)
     if (r.machine)
         hsk_machine_stop(r.machine);
     hsk_screen_free(r.screen);
+    hsk_near_free(r.near);
     hsk_machine_free(r.machine);
     hsk_keeper_disks_free(r.disks);
     g_clear_pointer(&r.kernel, g_bytes_unref);

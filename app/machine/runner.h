@@ -3,6 +3,7 @@
 #pragma once
 
 #include <vmm/boot.h>
+#include <vmm/near.h>
 
 #include "common/wire.h"
 #include "keeper-disk.h"
@@ -14,6 +15,8 @@ struct hsk_runner {
     struct hsk_machine *machine;
     struct hsk_keeper_disks *disks; /* of a document; NULL: disks are files */
     struct hsk_screen *screen;      /* or NULL: no display */
+    struct hsk_near *near;          /* near versions, or NULL: the keeper copies */
+    int64_t stopped_us;             /* when the take or going back under way stopped it, or 0 */
     bool
         reset_in_place; /* a reset of the guest boots again; else it stops and the keeper decides */
     bool loaded;        /* a saved state that has not run yet */
@@ -29,6 +32,9 @@ int hsk_runner_take_fd(struct hsk_runner *r, const char *name);
 bool hsk_runner_build(struct hsk_runner *r, const json_t *cfg, GError **error);
 /* Power-on: reset, and for a direct boot the kernel into memory. The machine is stopped. */
 bool hsk_runner_power_on(struct hsk_runner *r, GError **error);
+/* The generation of a machine that goes on from a saved state: two integers, or NULL: none is kept.
+ */
+void hsk_runner_read_generation(struct hsk_runner *r, const json_t *pair);
 /* The other way to start: a saved state. */
 bool hsk_runner_load(struct hsk_runner *r, int state_fd, GError **error);
 /* Contents of a descriptor, all of it. */
@@ -41,5 +47,16 @@ void hsk_runner_tell_text(struct hsk_runner *r, const char *event, const char *t
 void hsk_runner_disk_trouble(void *opaque, unsigned disk, int err);
 /* What the machine reports (hsk_event_fn); opaque is the runner. */
 void hsk_runner_event(void *opaque, enum hsk_event_kind kind, uint64_t value, const char *text);
+/* The machine runs: the event "run", with how long a take or going back had stopped it. */
+void hsk_runner_ran(struct hsk_runner *r);
+/* The commands of takes and of going back (points.c). */
+void hsk_runner_point(struct hsk_runner *r, struct hsk_wire_msg *msg);
+void hsk_runner_release(struct hsk_runner *r, struct hsk_wire_msg *msg);
+void hsk_runner_go_back(struct hsk_runner *r, struct hsk_wire_msg *msg);
+/* Near versions over what the keeper gave for them; true without if it gave nothing. */
+bool hsk_runner_near(struct hsk_runner *r, GError **error);
+/* Sends contents by descriptor with the fields (taken; NULL: none); if that cannot be, a sentence
+ * in their place. */
+void hsk_runner_tell_bytes(struct hsk_runner *r, const char *event, GBytes *bytes, json_t *fields);
 /* One command of the keeper; takes nothing. */
 void hsk_runner_command(struct hsk_runner *r, struct hsk_wire_msg *msg);

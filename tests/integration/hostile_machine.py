@@ -45,14 +45,28 @@ def start():
         fds[message['name']] = fd
 
 
-def answer_saves(bytes_claimed, contents=b'state'):
+def point(bytes_claimed, contents):
+    """The disks' mark and the answer, with places that are nowhere, and everything twice."""
+    disks = socket.socket(fileno=os.dup(fds['disks']))
+    for _ in range(2):
+        disks.send(struct.pack('<IIIIQQ', 77, 5, 99, 0, 1 << 63, 1 << 63))
+    for shown in ({'offset': 1 << 62, 'width': 1 << 31, 'height': -1, 'stride': 1 << 40, 'blank': False},
+                  {'offset': 0, 'width': 16384, 'height': 16384, 'stride': 65536, 'blank': False}):
+        say(memfd(contents), event='point', bytes=bytes_claimed, way=[1 << 40, -1, 'x', None, 99, 0] * 5, picture=shown, paused_us=-1)
+
+
+def answer_points(bytes_claimed, contents=b'state'):
     while True:
         message, _ = listen()
-        if message['cmd'] == 'save':
-            say(memfd(b'not a picture'), event='picture', bytes=13)
-            say(memfd(contents), event='save', bytes=bytes_claimed)
-            say(memfd(contents), event='save', bytes=bytes_claimed)
+        if message['cmd'] == 'point':
+            point(bytes_claimed, contents)
             say(event='run')
+        elif message['cmd'] == 'go-back':
+            say(event='back', near=True)
+            point(bytes_claimed, contents)
+            say(event='back', near=False)
+        elif message['cmd'] == 'run':
+            say(event='run', paused_us=1 << 62)
         elif message['cmd'] == 'quit':
             sys.exit(0)
 
@@ -89,7 +103,7 @@ if how == 'junk':
 elif how == 'array':
     wire.send(b'[1, 2]')
 elif how == 'types':
-    for event in (1, None, [], {}, 'save', 'picture', 'run', 'screenshot', 'stop', 'disk-trouble', 'no such event'):
+    for event in (1, None, [], {}, 'point', 'back', 'run', 'screenshot', 'stop', 'disk-trouble', 'no such event'):
         say(event=event, text=5, bytes='x', disk='y', errno=[])
     say(event='disk-trouble', disk=99, errno=5)
 elif how == 'fds':
@@ -98,5 +112,5 @@ elif how == 'fds':
 elif how.startswith('disk-'):
     disk_requests()
 if how == 'claims':
-    answer_saves(1 << 29)
-answer_saves(5)
+    answer_points(1 << 29)
+answer_points(5)

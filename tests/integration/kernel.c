@@ -11,6 +11,7 @@
  * - DXXXXXXXX: writes eight characters to the disk and flushes it; d: prints "disk=XXXXXXXX"
  * - b: writes 512 KiB to the disk with a pattern from the count; B: prints "big=N" or "big=bad"
  * - c: prints "cpus=N work=N" or "work=bad"; the other processors work if "smp" came before "serve"
+ * - W: writes all over 32 MiB from now on; S: prints "sum=N" or "sum=bad"
  * - o, r, t: power-off, reset, triple fault
  */
 #include "kernel.h"
@@ -29,6 +30,7 @@ struct start_info {
 static char nonce[9] = "--------";
 static volatile uint32_t count;
 static uint32_t filled;
+static int writing;
 
 static void putch(char c)
 {
@@ -72,8 +74,11 @@ static void triple_fault(void)
 
 static char getch(void)
 {
-    while (!(inb(COM1 + 5) & 1))
+    while (!(inb(COM1 + 5) & 1)) {
         count++;
+        if (writing)
+            write_some();
+    }
     return (char)inb(COM1);
 }
 
@@ -168,6 +173,18 @@ static void show_work(void)
     print("\n");
 }
 
+static void show_sum(void)
+{
+    uint32_t n = written();
+
+    print("sum=");
+    if (n)
+        print_number(n);
+    else
+        print("bad");
+    print("\n");
+}
+
 static void serve(void)
 {
     int disk = disk_init();
@@ -209,6 +226,13 @@ static void serve(void)
             break;
         case 'c':
             show_work();
+            break;
+        case 'W':
+            writing = 1;
+            print("ok\n");
+            break;
+        case 'S':
+            show_sum();
             break;
         case 'o':
             outw(0x604, 0x2000);

@@ -34,6 +34,10 @@ void smp_start(void);
 uint32_t smp_started(void); /* other processors that are at work */
 uint32_t smp_work(void);    /* a number that grows with what they have done, or 0: it is wrong */
 
+/* kernel-write.c */
+void write_some(void);
+uint32_t written(void); /* a number that grows with what it has done, or 0: memory is not whole */
+
 /* kernel-disk.c: the first virtio disk. 0 or a negative number that says where it failed. */
 int disk_init(void);
 int disk_io(int write, uint64_t sector, void *buf, uint32_t bytes);

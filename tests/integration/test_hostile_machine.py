@@ -62,7 +62,10 @@ class Hostile(Document):
     def test_a_made_up_state_is_stored_but_never_run(self):
         m = self.start('made-up')
         snap = self.json('snapshot', self.doc, 'lies')
-        m.kill()
+        # It says that it went back: that harms only itself. What it was is kept, and lies too.
+        self.json('revert', self.doc, 'lies')
+        self.json('snapshot', self.doc, 'more lies')
+        self.survives(m)
         harness.BIN = self.real_bin
         m = Running(self, self.doc)
         state = self.state(m)

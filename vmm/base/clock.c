@@ -145,6 +145,11 @@ void hsk_clock_stop(struct hsk_clock *c)
     c->running = false;
 }
 
+void hsk_clock_go_on(struct hsk_clock *c)
+{
+    c->running = true;
+}
+
 bool hsk_clock_running(const struct hsk_clock *c)
 {
     return c->running;

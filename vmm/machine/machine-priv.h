@@ -41,6 +41,7 @@ struct hsk_machine {
     struct hsk_input input;
     /* loop thread */
     bool running;
+    bool frozen; /* running, but held for a moment */
     uint8_t buttons;
     /* atomic */
     _Atomic bool reclaim_scheduled;

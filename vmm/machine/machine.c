@@ -488,6 +488,25 @@ void hsk_machine_set_catch_up(struct hsk_machine *m, bool on)
         hsk_machine_run(m);
 }
 
+void hsk_machine_freeze(struct hsk_machine *m)
+{
+    if (!m->running || m->frozen)
+        return;
+    request_stop(m);
+    wait_parked(m);
+    hsk_clock_stop(m->clock);
+    m->frozen = true;
+}
+
+void hsk_machine_thaw(struct hsk_machine *m)
+{
+    if (!m->frozen)
+        return;
+    hsk_clock_go_on(m->clock);
+    m->frozen = false;
+    release_stop(m);
+}
+
 bool hsk_machine_running(const struct hsk_machine *m)
 {
     return m->running;
@@ -501,14 +520,19 @@ void hsk_machine_at_safe_point(struct hsk_machine *m, void (*fn)(void *opaque), 
     release_stop(m);
 }
 
-void hsk_machine_reset(struct hsk_machine *m)
+static void reset_devices(struct hsk_machine *m)
 {
-    hsk_assert(!m->running);
     for (guint i = 0; i < m->devs->len; i++) {
         struct hsk_dev *dev = g_ptr_array_index(m->devs, i);
 
         dev->ops->reset(dev);
     }
+}
+
+void hsk_machine_reset(struct hsk_machine *m)
+{
+    hsk_assert(!m->running);
+    reset_devices(m);
     for (unsigned i = 0; i < m->cfg.ncpus; i++) {
         struct hsk_cpu_state *s = g_aligned_alloc0(1, sizeof *s, 64);
         g_autoptr(GError) error = NULL;
@@ -533,7 +557,7 @@ GBytes *hsk_machine_save(struct hsk_machine *m)
     HSK_AUTO(hsk_state_writer, w) = hsk_state_writer_new();
     struct hsk_clock_state cs;
 
-    hsk_assert(!m->running);
+    hsk_assert(!m->running || m->frozen);
     hsk_clock_save(m->clock, &cs);
     hsk_state_put(w, "clock", &clock_desc, &cs);
     for (guint i = 0; i < m->devs->len; i++) {
@@ -582,7 +606,7 @@ static bool load_cpu(struct hsk_machine *m, struct hsk_state_reader *r, unsigned
     return ok;
 }
 
-bool hsk_machine_load(struct hsk_machine *m, GBytes *state, GError **error)
+static bool load(struct hsk_machine *m, GBytes *state, unsigned flush, GError **error)
 {
     HSK_AUTO(hsk_state_reader, r) = hsk_state_reader_new(state, error);
     struct hsk_clock_state cs;
@@ -597,9 +621,20 @@ bool hsk_machine_load(struct hsk_machine *m, GBytes *state, GError **error)
     }
     if (!load_devices(m, r, error))
         return false;
-    m->engine->ops->flush(m->engine, HSK_FLUSH_TLB | HSK_FLUSH_CODE | HSK_FLUSH_WRITES);
+    m->engine->ops->flush(m->engine, flush);
     for (unsigned i = 0; i < m->cfg.ncpus; i++)
         if (!load_cpu(m, r, i, error))
             return false;
     return hsk_state_reader_done(r, error);
+}
+
+bool hsk_machine_load(struct hsk_machine *m, GBytes *state, GError **error)
+{
+    return load(m, state, HSK_FLUSH_TLB | HSK_FLUSH_CODE | HSK_FLUSH_WRITES, error);
+}
+
+bool hsk_machine_load_again(struct hsk_machine *m, GBytes *state, GError **error)
+{
+    reset_devices(m); /* what is no part of their state, too */
+    return load(m, state, HSK_FLUSH_TLB | HSK_FLUSH_WRITES, error);
 }

@@ -1,24 +1,21 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Near versions: see vmm/near.h for the idea and the threads.
+ * Near versions, the machine's side: see vmm/near.h for the idea and the threads, and near-read.c
+ * for who reads them.
  *
  * A kept point is a node that leads to the next one on the way to memory; the newest leads to
  * memory itself. Beside its array (page -> slot + 1, shared) a layer has the list of its pages, so
  * that nothing here takes time by the size of memory.
  *
- * The reader's order: it copies the page out of memory, then looks at SAVED; the hook copies into
- * the slot, enters that, sets SAVED (memory.c), and the guest writes last. So a copy that has
- * anything of the guest's write is followed by a SAVED that is seen, and the slot is whole by then.
- *
  * Forgetting a point moves what its layer alone has to the one that leads to it, if one does, page
  * by page: between two pages all points but the forgotten one are right, so that this can be done
  * in small pieces. A point to which two lead stays until one of them is forgotten.
  */
-#include <vmm/near.h>
-
 #include <errno.h>
 #include <pthread.h>
 #include <sys/mman.h>
+
+#include "near-priv.h"
 
 #define NONE        (-1)
 #define TRIM_PAGES  4096 /* of one call: well under a millisecond */
@@ -56,98 +53,6 @@ struct hsk_near {
     uint32_t *warm, *cold;        /* free slots that have memory, and that have none any more */
     uint64_t nwarm, ncold, fresh; /* fresh: the first slot that was never used */
 };
-
-/* ---- layout, and the reader ---- */
-
-void hsk_near_layout(struct hsk_near_layout *l, const uint64_t *size_bytes, unsigned nobjects)
-{
-    *l = (struct hsk_near_layout){.nobjects = MIN(nobjects, HSK_NEAR_OBJECTS)};
-    for (unsigned i = 0; i < l->nobjects; i++) {
-        l->first[i] = l->total;
-        l->pages[i] = size_bytes[i] / HSK_PAGE_SIZE;
-        l->total += (l->pages[i] + 63) / 64 * 64;
-    }
-    /* The hook's layer and that of going back can have all pages each while they are read, and what
-     * is kept beside them less than half of it. */
-    l->nslots = 3 * l->total;
-    l->index_bytes = HSK_NEAR_POINTS * l->total * sizeof(uint32_t) + l->total / 8;
-    l->slots_bytes = l->nslots * HSK_PAGE_SIZE;
-}
-
-static void *map(int fd, uint64_t bytes, int prot, GError **error)
-{
-    off_t end = lseek(fd, 0, SEEK_END);
-    void *p = end >= 0 && (uint64_t)end >= bytes && (fcntl(fd, F_GET_SEALS) & F_SEAL_SHRINK)
-                  ? mmap(NULL, bytes, prot, MAP_SHARED | MAP_NORESERVE, fd, 0)
-                  : MAP_FAILED;
-
-    if (p != MAP_FAILED)
-        return p;
-    g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED,
-                "The memory for going back to earlier moments cannot be mapped: %s",
-                g_strerror(errno));
-    return NULL;
-}
-
-static const void *at_byte(const void *p, uint64_t bytes)
-{
-    return (const uint8_t *)p + bytes;
-}
-
-bool hsk_near_view_init(struct hsk_near_view *v, const uint64_t *size_bytes, unsigned nobjects,
-                        int index_fd, int slots_fd, GError **error)
-{
-    hsk_near_layout(&v->layout, size_bytes, nobjects);
-    v->index = map(index_fd, v->layout.index_bytes, PROT_READ, error);
-    v->slots = v->index ? map(slots_fd, v->layout.slots_bytes, PROT_READ, error) : NULL;
-    if (!v->slots) {
-        hsk_near_view_clear(v);
-        return false;
-    }
-    v->bitmap = at_byte((void *)(uintptr_t)v->index, v->layout.index_bytes - v->layout.total / 8);
-    return true;
-}
-
-void hsk_near_view_clear(struct hsk_near_view *v)
-{
-    if (v->index)
-        munmap((void *)(uintptr_t)v->index, v->layout.index_bytes);
-    if (v->slots)
-        munmap((void *)(uintptr_t)v->slots, v->layout.slots_bytes);
-    *v = (struct hsk_near_view){0};
-}
-
-static bool read_slot(const struct hsk_near_view *v, uint32_t layer, uint64_t number, void *dst)
-{
-    uint32_t slot = layer < HSK_NEAR_POINTS
-                        ? atomic_load_explicit(&v->index[layer * v->layout.total + number],
-                                               memory_order_acquire)
-                        : 0;
-
-    if (!slot || slot > v->layout.nslots)
-        return false;
-    memcpy(dst, v->slots + (uint64_t)(slot - 1) * HSK_PAGE_SIZE, HSK_PAGE_SIZE);
-    return true;
-}
-
-void hsk_near_read(const struct hsk_near_view *v, const uint32_t *way, unsigned nway,
-                   unsigned object, const struct hsk_memobj *obj, uint64_t page, void *dst)
-{
-    const uint64_t number = v->layout.first[object] + page;
-
-    for (unsigned i = 0; i + 1 < nway; i++)
-        if (read_slot(v, way[i], number, dst))
-            return;
-    memcpy(dst, obj->host + page * HSK_PAGE_SIZE, HSK_PAGE_SIZE);
-    atomic_thread_fence(memory_order_seq_cst);
-    if (nway && (atomic_load(&obj->attr[page]) & HSK_PAGE_SAVED))
-        read_slot(v, way[nway - 1], number, dst);
-}
-
-const uint8_t *hsk_near_dirty(const struct hsk_near_view *v, unsigned object)
-{
-    return v->bitmap + v->layout.first[object] / 8;
-}
 
 /* ---- slots ---- */
 
@@ -262,8 +167,8 @@ struct hsk_near *hsk_near_new(struct hsk_memobj *const *objects, unsigned nobjec
     for (unsigned i = 0; i < nobjects; i++)
         sizes[i] = objects[i]->size_bytes;
     hsk_near_layout(&n->l, sizes, nobjects);
-    if ((n->index = map(index, n->l.index_bytes, PROT_READ | PROT_WRITE, error)))
-        n->slots = map(slots_fd, n->l.slots_bytes, PROT_READ | PROT_WRITE, error);
+    if ((n->index = hsk_near_map(index, n->l.index_bytes, PROT_READ | PROT_WRITE, error)))
+        n->slots = hsk_near_map(slots_fd, n->l.slots_bytes, PROT_READ | PROT_WRITE, error);
     if (!n->slots || !make_lists(n, error)) {
         hsk_near_free(n);
         return NULL;

@@ -120,12 +120,22 @@ struct hsk_vcpu *hsk_machine_vcpu(struct hsk_machine *m, unsigned index);
  * all vCPUs parked. */
 void hsk_machine_at_safe_point(struct hsk_machine *m, void (*fn)(void *opaque), void *opaque);
 
-/* Everything but memory objects and disks' contents: clock, devices, vCPUs. Stopped only. Pure: the
- * machine may go on. */
+/* The same with the clock held, so that the machine can be saved, and as if nothing had been: when
+   it goes on, the guest's time has gone on too. Devices keep what they have in flight, which is
+   part of their state. Nothing happens if the machine is stopped. */
+void hsk_machine_freeze(struct hsk_machine *m);
+void hsk_machine_thaw(struct hsk_machine *m);
+
+/* Everything but memory objects and disks' contents: clock, devices, vCPUs. Stopped or frozen only.
+ * Pure: the machine may go on. */
 GBytes *hsk_machine_save(struct hsk_machine *m);
 /* On a new machine of the same configuration whose memory is already in place. On error the machine
  * must be freed. */
 bool hsk_machine_load(struct hsk_machine *m, GBytes *state, GError **error);
+/* On a machine that has run and is stopped: it becomes the one that was saved. What changed in its
+   memory was told (hsk_ram_written), so that translations of the rest stay. On error another state
+   must be loaded. */
+bool hsk_machine_load_again(struct hsk_machine *m, GBytes *state, GError **error);
 
 /* After a load, or for a machine that is stopped: it goes on as that generation. If it was another
  * one, the guest is told (ACPI device VGEN). */

@@ -32,6 +32,8 @@ struct hsk_clock *hsk_clock_new(uint64_t tsc_hz);
 void hsk_clock_free(struct hsk_clock *c);
 void hsk_clock_start(struct hsk_clock *c);
 void hsk_clock_stop(struct hsk_clock *c);
+/* Takes the last stop back: the guest's time has gone on meanwhile. */
+void hsk_clock_go_on(struct hsk_clock *c);
 bool hsk_clock_running(const struct hsk_clock *c);
 
 uint64_t hsk_clock_ns(const struct hsk_clock *c);
