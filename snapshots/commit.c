@@ -38,26 +38,19 @@ bool hsk_doc_commit_root(struct hsk_doc *doc, struct hsk_root *root, GError **er
 
 struct marks {
     struct hsk_doc *doc;
+    GHashTable *known; /* nodes that need no look, or NULL */
     GHashTable *nodes; /* address -> nothing: nodes looked at */
     GHashTable *maps;  /* numbers that are needed */
     GHashTable *segments;
 };
 
-static bool in_base(struct hsk_doc *doc, const char *folder, uint32_t number)
-{
-    char name[32];
-    snprintf(name, sizeof(name), "%s/%06u", folder, number);
-    return hsk_root_find(doc->base_root, name) != NULL;
-}
-
-/* What is reached from a node in the .hva is in the .hva. */
 static bool mark_node(void *opaque, const struct hsk_map_ref *ref)
 {
     struct marks *m = opaque;
-    uint64_t address = (uint64_t)ref->member << 32 | ref->offset;
+    gpointer address = GSIZE_TO_POINTER((uint64_t)ref->member << 32 | ref->offset);
     g_hash_table_add(m->maps, GUINT_TO_POINTER(ref->member));
-    return !in_base(m->doc, "map", ref->member) &&
-           g_hash_table_add(m->nodes, GSIZE_TO_POINTER(address));
+    return (m->known == NULL || !g_hash_table_contains(m->known, address)) &&
+           g_hash_table_add(m->nodes, address);
 }
 
 static bool mark_page(void *opaque, uint64_t page, uint64_t entry, GError **error)
@@ -137,25 +130,51 @@ static bool mark_in_use(struct marks *m, GError **error)
     return true;
 }
 
-bool hsk_doc_sweep(struct hsk_doc *doc, struct hsk_root *root, const GPtrArray *records,
-                   bool in_use, GError **error)
+static bool mark_all(struct marks *m, const struct hsk_root *root, const GPtrArray *records,
+                     GError **error)
 {
-    g_autoptr(GHashTable) nodes = g_hash_table_new(NULL, NULL);
-    g_autoptr(GHashTable) maps = g_hash_table_new(NULL, NULL);
-    g_autoptr(GHashTable) segments = g_hash_table_new(NULL, NULL);
-    struct marks m = {doc, nodes, maps, segments};
-    if (!mark_objects(&m, root->present, error) || (in_use && !mark_in_use(&m, error)))
+    if (!mark_objects(m, root->present, error))
         return false;
     for (guint i = 0; i < records->len; i++) {
         const struct hsk_record *r = g_ptr_array_index(records, i);
         g_autofree char *member = hsk_version_member(r->info.id);
         if (hsk_root_find(root, member) == NULL)
             continue;
-        if (!mark_objects(&m, r->objects, error))
+        if (!mark_objects(m, r->objects, error))
             return false;
-        mark_blob(&m, &r->state);
-        mark_blob(&m, &r->picture);
+        mark_blob(m, &r->state);
+        mark_blob(m, &r->picture);
     }
+    return true;
+}
+
+/* What the .hva's ROOT reaches is in the .hva, and stays. That is not so for all nodes that are in
+ * it: a map member that came along may hold the maps of a version that did not. */
+static bool know_base(struct hsk_doc *doc, GError **error)
+{
+    if (doc->base_nodes != NULL)
+        return true;
+    g_autoptr(GHashTable) nodes = g_hash_table_new(NULL, NULL);
+    g_autoptr(GHashTable) maps = g_hash_table_new(NULL, NULL);
+    g_autoptr(GHashTable) segments = g_hash_table_new(NULL, NULL);
+    struct marks m = {.doc = doc, .nodes = nodes, .maps = maps, .segments = segments};
+    if (!mark_all(&m, doc->base_root, doc->versions, error))
+        return false;
+    doc->base_nodes = g_steal_pointer(&nodes);
+    return true;
+}
+
+bool hsk_doc_sweep(struct hsk_doc *doc, struct hsk_root *root, const GPtrArray *records,
+                   bool in_use, GError **error)
+{
+    g_autoptr(GHashTable) nodes = g_hash_table_new(NULL, NULL);
+    g_autoptr(GHashTable) maps = g_hash_table_new(NULL, NULL);
+    g_autoptr(GHashTable) segments = g_hash_table_new(NULL, NULL);
+    if (!know_base(doc, error))
+        return false;
+    struct marks m = {doc, doc->base_nodes, nodes, maps, segments};
+    if (!mark_all(&m, root, records, error) || (in_use && !mark_in_use(&m, error)))
+        return false;
     for (guint i = root->entries->len; i-- > 0;) {
         const struct hsk_root_entry *e = g_ptr_array_index(root->entries, i);
         uint32_t number;

@@ -25,6 +25,7 @@ struct hsk_doc {
     bool fd_writable;
     struct hsk_carrier *base;
     struct hsk_root *base_root; /* what the .hva says */
+    GHashTable *base_nodes;       /* addresses of the map nodes that it reaches, once they are known */
     uint8_t base_hash[HSK_HASH_BYTES];
     uint8_t next_hash[HSK_HASH_BYTES]; /* of the ROOT that a failed publish may have written all the
                                           same */

@@ -113,6 +113,7 @@ static bool adopt(struct hsk_doc *doc, struct hsk_carrier *base, struct hsk_root
     doc->base = base;
     hsk_root_free(doc->base_root);
     doc->base_root = root;
+    g_clear_pointer(&doc->base_nodes, g_hash_table_unref);
     memcpy(doc->base_hash, hash, HSK_HASH_BYTES);
     if (!hsk_instance_expect(doc, NULL, error))
         return false;

@@ -276,6 +276,7 @@ void hsk_doc_close(struct hsk_doc *doc)
     g_ptr_array_unref(doc->versions);
     hsk_root_free(doc->root);
     hsk_root_free(doc->base_root);
+    g_clear_pointer(&doc->base_nodes, g_hash_table_unref);
     hsk_carrier_free(doc->dir);
     hsk_carrier_free(doc->base);
     hsk_manifest_free(doc->manifest);

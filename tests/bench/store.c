@@ -92,8 +92,7 @@ static void create(int disk_fd, uint64_t disk_bytes, bool (*progress)(void *, do
     struct hsk_manifest_disk disk = {.id = id, .size_bytes = disk_bytes, .interface = virtio};
     struct hsk_manifest m = {
         .name = name, .ncpus = 1, .memory_bytes = 1ull << 31, .disks = &disk, .ndisks = 1};
-    struct hsk_create c = {
-        .manifest = &m, .kernel_fd = -1, .initrd_fd = -1, .disk_fds = &disk_fd};
+    struct hsk_create c = {.manifest = &m, .kernel_fd = -1, .initrd_fd = -1, .disk_fds = &disk_fd};
     OK(hsk_doc_create_io(path, &c, true, progress, NULL, &io, &error));
 }
 
@@ -288,8 +287,9 @@ static void read_random(struct hsk_doc *doc, uint64_t bytes, unsigned n, const c
     double cpu = cpu_seconds();
     for (unsigned i = 0; i < n; i++) {
         double t = seconds();
-        must(hsk_disk_read(hsk_doc_disk(doc, 0), random64() % (bytes / HSK_PAGE_SIZE) * HSK_PAGE_SIZE,
-                           page, sizeof(page)) == 0,
+        must(hsk_disk_read(hsk_doc_disk(doc, 0),
+                           random64() % (bytes / HSK_PAGE_SIZE) * HSK_PAGE_SIZE, page,
+                           sizeof(page)) == 0,
              NULL);
         us[i] = (seconds() - t) * 1e6;
     }

@@ -340,6 +340,26 @@ static void folding_the_log_changes_nothing_but_its_size(void **state)
     hsk_doc_close(doc);
 }
 
+/* The maps of a version of the timeline lie beside those of the disks, which the document gets. */
+static void what_stays_here_is_not_taken_to_be_in_the_document(void **state)
+{
+    struct scratch *s = *state;
+    char automatic[33], other[33];
+    g_autofree uint8_t *ram = make_ram(3);
+    assert_ok(make_document(s, NULL, &error));
+    struct hsk_doc *doc = open_doc(s);
+    assert_int_equal(write_disk_page(doc, 5, 1), 0);
+    assert_ok(take(doc, "timeline", HSK_VERSION_AUTO, ram, automatic, &error));
+    assert_ok(take(doc, "other", HSK_VERSION_USER, NULL, other, &error));
+    assert_ok(hsk_doc_publish(doc, &error));
+    assert_ok(hsk_doc_drop(doc, other, &error));
+    assert_version_ram(doc, automatic, ram);
+    hsk_doc_close(doc);
+    doc = open_doc(s);
+    assert_version_ram(doc, automatic, ram);
+    hsk_doc_close(doc);
+}
+
 /* ---- a disk thread beside commits ---- */
 
 struct writer {
@@ -456,6 +476,7 @@ int main(void)
         T(dropping_versions_frees_their_files_and_keeps_the_others),
         T(versions_are_found_by_id_prefix_title_or_as_the_newest),
         T(folding_the_log_changes_nothing_but_its_size),
+        T(what_stays_here_is_not_taken_to_be_in_the_document),
         T(disks_work_while_versions_are_committed),
         T(takes_are_committed_in_order_or_not_at_all),
         T(a_document_replaced_while_open_is_not_written_to),
