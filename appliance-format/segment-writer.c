@@ -167,6 +167,31 @@ bool hsk_segment_writer_add(struct hsk_segment_writer *w, const void *raw, size_
     return true;
 }
 
+bool hsk_segment_writer_add_stored(struct hsk_segment_writer *w, const void *stored,
+                                   const struct hsk_frame *f, uint32_t *segment, uint32_t *frame,
+                                   GError **error)
+{
+    hsk_assert(f->csize <= w->out_bytes);
+    memcpy(w->out, stored, f->csize);
+    if (!put_frame(w, f->csize, f->rawsize, f->flags, f->cid, error))
+        return false;
+    *segment = w->number;
+    *frame = w->frames->len - 1;
+    return true;
+}
+
+bool hsk_segment_writer_decode(const struct hsk_segment_writer *w, uint32_t segment, uint32_t frame,
+                               void *dst, size_t *bytes)
+{
+    if (!w->open || segment != w->number || frame >= w->frames->len)
+        return false;
+    const struct hsk_frame *f = &g_array_index(w->frames, struct hsk_frame, frame);
+    g_autofree uint8_t *in = g_malloc(f->csize);
+    *bytes = f->rawsize;
+    return f->flags == 0 && hsk_pread_all(w->fd, in, f->csize, w->base + f->offset) == 0 &&
+           ZSTD_decompress(dst, HSK_FRAME_MAX_BYTES, in, f->csize) == f->rawsize;
+}
+
 bool hsk_segment_writer_add_hole(struct hsk_segment_writer *w, uint32_t bytes, GError **error)
 {
     static const uint8_t no_cid[16];

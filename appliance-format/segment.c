@@ -117,8 +117,9 @@ const struct hsk_frame *hsk_segment_frame(const struct hsk_segment *s, uint32_t 
     return index < s->nframes ? &s->frames[index] : NULL;
 }
 
-static uint8_t *read_frame(const struct hsk_segment *s, uint32_t index, GError **error)
+uint8_t *hsk_segment_stored(const struct hsk_segment *s, uint32_t index, GError **error)
 {
+    hsk_assert(index < s->nframes);
     const struct hsk_frame *f = &s->frames[index];
     g_autofree uint8_t *in = g_try_malloc(f->csize);
     int r = in == NULL ? -ENOMEM : hsk_member_read(&s->m, f->offset, in, f->csize);
@@ -159,7 +160,7 @@ bool hsk_segment_decode_into(const struct hsk_segment *s, uint32_t index, void *
     if (index >= s->nframes || s->frames[index].flags == HSK_FRAME_HOLE ||
         s->frames[index].rawsize != dst_bytes)
         return hsk_damaged(error, s->label, "a page map points at a frame that is not there");
-    g_autofree uint8_t *in = read_frame(s, index, error);
+    g_autofree uint8_t *in = hsk_segment_stored(s, index, error);
     return in != NULL && decode(s, index, in, dst, error);
 }
 

@@ -98,6 +98,40 @@ void hsk_content_add(struct hsk_content *c, const struct hsk_root_entry *e)
     g_hash_table_insert(c->segments, GUINT_TO_POINTER(e->segment.number), s);
 }
 
+/* Numbers are never used twice, but a frame of a segment that is gone must not look alive. */
+static void forget_frames(struct hsk_content *c)
+{
+    for (GList *link = c->lru.head, *next; link != NULL; link = next) {
+        struct cached *f = link->data;
+        next = link->next;
+        if (g_hash_table_contains(c->segments, GUINT_TO_POINTER(hsk_entry_segment(f->key))))
+            continue;
+        g_hash_table_remove(c->cache, &f->key);
+        c->cache_bytes -= g_bytes_get_size(f->bytes);
+        g_queue_delete_link(&c->lru, link);
+        cached_free(f);
+    }
+}
+
+void hsk_content_retain(struct hsk_content *c, const struct hsk_root *root)
+{
+    G_GNUC_UNUSED g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&c->lock);
+    GHashTableIter it;
+    gpointer slot;
+    bool some = false;
+    g_hash_table_iter_init(&it, c->segments);
+    while (g_hash_table_iter_next(&it, NULL, &slot)) {
+        const struct segment_slot *s = slot;
+        if (hsk_root_find(root, s->name) != NULL)
+            continue;
+        c->open_segments -= s->segment != NULL;
+        g_hash_table_iter_remove(&it);
+        some = true;
+    }
+    if (some)
+        forget_frames(c);
+}
+
 static bool open_member(struct hsk_content *c, const char *name, struct hsk_member *m,
                         GError **error)
 {
@@ -167,7 +201,7 @@ static void cache_put(struct hsk_content *c, uint64_t key, GBytes *bytes)
     }
 }
 
-static GBytes *get_frame(struct hsk_content *c, uint64_t entry, GError **error)
+GBytes *hsk_content_frame(struct hsk_content *c, uint64_t entry, GError **error)
 {
     uint64_t key = entry & ~0xffull;
     GBytes *bytes = cache_get(c, key);
@@ -188,7 +222,7 @@ bool hsk_content_page(struct hsk_content *c, uint64_t entry, void *dst, GError *
         memset(dst, 0, HSK_PAGE_SIZE);
         return true;
     }
-    g_autoptr(GBytes) frame = get_frame(c, entry, error);
+    g_autoptr(GBytes) frame = hsk_content_frame(c, entry, error);
     if (frame == NULL)
         return false;
     uint64_t off = (uint64_t)hsk_entry_slot(entry) * HSK_PAGE_SIZE;

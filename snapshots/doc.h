@@ -25,7 +25,7 @@ struct hsk_doc {
     bool fd_writable;
     struct hsk_carrier *base;
     struct hsk_root *base_root; /* what the .hva says */
-    GHashTable *base_nodes;       /* addresses of the map nodes that it reaches, once they are known */
+    GHashTable *base_nodes; /* addresses of the map nodes that it reaches, once they are known */
     uint8_t base_hash[HSK_HASH_BYTES];
     uint8_t next_hash[HSK_HASH_BYTES]; /* of the ROOT that a failed publish may have written all the
                                           same */
@@ -86,7 +86,7 @@ bool hsk_is_version_member(const char *name, char id[33]);
 bool hsk_instance_attach(struct hsk_doc *doc, char **orphan, GError **error);
 /* The document will have this ROOT next, or (NULL) has just come to have base_hash. */
 bool hsk_instance_expect(struct hsk_doc *doc, const uint8_t next[HSK_HASH_BYTES], GError **error);
-/* Removes files that ROOT does not list, or that the .hva has too. */
+/* Removes files that ROOT does not list, or that the .hva has too, and forgets their content. */
 void hsk_instance_clean(struct hsk_doc *doc);
 char *hsk_data_folder(void);
 /* The document that the instance in this folder belongs to; NULL if it is no instance. */

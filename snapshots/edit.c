@@ -91,7 +91,6 @@ bool hsk_doc_drop_many(struct hsk_doc *doc, const char *const *ids, unsigned n, 
     move_branches(doc, ids, n);
     hsk_branches_settled(doc);
     hsk_doc_adopt_versions(doc, NULL);
-    g_clear_pointer(&doc->index, hsk_index_free); /* it may know pages of members that are gone */
     hsk_instance_clean(doc);
     return true;
 }

@@ -370,6 +370,7 @@ void hsk_instance_clean(struct hsk_doc *doc)
     static const char *const folders[] = {"data", "map", "versions"};
     if (doc->root_unsure)
         return;
+    hsk_content_retain(doc->content, doc->root);
     for (size_t i = 0; i < G_N_ELEMENTS(folders); i++) {
         g_autofree char *path = g_build_filename(hsk_carrier_label(doc->dir), folders[i], NULL);
         g_autoptr(GDir) dir = g_dir_open(path, 0, NULL);

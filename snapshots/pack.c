@@ -10,23 +10,21 @@
 
 enum { GROUP_PAGES = 16, SCATTER_PAGES = HSK_FRAME_MAX_BYTES / HSK_PAGE_SIZE };
 
+/* Sets of four slots, the newest first. */
+enum { WAYS = 4, SETS = 1 << 17 };
+
 struct slot {
-    XXH128_hash_t key;
-    uint64_t entry;     /* 0 = free */
-    const uint8_t *src; /* the same bytes in memory, while the pack `owner` lives */
-    const struct hsk_pack *owner;
+    uint64_t key;   /* XXH3-64 of the page */
+    uint64_t entry; /* 0 = free */
 };
 
 struct hsk_index {
-    struct slot *slots;
-    size_t mask, used;
+    struct slot slots[SETS][WAYS];
 };
 
 struct waiting {
     struct hsk_pagemap *map;
-    uint64_t page;
-    XXH128_hash_t key;
-    const uint8_t *src;
+    uint64_t page, key;
 };
 
 struct bin {
@@ -40,54 +38,41 @@ struct hsk_pack {
     struct hsk_index *index;
     struct hsk_segment_writer *writer;
     struct bin group, scatter;
+    /* the frame that was read back last, of the segment that is being written */
+    uint64_t back_entry;
+    size_t back_bytes;
+    uint8_t *back;
 };
 
 struct hsk_index *hsk_index_new(void)
 {
-    struct hsk_index *x = g_new0(struct hsk_index, 1);
-    x->mask = 4095;
-    x->slots = g_new0(struct slot, x->mask + 1);
-    return x;
+    return g_new0(struct hsk_index, 1);
 }
 
 void hsk_index_free(struct hsk_index *x)
 {
-    if (x == NULL)
-        return;
-    g_free(x->slots);
     g_free(x);
 }
 
-size_t hsk_index_used(const struct hsk_index *x)
+/* The entry for the key, or 0. */
+static uint64_t find(const struct hsk_index *x, uint64_t key)
 {
-    return x->used;
-}
-
-/* The slot that holds key, or the free one where it belongs. */
-static struct slot *find(const struct hsk_index *x, XXH128_hash_t key)
-{
-    size_t i = key.low64 & x->mask;
-    while (x->slots[i].entry != 0 && !XXH128_isEqual(x->slots[i].key, key))
-        i = (i + 1) & x->mask;
-    return &x->slots[i];
-}
-
-static void insert(struct hsk_index *x, const struct slot *s)
-{
-    if (x->used > x->mask / 2) {
-        struct hsk_index bigger = {.mask = x->mask * 2 + 1};
-        bigger.slots = g_new0(struct slot, bigger.mask + 1);
-        for (size_t i = 0; i <= x->mask; i++) {
-            if (x->slots[i].entry != 0)
-                *find(&bigger, x->slots[i].key) = x->slots[i];
-        }
-        bigger.used = x->used;
-        g_free(x->slots);
-        *x = bigger;
+    const struct slot *set = x->slots[key % SETS];
+    for (unsigned i = 0; i < WAYS; i++) {
+        if (set[i].entry != 0 && set[i].key == key)
+            return set[i].entry;
     }
-    struct slot *at = find(x, s->key);
-    x->used += at->entry == 0;
-    *at = *s;
+    return 0;
+}
+
+static void insert(struct hsk_index *x, uint64_t key, uint64_t entry)
+{
+    struct slot *set = x->slots[key % SETS];
+    unsigned i = 0;
+    while (i < WAYS - 1 && set[i].key != key && set[i].entry != 0)
+        i++;
+    memmove(set + 1, set, i * sizeof(*set));
+    set[0] = (struct slot){key, entry};
 }
 
 struct hsk_pack *hsk_pack_new(struct hsk_content *content, struct hsk_index *index,
@@ -99,6 +84,7 @@ struct hsk_pack *hsk_pack_new(struct hsk_content *content, struct hsk_index *ind
     p->writer = writer;
     p->group.pages = g_malloc((size_t)GROUP_PAGES * HSK_PAGE_SIZE);
     p->scatter.pages = g_malloc((size_t)SCATTER_PAGES * HSK_PAGE_SIZE);
+    p->back = g_malloc(HSK_FRAME_MAX_BYTES);
     return p;
 }
 
@@ -106,12 +92,9 @@ void hsk_pack_free(struct hsk_pack *p)
 {
     if (p == NULL)
         return;
-    for (size_t i = 0; i <= p->index->mask; i++) {
-        if (p->index->slots[i].owner == p)
-            p->index->slots[i].owner = NULL;
-    }
     g_free(p->group.pages);
     g_free(p->scatter.pages);
+    g_free(p->back);
     g_free(p);
 }
 
@@ -136,11 +119,10 @@ static bool emit(struct hsk_pack *p, struct bin *b, GError **error)
         return false;
     for (unsigned i = 0; i < b->n; i++) {
         const struct waiting *w = &b->w[i];
-        struct slot s = {
-            .key = w->key, .entry = hsk_entry(segment, frame, i), .src = w->src, .owner = p};
-        if (!hsk_pagemap_set(w->map, w->page, s.entry, error))
+        uint64_t entry = hsk_entry(segment, frame, i);
+        if (!hsk_pagemap_set(w->map, w->page, entry, error))
             return false;
-        insert(p->index, &s);
+        insert(p->index, w->key, entry);
     }
     b->n = 0;
     return true;
@@ -166,31 +148,34 @@ bool hsk_pack_flush(struct hsk_pack *p, GError **error)
     return close_group(p, error) && emit(p, &p->scatter, error);
 }
 
-/* Is the content at s the same as src? A frame of a segment that is still being written cannot be
- * read back: then it is not. */
-static bool same(struct hsk_pack *p, const struct slot *s, const uint8_t *src)
+/* Is the content at entry the same as src? */
+static bool same(struct hsk_pack *p, uint64_t entry, const uint8_t *src)
 {
     uint8_t page[HSK_PAGE_SIZE];
-    if (s->entry == 0)
+    uint64_t frame = entry & ~0xffull, off = (uint64_t)hsk_entry_slot(entry) * HSK_PAGE_SIZE;
+    if (entry == 0)
         return false;
-    if (s->owner == p && s->src != NULL)
-        return memcmp(s->src, src, HSK_PAGE_SIZE) == 0;
-    if (s->owner == p)
-        return false;
+    if (frame != p->back_entry &&
+        hsk_segment_writer_decode(p->writer, hsk_entry_segment(entry), hsk_entry_frame(entry),
+                                  p->back, &p->back_bytes))
+        p->back_entry = frame;
+    if (frame == p->back_entry)
+        return hsk_range_ok(off, HSK_PAGE_SIZE, p->back_bytes) &&
+               memcmp(p->back + off, src, HSK_PAGE_SIZE) == 0;
     g_autoptr(GError) ignored = NULL;
-    return hsk_content_page(p->content, s->entry, page, &ignored) &&
+    return hsk_content_page(p->content, entry, page, &ignored) &&
            memcmp(page, src, HSK_PAGE_SIZE) == 0;
 }
 
 bool hsk_pack_page(struct hsk_pack *p, struct hsk_pagemap *map, uint64_t page, const uint8_t *src,
-                   bool stable, GError **error)
+                   GError **error)
 {
     if (hsk_page_is_zero(src))
         return hsk_pagemap_set(map, page, 0, error);
-    struct waiting w = {map, page, XXH3_128bits(src, HSK_PAGE_SIZE), stable ? src : NULL};
-    const struct slot *s = find(p->index, w.key);
-    if (same(p, s, src))
-        return hsk_pagemap_set(map, page, s->entry, error);
+    struct waiting w = {map, page, XXH3_64bits(src, HSK_PAGE_SIZE)};
+    uint64_t entry = find(p->index, w.key);
+    if (same(p, entry, src))
+        return hsk_pagemap_set(map, page, entry, error);
     const struct waiting *last = p->group.n == 0 ? NULL : &p->group.w[p->group.n - 1];
     if (last != NULL &&
         (p->group.n == GROUP_PAGES || last->map != map ||

@@ -11,9 +11,6 @@
 
 #include "doc.h"
 
-#define MAX_INDEXED_PAGES                                                                          \
-    (1u << 20) /* about 80 MiB of memory for 4 GiB of pages; then it begins anew */
-
 struct commit {
     struct hsk_doc *doc;
     const struct hsk_take_point *point;
@@ -35,6 +32,7 @@ static void segment_done(void *opaque, const char *name, const struct hsk_segmen
 {
     struct commit *c = opaque;
     hsk_root_set(c->root, name, hash, id);
+    hsk_content_add(c->doc->content, hsk_root_find(c->root, name));
 }
 
 static bool becomes_current(enum hsk_version_kind kind)
@@ -61,7 +59,7 @@ static struct hsk_pagemap *begin_object(struct commit *c, const char *name, uint
 
 /* A page that may be what the base has already: then its entry stays. */
 static bool add_page(struct commit *c, struct hsk_pagemap *map, uint64_t page, const uint8_t *src,
-                     bool compare, bool stable, GError **error)
+                     bool compare, GError **error)
 {
     uint8_t old[HSK_PAGE_SIZE];
     uint64_t entry = 0;
@@ -71,7 +69,7 @@ static bool add_page(struct commit *c, struct hsk_pagemap *map, uint64_t page, c
     if (entry != 0 && hsk_content_page(c->doc->content, entry, old, &unreadable) &&
         memcmp(old, src, HSK_PAGE_SIZE) == 0)
         return true;
-    return hsk_pack_page(c->pack, map, page, src, stable, error);
+    return hsk_pack_page(c->pack, map, page, src, error);
 }
 
 static bool cancelled(const struct commit *c, GError **error)
@@ -108,7 +106,7 @@ static bool add_pages(struct commit *c, const struct hsk_version_object *o, bool
         if (o->pages == NULL)
             o->read_page(o->opaque, page, copy);
         if (!add_page(c, map, page, o->pages == NULL ? copy : src, has_base && o->dirty == NULL,
-                      o->pages != NULL, error))
+                      error))
             return false;
         src += o->pages == NULL ? 0 : HSK_PAGE_SIZE;
     }
@@ -150,7 +148,7 @@ static bool add_disk(struct commit *c, unsigned index, GError **error)
         int r = p->loc == HSK_LOC_HOLE ? 0 : hsk_log_read(c->doc->log, p->loc, page);
         if (r < 0)
             return hsk_io_error(error, r, "read the log of %s", c->doc->path);
-        if (!hsk_pack_page(c->pack, map, p->page, page, false, error))
+        if (!hsk_pack_page(c->pack, map, p->page, page, error))
             return false;
     }
     return true;
@@ -279,15 +277,10 @@ static bool drop_unneeded(struct commit *c, GError **error)
 static void adopt(struct commit *c)
 {
     struct hsk_doc *doc = c->doc;
-    for (guint i = 0; i < doc->root->entries->len; i++)
-        hsk_content_add(doc->content, g_ptr_array_index(doc->root->entries, i));
     hsk_doc_adopt_versions(doc, c->fold ? NULL : g_steal_pointer(&c->record));
     hsk_branch_advance(c->point, c->present, c->current);
-    if (c->fold || c->take->kind == HSK_VERSION_SAVED) {
-        g_clear_pointer(&doc->index,
-                        hsk_index_free); /* it may know pages of members that are gone */
+    if (c->fold || c->take->kind == HSK_VERSION_SAVED)
         hsk_instance_clean(doc);
-    }
 }
 
 static bool do_commit(struct commit *c, GError **error)
@@ -313,8 +306,6 @@ static bool run_commit(struct hsk_doc *doc, struct hsk_take_point *p, const stru
     c.root = hsk_root_copy(doc->root);
     c.record = hsk_record_new();
     c.maps = g_ptr_array_new_with_free_func((GDestroyNotify)hsk_pagemap_free);
-    if (doc->index != NULL && hsk_index_used(doc->index) > MAX_INDEXED_PAGES)
-        g_clear_pointer(&doc->index, hsk_index_free);
     if (doc->index == NULL)
         doc->index = hsk_index_new();
     hsk_dir_sink_init(&c.sink, doc->io, doc->dirfd, doc->path);
@@ -330,11 +321,11 @@ static bool run_commit(struct hsk_doc *doc, struct hsk_take_point *p, const stru
             *bytes_added = c.record->info.bytes;
         adopt(&c);
     } else {
-        /* Numbers are never used twice, and the index knows pages that are not there. */
+        /* Numbers are never used twice. */
         doc->root->next_number = c.root->next_number;
         hsk_root_free(c.root);
         hsk_doc_stay(doc);
-        g_clear_pointer(&doc->index, hsk_index_free);
+        hsk_content_retain(doc->content, doc->root);
         if (!doc->root_unsure)
             hsk_dir_sink_abort(&c.sink);
     }

@@ -48,6 +48,8 @@ GBytes *hsk_segment_decode(const struct hsk_segment *s, uint32_t index, GError *
 /* Decodes into dst, whose size must be the frame's rawsize. */
 bool hsk_segment_decode_into(const struct hsk_segment *s, uint32_t index, void *dst,
                              size_t dst_bytes, GError **error);
+/* The stored bytes of a frame, csize of them, checked. */
+uint8_t *hsk_segment_stored(const struct hsk_segment *s, uint32_t index, GError **error);
 /* Everything a reader can check, in one pass: every frame, its content id, the seek table. bad is
  * told of each frame that is damaged; hash is that of all bytes. step (may be NULL) is told of bytes
  * as they are done; false from it ends the check (false without error). */
@@ -77,6 +79,14 @@ bool hsk_segment_writer_add(struct hsk_segment_writer *w, const void *raw, size_
                             uint32_t *segment, uint32_t *frame, GError **error);
 /* A frame of zeros, a multiple of 4096 and at most HSK_HOLE_MAX_BYTES. */
 bool hsk_segment_writer_add_hole(struct hsk_segment_writer *w, uint32_t bytes, GError **error);
+/* A frame as it is stored elsewhere, read by hsk_segment_stored. */
+bool hsk_segment_writer_add_stored(struct hsk_segment_writer *w, const void *stored,
+                                   const struct hsk_frame *f, uint32_t *segment, uint32_t *frame,
+                                   GError **error);
+/* Reads back a frame with content of the segment that is being written: false if it is of another
+ * one or cannot be read. dst has room for HSK_FRAME_MAX_BYTES. */
+bool hsk_segment_writer_decode(const struct hsk_segment_writer *w, uint32_t segment, uint32_t frame,
+                               void *dst, size_t *bytes);
 /* Ends the open segment, if any. */
 bool hsk_segment_writer_finish(struct hsk_segment_writer *w, GError **error);
 uint64_t hsk_segment_writer_bytes(const struct hsk_segment_writer *w); /* written so far */
