@@ -137,8 +137,7 @@ static bool mark_all(struct marks *m, const struct hsk_root *root, const GPtrArr
         return false;
     for (guint i = 0; i < records->len; i++) {
         const struct hsk_record *r = g_ptr_array_index(records, i);
-        g_autofree char *member = hsk_version_member(r->info.id);
-        if (hsk_root_find(root, member) == NULL)
+        if (hsk_root_find(root, r->member) == NULL)
             continue;
         if (!mark_objects(m, r->objects, error))
             return false;

@@ -78,9 +78,7 @@ bool hsk_doc_load_base(int fd, const char *path, struct hsk_carrier **base, stru
 GBytes *hsk_read_listed(const struct hsk_carrier *c, const struct hsk_root *root, const char *name,
                         size_t max, GError **error);
 struct hsk_record *hsk_doc_find(struct hsk_doc *doc, const char *id); /* or NULL */
-char *hsk_version_member(const char *id);
 void hsk_doc_find_saved(struct hsk_doc *doc);
-bool hsk_is_version_member(const char *name, char id[33]);
 
 /* instance.c */
 bool hsk_instance_attach(struct hsk_doc *doc, char **orphan, GError **error);
@@ -128,6 +126,9 @@ struct hsk_version {
  * such marks back. */
 bool hsk_doc_leave(struct hsk_doc *doc, const struct hsk_root *root, struct hsk_record *r);
 void hsk_doc_stay(struct hsk_doc *doc);
+/* Gives the record another member: what it says now. */
+bool hsk_record_rewrite(struct hsk_sink *sink, struct hsk_root *root, struct hsk_record *r,
+                        GError **error);
 /* The list of versions follows doc->root: added (or NULL) is new, what ROOT does not list goes. */
 void hsk_doc_adopt_versions(struct hsk_doc *doc, struct hsk_record *added);
 

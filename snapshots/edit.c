@@ -1,9 +1,18 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Changes to the list of versions: dropping some. What only they held goes with the same ROOT.
- * Threads: as hsk_version_commit.
+ * Changes to the list of versions: dropping some, with what only they held; other words for people
+ * on one. Each is one new ROOT. Threads: as hsk_version_commit.
  */
 #include "doc.h"
+
+static struct hsk_record *need(struct hsk_doc *doc, const char *id, GError **error)
+{
+    struct hsk_record *r = hsk_doc_find(doc, id);
+    if (r == NULL)
+        g_set_error(error, HSK_ERROR, HSK_ERROR_NOT_FOUND, "%s has no version \"%s\"", doc->path,
+                    id);
+    return r;
+}
 
 bool hsk_doc_leave(struct hsk_doc *doc, const struct hsk_root *root, struct hsk_record *r)
 {
@@ -26,8 +35,7 @@ void hsk_doc_adopt_versions(struct hsk_doc *doc, struct hsk_record *added)
         g_ptr_array_add(doc->versions, added);
     for (guint i = doc->versions->len; i-- > 0;) {
         const struct hsk_record *r = g_ptr_array_index(doc->versions, i);
-        g_autofree char *name = hsk_version_member(r->info.id);
-        if (hsk_root_find(doc->root, name) == NULL)
+        if (hsk_root_find(doc->root, r->member) == NULL)
             g_ptr_array_remove_index(doc->versions, i);
     }
     hsk_doc_find_saved(doc);
@@ -51,20 +59,16 @@ static bool begin_drop(struct hsk_doc *doc, struct hsk_root *root, const char *c
 {
     hsk_branches_settle(doc, root);
     for (unsigned i = 0; i < n; i++) {
-        struct hsk_record *r = hsk_doc_find(doc, ids[i]);
-        if (r == NULL) {
-            g_set_error(error, HSK_ERROR, HSK_ERROR_NOT_FOUND, "%s has no version \"%s\"",
-                        doc->path, ids[i]);
+        struct hsk_record *r = need(doc, ids[i], error);
+        if (r == NULL)
             return false;
-        }
         if (!hsk_doc_leave(doc, root, r)) {
             g_set_error(error, HSK_ERROR, HSK_ERROR_BUSY,
                         "%s: \"%s\" was gone back to a moment ago and is still needed; try again",
                         doc->path, r->info.title);
             return false;
         }
-        g_autofree char *name = hsk_version_member(r->info.id);
-        hsk_root_remove(root, name);
+        hsk_root_remove(root, r->member);
     }
     if (root->current[0] != '\0' && hsk_doc_find(doc, root->current)->leaving)
         g_strlcpy(root->current, staying_ancestor(doc, root->current), sizeof(root->current));
@@ -98,4 +102,71 @@ bool hsk_doc_drop_many(struct hsk_doc *doc, const char *const *ids, unsigned n, 
 bool hsk_doc_drop(struct hsk_doc *doc, const char *id, GError **error)
 {
     return hsk_doc_drop_many(doc, &id, 1, error);
+}
+
+/* ---- titles and pins ---- */
+
+bool hsk_record_rewrite(struct hsk_sink *sink, struct hsk_root *root, struct hsk_record *r,
+                        GError **error)
+{
+    uint8_t hash[HSK_HASH_BYTES];
+    g_autofree char *text = hsk_record_format(r);
+    g_autofree char *name = hsk_record_member(r->info.id, root->next_number++);
+    if (strlen(text) > HSK_RECORD_MAX_BYTES) {
+        g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED,
+                    "the record of the version would be too large");
+        return false;
+    }
+    if (!hsk_sink_put(sink, name, text, strlen(text), hash, error))
+        return false;
+    hsk_root_remove(root, r->member);
+    hsk_root_set(root, name, hash, NULL);
+    g_free(r->member);
+    r->member = g_steal_pointer(&name);
+    return true;
+}
+
+/* A version gets a new record with this title and pin; everything else stays. */
+static bool change(struct hsk_doc *doc, struct hsk_record *r, const char *title, bool pinned,
+                   GError **error)
+{
+    struct hsk_record next = *r;
+    struct hsk_dir_sink sink;
+    HSK_AUTO(hsk_root, root) = hsk_root_copy(doc->root);
+    next.info.title = hsk_text_clean(title, HSK_TITLE_BYTES);
+    next.info.pinned = pinned;
+    next.member = g_strdup(r->member);
+    hsk_dir_sink_init(&sink, doc->io, doc->dirfd, doc->path);
+    bool ok = hsk_record_rewrite(&sink.sink, root, &next, error) &&
+              hsk_dir_sink_sync(&sink, error) && hsk_doc_commit_root(doc, root, error);
+    if (ok) {
+        g_steal_pointer(&root);
+        g_mutex_lock(&doc->lock);
+        char *old_title = r->info.title, *old_member = r->member;
+        *r = next;
+        g_mutex_unlock(&doc->lock);
+        next.info.title = old_title;
+        next.member = old_member;
+        hsk_instance_clean(doc);
+    } else {
+        doc->root->next_number = root->next_number;
+        if (!doc->root_unsure)
+            hsk_dir_sink_abort(&sink);
+    }
+    hsk_dir_sink_finish(&sink);
+    g_free(next.info.title);
+    g_free(next.member);
+    return ok;
+}
+
+bool hsk_doc_rename(struct hsk_doc *doc, const char *id, const char *title, GError **error)
+{
+    struct hsk_record *r = need(doc, id, error);
+    return r != NULL && change(doc, r, title, r->info.pinned, error);
+}
+
+bool hsk_doc_pin(struct hsk_doc *doc, const char *id, bool pinned, GError **error)
+{
+    struct hsk_record *r = need(doc, id, error);
+    return r != NULL && (r->info.pinned == pinned || change(doc, r, r->info.title, pinned, error));
 }

@@ -61,9 +61,8 @@ static bool make_root(struct hsk_doc *doc, struct hsk_root **out, GError **error
     HSK_AUTO(hsk_root, root) = hsk_root_copy(doc->root);
     for (guint i = 0; i < doc->versions->len; i++) {
         const struct hsk_record *r = g_ptr_array_index(doc->versions, i);
-        g_autofree char *name = hsk_version_member(r->info.id);
         if (r->info.kind == HSK_VERSION_AUTO)
-            hsk_root_remove(root, name);
+            hsk_root_remove(root, r->member);
     }
     find_current(doc, root);
     find_memory(doc, root);

@@ -29,6 +29,7 @@ void hsk_record_free(struct hsk_record *r)
 {
     if (r == NULL)
         return;
+    g_free(r->member);
     g_free(r->info.title);
     g_free(r->info.engine);
     g_free(r->cpu);
@@ -43,6 +44,24 @@ bool hsk_version_id_ok(const char *id)
 {
     uint8_t raw[16];
     return strlen(id) == 32 && hsk_unhex(id, raw, sizeof(raw));
+}
+
+char *hsk_record_member(const char *id, uint32_t number)
+{
+    return number == 0 ? g_strdup_printf("versions/%s.json", id)
+                       : g_strdup_printf("versions/%s.%06u.json", id, number);
+}
+
+bool hsk_record_is_member(const char *name, char id[33])
+{
+    guint64 number = 0;
+    if (!g_str_has_prefix(name, "versions/") || strlen(name) < 9 + 32 + 5)
+        return false;
+    g_strlcpy(id, name + 9, 33);
+    if (name[41] == '.' && g_ascii_isdigit(name[42]))
+        number = g_ascii_strtoull(name + 42, NULL, 10);
+    g_autofree char *want = hsk_record_member(id, (uint32_t)MIN(number, UINT32_MAX));
+    return strcmp(name, want) == 0 && hsk_version_id_ok(id);
 }
 
 static json_t *blob_json(const struct hsk_blob *b)

@@ -13,20 +13,6 @@
 
 #define MIME_TYPE "application/vnd.haversack.appliance"
 
-char *hsk_version_member(const char *id)
-{
-    return g_strdup_printf("versions/%s.json", id);
-}
-
-bool hsk_is_version_member(const char *name, char id[33])
-{
-    if (!g_str_has_prefix(name, "versions/") || strlen(name) != 9 + 32 + 5 ||
-        strcmp(name + 41, ".json") != 0)
-        return false;
-    g_strlcpy(id, name + 9, 33);
-    return hsk_version_id_ok(id);
-}
-
 struct hsk_record *hsk_doc_find(struct hsk_doc *doc, const char *id)
 {
     for (guint i = 0; i < doc->versions->len; i++) {
@@ -156,7 +142,7 @@ static bool load_versions(struct hsk_doc *doc, GError **error)
         const struct hsk_root_entry *e = g_ptr_array_index(doc->root->entries, i);
         char id[33];
         hsk_content_add(doc->content, e);
-        if (!hsk_is_version_member(e->name, id))
+        if (!hsk_record_is_member(e->name, id))
             continue;
         const struct hsk_carrier *c =
             doc->dir != NULL && hsk_carrier_has(doc->dir, e->name) ? doc->dir : doc->base;
@@ -168,7 +154,11 @@ static bool load_versions(struct hsk_doc *doc, GError **error)
                                                       g_bytes_get_size(text), error);
         if (r == NULL)
             return false;
+        r->member = g_strdup(e->name);
+        bool twice = hsk_doc_find(doc, id) != NULL;
         g_ptr_array_add(doc->versions, r);
+        if (twice)
+            return hsk_damaged(error, doc->path, "its ROOT lists version %s twice", id);
     }
     g_ptr_array_sort(doc->versions, by_order);
     hsk_doc_find_saved(doc);

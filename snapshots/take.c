@@ -212,7 +212,7 @@ static void begin_record(struct commit *c)
     uint8_t id[16];
     randombytes_buf(id, sizeof(id));
     hsk_hex(r->info.id, id, sizeof(id));
-    r->info.title = hsk_text_clean(c->take->title != NULL ? c->take->title : "", 400);
+    r->info.title = hsk_text_clean(c->take->title != NULL ? c->take->title : "", HSK_TITLE_BYTES);
     r->info.time = g_get_real_time() / G_USEC_PER_SEC;
     r->info.kind = c->take->kind;
     r->info.engine = g_strndup(c->take->engine != NULL ? c->take->engine : "", 100);
@@ -233,7 +233,7 @@ static bool add_record(struct commit *c, GError **error)
 {
     c->record->info.bytes = c->bytes + hsk_segment_writer_bytes(c->writer);
     g_autofree char *text = hsk_record_format(c->record);
-    g_autofree char *name = hsk_version_member(c->record->info.id);
+    const char *name = c->record->member = hsk_record_member(c->record->info.id, 0);
     uint8_t hash[HSK_HASH_BYTES];
     if (strlen(text) > HSK_RECORD_MAX_BYTES) {
         g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED,
@@ -262,8 +262,7 @@ static bool drop_unneeded(struct commit *c, GError **error)
         struct hsk_record *r = g_ptr_array_index(c->doc->versions, i);
         if (r->info.kind == HSK_VERSION_SAVED && !r->info.pinned &&
             hsk_doc_leave(c->doc, c->root, r)) {
-            g_autofree char *name = hsk_version_member(r->info.id);
-            hsk_root_remove(c->root, name);
+            hsk_root_remove(c->root, r->member);
             dropped = true;
         } else {
             g_ptr_array_add(records, r);

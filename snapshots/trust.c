@@ -148,7 +148,7 @@ void hsk_doc_find_foreign(struct hsk_doc *doc)
     for (guint i = 0; r->trust != HSK_TRUST_PUBLISHER && i < doc->base_root->entries->len; i++) {
         const struct hsk_root_entry *e = g_ptr_array_index(doc->base_root->entries, i);
         char id[33];
-        if (hsk_is_version_member(e->name, id))
+        if (hsk_record_is_member(e->name, id))
             g_hash_table_add(doc->foreign, g_strdup(id));
     }
 }

@@ -6,7 +6,7 @@
  * a version is and when things become durable.
  *
  * Threads: a document belongs to the keeper. Calls that change it (hsk_version_commit,
- * hsk_doc_fold, hsk_doc_drop..., hsk_doc_publish) come from one thread at a time. While one of them
+ * hsk_doc_fold, hsk_doc_drop..., hsk_doc_publish and so on) come from one thread at a time. While one of them
  * runs, other threads may call:
  * - one disk thread: hsk_disk_*
  * - one thread: hsk_take_begin, hsk_take_abandon, hsk_disks_switch, hsk_doc_versions,
@@ -91,6 +91,9 @@ bool hsk_doc_drop(struct hsk_doc *doc, const char *id, GError **error);
 /* All of them with one commit, or none. HSK_ERROR_BUSY: the disks were switched to one of them, and
  * a take that was begun before that is still to be committed. */
 bool hsk_doc_drop_many(struct hsk_doc *doc, const char *const *ids, unsigned n, GError **error);
+bool hsk_doc_rename(struct hsk_doc *doc, const char *id, const char *title, GError **error);
+/* A pinned version is never dropped without being named. */
+bool hsk_doc_pin(struct hsk_doc *doc, const char *id, bool pinned, GError **error);
 
 /* ---- taking ---- */
 

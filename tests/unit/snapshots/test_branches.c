@@ -363,6 +363,36 @@ static void what_is_being_read_is_not_swept_away(void **state)
     hsk_doc_close(doc);
 }
 
+static void names_and_pins_change_and_stay(void **state)
+{
+    struct scratch *s = *state;
+    char id[33], other[33];
+    g_autofree uint8_t *ram = make_ram(1);
+    struct hsk_doc *doc = begin(s, other);
+    assert_ok(take(doc, "old", HSK_VERSION_USER, ram, id, &error));
+    assert_ok(hsk_doc_publish(doc, &error));
+    assert_ok(hsk_doc_rename(doc, id, "new\nname", &error));
+    assert_ok(hsk_doc_pin(doc, id, true, &error));
+    assert_refused(hsk_doc_rename(doc, "nobody", "x", &error), "no version");
+    for (unsigned i = 0; i < 3; i++) {
+        const struct hsk_record *r = hsk_doc_find(doc, id);
+        assert_non_null(r);
+        assert_true(r->info.pinned);
+        assert_true(g_str_has_prefix(r->info.title, "new"));
+        assert_null(strchr(r->info.title, '\n'));
+        assert_version_ram(doc, id, ram);
+        if (i == 1)
+            assert_ok(hsk_doc_publish(doc, &error));
+        doc = reopen(s, doc);
+    }
+    assert_int_equal(doc->versions->len, 2);
+    hsk_doc_close(doc);
+    assert_ok(hsk_doc_verify(s->doc, NULL, NULL, &error));
+    assert_ok((doc = hsk_doc_open(s->doc, true, NULL, &error)) != NULL);
+    assert_true(hsk_doc_find(doc, id)->info.pinned);
+    hsk_doc_close(doc);
+}
+
 int main(void)
 {
     g_autofree char *data = scratch_data_home();
@@ -376,6 +406,7 @@ int main(void)
         T(every_version_is_the_base_of_the_next),
         T(a_cancelled_take_changes_nothing),
         T(what_is_being_read_is_not_swept_away),
+        T(names_and_pins_change_and_stay),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     remove_tree(data);
