@@ -179,7 +179,7 @@ static void a_damaged_record_is_one_version(void **state)
     struct scratch *s = *state;
     struct history h;
     make_history(s, &h);
-    g_autofree char *name = hsk_version_member(h.ids[1]);
+    g_autofree char *name = hsk_record_member(h.ids[1], 0);
     struct hsk_member m = find(s, name);
     flip(s, m.base + 20);
     expect_damaged(s, &h, 2);
