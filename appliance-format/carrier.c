@@ -79,7 +79,8 @@ bool hsk_carrier_has(const struct hsk_carrier *c, const char *name)
 {
     if (c->tar)
         return g_hash_table_contains(c->by_name, name);
-    return faccessat(c->fd, name, F_OK, 0) == 0;
+    /* Who opens it is told if it is another error. */
+    return faccessat(c->fd, name, F_OK, 0) == 0 || (errno != ENOENT && errno != ENOTDIR);
 }
 
 bool hsk_carrier_member(const struct hsk_carrier *c, const char *name, struct hsk_member *out,

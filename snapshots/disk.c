@@ -140,19 +140,18 @@ static int discard_pages(struct hsk_disk *d, uint64_t page, uint64_t end, GError
 
 /* Marks as holes the pages that are none yet: discarding a large empty disk costs neither memory
  * nor time. */
-static int apply_discard(struct hsk_disk *d, uint64_t page, uint64_t n)
+static bool apply_discard(struct hsk_disk *d, uint64_t page, uint64_t n, GError **error)
 {
-    GError *e = NULL;
     for (uint64_t end = page + n, next; page < end; page = next) {
         bool has = true;
         next = MIN(end, (page / HSK_MAP_FANOUT + 1) * HSK_MAP_FANOUT);
         if (!hsk_branch_may_have(hsk_branch_live(d->doc), d->index, page) &&
-            !hsk_pagemap_has_leaf(base(d), page, &has, &e))
-            return damaged(d, e);
-        if (has && discard_pages(d, page, next, &e) < 0)
-            return damaged(d, e);
+            !hsk_pagemap_has_leaf(base(d), page, &has, error))
+            return false;
+        if (has && discard_pages(d, page, next, error) < 0)
+            return false;
     }
-    return 0;
+    return true;
 }
 
 int hsk_disk_discard(struct hsk_disk *d, uint64_t off, uint64_t len)
@@ -165,8 +164,9 @@ int hsk_disk_discard(struct hsk_disk *d, uint64_t off, uint64_t len)
         uint32_t n = (uint32_t)MIN(end - page, 1u << 30);
         uint64_t loc;
         int r = hsk_log_append(d->doc->log, d->index, page, n, NULL, &loc);
-        if (r == 0)
-            r = apply_discard(d, page, n);
+        GError *e = NULL;
+        if (r == 0 && !apply_discard(d, page, n, &e))
+            r = damaged(d, e);
         if (r < 0)
             return r;
         page += n;
@@ -194,16 +194,25 @@ struct hsk_disk *hsk_doc_disk(struct hsk_doc *doc, unsigned index)
 
 struct replaying {
     struct hsk_doc *doc;
-    GError *error; /* why it stopped, if that needs saying */
+    GError *error;      /* why it stopped, if that needs saying */
+    GError *unreadable; /* opening must not go on */
 };
 
 static bool replay_pages(void *opaque, uint32_t disk, uint64_t page, uint32_t npages, uint64_t loc)
 {
-    struct hsk_doc *doc = ((struct replaying *)opaque)->doc;
+    struct replaying *r = opaque;
+    struct hsk_doc *doc = r->doc;
     if (disk >= doc->ndisks || !hsk_range_ok(page, npages, doc->disks[disk].npages))
         return false;
-    if (loc == HSK_LOC_HOLE)
-        return apply_discard(&doc->disks[disk], page, npages) == 0;
+    /* Damage below what was discarded is for who reads it. In no case does the log end here. */
+    if (loc == HSK_LOC_HOLE) {
+        GError *e = NULL;
+        if (!apply_discard(&doc->disks[disk], page, npages, &e) && r->unreadable == NULL &&
+            !g_error_matches(e, HSK_ERROR, HSK_ERROR_DAMAGED))
+            r->unreadable = g_steal_pointer(&e);
+        g_clear_error(&e);
+        return true;
+    }
     for (uint32_t i = 0; i < npages; i++)
         hsk_branch_put(hsk_branch_live(doc), disk, page + i,
                        loc + (uint64_t)i * (HSK_PAGE_SIZE / 64));
@@ -240,6 +249,11 @@ bool hsk_disks_open(struct hsk_doc *doc, char **orphan, GError **error)
     if (r.error != NULL && orphan != NULL && *orphan == NULL)
         *orphan = g_strdup_printf("%s.", r.error->message);
     g_clear_error(&r.error);
+    if (ok && r.unreadable != NULL) {
+        g_propagate_error(error, g_steal_pointer(&r.unreadable));
+        return false;
+    }
+    g_clear_error(&r.unreadable);
     return ok;
 }
 

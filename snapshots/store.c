@@ -146,8 +146,15 @@ static bool load_versions(struct hsk_doc *doc, GError **error)
             continue;
         const struct hsk_carrier *c =
             doc->dir != NULL && hsk_carrier_has(doc->dir, e->name) ? doc->dir : doc->base;
+        g_autoptr(GError) unread = NULL;
         g_autoptr(GBytes) text =
-            hsk_read_listed(c, doc->root, e->name, HSK_RECORD_MAX_BYTES, NULL);
+            hsk_read_listed(c, doc->root, e->name, HSK_RECORD_MAX_BYTES, &unread);
+        /* What cannot be read just now is not damaged. */
+        if (text == NULL && !g_error_matches(unread, HSK_ERROR, HSK_ERROR_DAMAGED) &&
+            !g_error_matches(unread, HSK_ERROR, HSK_ERROR_NOT_FOUND)) {
+            g_propagate_error(error, g_steal_pointer(&unread));
+            return false;
+        }
         struct hsk_record *r = text == NULL
                                    ? damaged_record(id)
                                    : hsk_record_parse(doc->path, id, g_bytes_get_data(text, NULL),

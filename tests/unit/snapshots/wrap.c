@@ -96,6 +96,11 @@ WRAP(int, fstat64, int fd, struct stat64 *st)
     return ask(WRAP_STAT) != 0 ? -1 : __real_fstat64(fd, st);
 }
 
+WRAP(int, faccessat, int dirfd, const char *path, int mode, int flags)
+{
+    return ask(WRAP_STAT) != 0 ? -1 : __real_faccessat(dirfd, path, mode, flags);
+}
+
 /* ---- contents ---- */
 
 WRAP(ssize_t, pread64, int fd, void *buf, size_t len, off64_t off)
