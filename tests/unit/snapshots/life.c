@@ -335,7 +335,7 @@ static void revert(struct life *l, const struct life_version *to)
     memcpy(l->ram, to->ram, sizeof(l->ram));
     memcpy(l->base, to->ram, sizeof(l->base));
     l->base_known = true;
-    if (chance(l, 6) == 0) {
+    if (chance(l, 3) == 0) {
         hsk_take_abandon(t.point);
         return;
     }
@@ -395,7 +395,9 @@ static void publish(struct life *l)
 static bool reopen(struct life *l)
 {
     g_autoptr(GError) error = NULL;
+    l->dies = chance(l, 2) == 0;
     g_clear_pointer(&l->doc, hsk_doc_close);
+    l->dies = false;
     char *orphan = NULL;
     l->doc = hsk_doc_open_io(l->s->doc, false, l->io, &orphan, &error);
     life_must(l, orphan == NULL, "something was put aside: %s", orphan);

@@ -50,6 +50,7 @@ struct life {
     struct hsk_doc *doc;
     GRand *rand;
     bool may_fail;   /* failures are expected: they end up in the model */
+    bool dies;       /* the process ends: no syncs any more */
     bool guest_runs; /* life_guest may write */
     unsigned clock;
     GPtrArray *versions; /* struct life_version */

@@ -4,6 +4,7 @@
  * reached the disk, the document opens, holds everything that was promised, nothing else, and goes
  * on. A life is lived once and cut at many moments; the opening after a cut is cut as well.
  */
+#include <errno.h>
 #include <rounds.h>
 
 #include "life.h"
@@ -14,7 +15,7 @@ static int guest(void *opaque, enum wrap_call call)
     /* Not where the store holds what a disk write needs. */
     if (call == WRAP_WRITE || call == WRAP_SYNC || call == WRAP_NAMES)
         life_guest(opaque);
-    return 0;
+    return call == WRAP_SYNC && ((struct life *)opaque)->dies ? EIO : 0;
 }
 
 static const char *const cut_names[JOURNAL_CUTS] = {"least", "most", "names", "in order", "any"};
