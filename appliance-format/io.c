@@ -63,12 +63,13 @@ int hsk_io_replace_file(const struct hsk_io *io, int dirfd, const char *name, co
     int r = hsk_io_pwrite(io, fd, buf, len, 0);
     if (r == 0)
         r = hsk_io_sync(io, fd);
+    if (r == 0)
+        r = hsk_io_rename(io, dirfd, tmp, name);
     if (r < 0) {
         unlinkat(dirfd, tmp, 0);
         return r;
     }
-    r = hsk_io_rename(io, dirfd, tmp, name);
-    return r < 0 ? r : hsk_io_sync(io, dirfd);
+    return hsk_io_sync(io, dirfd);
 }
 
 bool hsk_io_error(GError **error, int err, const char *fmt, ...)

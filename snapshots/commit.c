@@ -22,6 +22,8 @@ bool hsk_doc_commit_root(struct hsk_doc *doc, struct hsk_root *root, GError **er
     }
     if (r == 0)
         r = hsk_io_rename(doc->io, doc->dirfd, "ROOT.tmp", "ROOT");
+    if (r < 0)
+        unlinkat(doc->dirfd, "ROOT.tmp", 0);
     if (r == 0) {
         doc->root_unsure = true;
         r = hsk_io_sync(doc->io, doc->dirfd);
