@@ -89,6 +89,7 @@ struct hsk_op {
     struct hsk_version *version;
     struct hsk_running next;
     GBytes *next_state;
+    GError *refusal; /* why it was given up */
     /* result of the job */
     GError *error;
     GBytes *data;

@@ -23,11 +23,30 @@
 
 #define KEPT_BEFORE_REVERT 5
 
+static void unpark_job(struct hsk_op *op)
+{
+    g_autoptr(GError) error = NULL;
+
+    if (!hsk_doc_drop(op->d->doc, op->new_id, &error))
+        hsk_complain(error->message);
+}
+
+static void unparked(struct hsk_op *op)
+{
+    hsk_op_fail(op, g_steal_pointer(&op->refusal));
+}
+
+/* What was parked for nothing goes again: undo would lead to it, and so nowhere. */
 static void give_up(struct hsk_op *op, GError *error)
 {
     hsk_running_clear(&op->next);
     hsk_op_let_go(op);
-    hsk_op_fail(op, error);
+    if (!*op->new_id) {
+        hsk_op_fail(op, error);
+        return;
+    }
+    op->refusal = error;
+    hsk_op_job(op, unpark_job, unparked);
 }
 
 static struct hsk_version_info *find(struct hsk_version_info *list, const char *id)
