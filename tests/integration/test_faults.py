@@ -1,0 +1,183 @@
+# SPDX-License-Identifier: MIT
+"""Calls of the keeper fail while a machine runs: on its store, on its document, at each step of each operation.
+
+Whatever fails, the machine goes on or is paused with a sentence, a refused operation has changed nothing, what was saved is
+there, and nothing is left lying about.
+
+Needs faultio.so (HVA_FAULTIO), which is not built with sanitizers.
+"""
+import errno
+import mmap
+import os
+import re
+import shutil
+import struct
+import sys
+import time
+
+import harness
+from test_document import Document
+
+FAULTIO = os.environ.get('HVA_FAULTIO', '')
+LONG = bool(os.environ.get('HSK_LONG'))
+OPEN, READ, WRITE, SYNC, NAMES, TRUNCATE = 1, 2, 4, 8, 16, 32
+FOR_EVER = 0xffffffff
+
+
+class Faults:
+    """What faultio.c does in the processes that are started from now on: its struct control."""
+
+    def __init__(self, case):
+        path = case.path('faults')
+        with open(path, 'wb') as f:
+            f.truncate(4096)
+        with open(path, 'r+b') as f:
+            self.map = mmap.mmap(f.fileno(), 4096)
+        case.addCleanup(self.map.close)
+        case.env.update(LD_PRELOAD=FAULTIO, HVA_FAULTS=path)
+
+    def set(self, below, calls, error, skip=0, fail=FOR_EVER):
+        self.clear()
+        self.map[24:24 + len(below) + 1] = below.encode() + b'\0'
+        self.map[:24] = struct.pack('6I', calls, error, skip, fail, 0, 0)
+
+    def clear(self):
+        self.map[:4] = bytes(4)
+
+    def failed(self):
+        return struct.unpack_from('I', self.map, 20)[0]
+
+
+class Faulty(Document):
+    def setUp(self):
+        super().setUp()
+        self.faults = Faults(self)
+        self.store = self.env['XDG_DATA_HOME']
+
+    def try_hva(self, *args):
+        """True, or a refusal in one sentence."""
+        try:
+            self.hva(*args, status=0)
+            return True
+        except AssertionError as e:
+            self.assertRegex(str(e), r"stderr 'hva: [^\\]+\\n'", args)
+            return False
+
+    def is_clean(self, doc):
+        """In the store of a document that nobody has open: what ROOT lists, and the log."""
+        base = self.store + '/haversack/instances'
+        ids = os.listdir(base)
+        self.assertEqual(len(ids), 1, ids)
+        place = os.path.join(base, ids[0])
+        listed = set(re.findall(r'^BLAKE2b-256 \((.*?)\)', harness.read(place + '/ROOT'), re.M))
+        for folder, _, files in os.walk(place):
+            for f in files:
+                name = os.path.relpath(os.path.join(folder, f), place)
+                if name.startswith('log/') or name in ('ROOT', 'ROOT.prev', 'origin'):
+                    continue
+                self.assertIn(name, listed, 'left behind')
+        self.assertEqual([f for f in os.listdir(os.path.dirname(doc)) if f.endswith('.tmp')], [])
+
+    def alive(self, m, state):
+        """It goes on, and everything in it is as it was."""
+        first = self.count(m)
+        self.assertEqual(self.state(m), state)
+        self.assertGreater(self.count(m), first)
+
+
+class Operations(Faulty):
+    def each_call_fails(self, calls, error, operation):
+        """Runs the generator operation(i) with the n-th call behind its first yield failing, for n = 1.. until none fails."""
+        n = runs = failed = 0
+        while not runs or failed:
+            steps = operation(runs)
+            next(steps)
+            self.faults.set(self.dir, calls, error, n, 1)
+            next(steps)
+            failed = self.faults.failed()
+            self.faults.clear()
+            next(steps, None)
+            runs += 1
+            n += 1 if LONG else 1 + n // 2
+        return runs
+
+    def operations(self, calls, error):
+        doc = self.create()
+        m = [harness.Running(self, doc)]
+        state = self.change(m[0], 'FIRSTONE')
+        self.json('snapshot', doc, 'first')
+        other = self.change(m[0], 'SECONDON')
+        self.json('snapshot', doc, 'second')
+        states = {'first': state, 'second': other}
+        now = ['second']
+
+        def snapshot(i):
+            yield
+            yield self.try_hva('snapshot', doc, f'try {i}', '--wait')
+            self.alive(m[0], states[now[0]])
+
+        def revert(i):
+            to = 'first' if now[0] == 'second' else 'second'
+            yield
+            yield self.went(now, to, self.try_hva('revert', doc, to))
+            self.alive(m[0], states[now[0]])
+
+        def undo(i):
+            to = 'first' if now[0] == 'second' else 'second'
+            yield
+            yield self.went(now, to, self.try_hva('undo', doc))
+            self.alive(m[0], states[now[0]])
+
+        def drop(i):
+            self.json('snapshot', doc, f'dropped {i}')
+            yield
+            yield self.try_hva('drop', doc, f'dropped {i}')
+            self.alive(m[0], states[now[0]])
+
+        def stop(i):
+            yield
+            stopped = self.try_hva('stop', doc)
+            yield
+            if stopped:
+                m[0].wait()
+                self.is_clean(doc)
+                self.hva('verify', doc)
+                m[0] = harness.Running(self, doc)
+            self.alive(m[0], states[now[0]])
+
+        for operation in snapshot, revert, undo, drop, stop:
+            runs = self.each_call_fails(calls, error, operation)
+            print(f'{operation.__name__}: {runs} runs; ', end='', file=sys.stderr)
+            for name in 'first', 'second':
+                self.json('revert', doc, name)
+                now[0] = name
+                self.assertEqual(self.state(m[0]), states[name])
+        self.hva('stop', doc)
+        m[0].wait()
+        self.is_clean(doc)
+
+    @staticmethod
+    def went(now, to, done):
+        if done:
+            now[0] = to
+
+    def test_full_disk_at_each_write(self):
+        self.operations(WRITE | NAMES | TRUNCATE, errno.ENOSPC)
+
+    def test_read_error_at_each_read(self):
+        self.operations(READ | OPEN, errno.EIO)
+
+
+class Document_(Faulty):
+    """The document's own file system has trouble."""
+
+
+def skip(why):
+    print('skipped: ' + why)
+    sys.exit(77)
+
+
+if __name__ == '__main__':
+    if not os.path.exists(FAULTIO):
+        skip('HVA_FAULTIO does not name faultio.so')
+    harness.main()
