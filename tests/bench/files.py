@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import time
 
-from guest import MIB, real_data
+from guest import MIB, cached, real_data
 from machines import Refused, disk_usage
 
 GB = 1000 ** 3
@@ -62,7 +62,8 @@ def sparse(bench):
 
 def info(bench):
     """A bundle of 2 GB, warm: from exec of hva info to its end, and the product's own figure if it prints one."""
-    path = f'{bench.folder}/cache/2gb.hva'
+    os.makedirs(f'{bench.folder}/cache', exist_ok=True)
+    path = cached(f'{bench.folder}/cache', '2gb', bench.hva)
     if not os.path.exists(path):
         raw = path + '.raw'
         with open(raw, 'wb') as f:
@@ -72,6 +73,7 @@ def info(bench):
         measured([bench.hva, 'create', '--force', '--kernel', kernel, '--disk', raw, path + '.new'])
         os.rename(path + '.new', path)
         os.remove(raw)
+        os.remove(kernel)
     start = time.monotonic()
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     p = subprocess.run([bench.hva, 'info', '--json', path], capture_output=True, text=True)

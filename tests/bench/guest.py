@@ -3,6 +3,7 @@
 
 All parts are made once and kept in the cache folder; a part is made again when what it is made of has changed.
 """
+import glob
 import hashlib
 import os
 import shutil
@@ -36,6 +37,15 @@ def key(*parts):
     return h.hexdigest()[:12]
 
 
+def cached(folder, name, *made_of):
+    """Where a thing that is made of these belongs; what was made of others goes."""
+    path = f'{folder}/{name}-{key(*made_of)}'
+    for old in glob.glob(f'{folder}/{name}-*'):
+        if old != path:
+            os.remove(old)
+    return path
+
+
 def libraries(program):
     out = subprocess.run(['ldd', program], capture_output=True, text=True, check=True).stdout
     return [word for line in out.splitlines() for word in line.split() if word.startswith('/')]
@@ -56,8 +66,7 @@ class Guest:
     def __init__(self, cache, tiny):
         self.cache, self.tiny = os.path.abspath(cache), tiny
         os.makedirs(self.cache, exist_ok=True)
-        stamp = key(tiny, f'{HERE}/guest.c', INIT)
-        self.kernel, self.initrd = f'{self.cache}/kernel-{stamp}', f'{self.cache}/initrd-{stamp}'
+        self.kernel, self.initrd = (cached(self.cache, name, tiny, f'{HERE}/guest.c', INIT) for name in ('kernel', 'initrd'))
         self.data, self.log_disk = f'{self.cache}/data-{DATA_BYTES // MIB}.raw', f'{self.cache}/log-{LOG_DISK}.raw'
         if not os.path.exists(self.initrd):
             self.make_boot()

@@ -5,7 +5,7 @@ import shutil
 import signal
 import time
 
-from machines import Haversack, Qemu
+from machines import Haversack, Qemu, cpu_seconds
 from timeline import TimelineFigures
 
 RATE = 100000     # writes a second
@@ -13,6 +13,7 @@ DIRTY = 10000     # pages
 KEPT = 3          # snapshots that are not dropped
 ROOM = 12 << 30   # what one machine's files may come to before a new one is made
 LIGHT_SECONDS = (1, 3, 5)
+STOP_SECONDS = 0.1 # after the request: what stops the guest falls into it, what only slows it down comes later
 SETTLE = 0.3      # seconds between a take and the next: a user is no loop
 
 # group: {figure: method of Session}; in this order on one machine
@@ -90,11 +91,8 @@ class Session(TimelineFigures):
         """The same measure without a snapshot."""
         start = time.monotonic()
         time.sleep(0.7)
-        self.results.add(name, gap_ms=self.ear.gap(start, time.monotonic()), **self.rates(start, time.monotonic() - 0.15))
-
-    def rates(self, start, end):
-        done = self.ear.progress(start, end) or {}
-        return {k: done.get(k) for k in ('writes', 'compiled')}
+        end = time.monotonic()
+        self.results.add(name, gap_ms=self.ear.gap(start, end), stop_ms=self.ear.gap(start, start + STOP_SECONDS))
 
     def noise(self, name):
         self.under(f'w {RATE}')
@@ -108,16 +106,19 @@ class Session(TimelineFigures):
 
     def take(self, name, **more):
         m = self.machine
-        before, began = m.cpu(), time.monotonic()
+        before = m.cpu()
         s = m.take(f'{name}{len(self.taken)}')
         cpu = m.cpu() - before
-        gap = self.ear.gap(s['start'], s['end'] + 0.05)
-        self.results.add(name, gap_ms=gap, pause_ms=s.get('pause_ms'), durable_ms=s['durable_ms'], bytes_added=s['bytes_added'], cpu_s=cpu,
-                         answer_ms=(s['end'] - began) * 1e3, **more)
+        gap, stop = self.ear.gap(s['start'], s['end'] + 0.05), self.ear.gap(s['start'], s['start'] + STOP_SECONDS)
+        self.results.add(name, gap_ms=gap, stop_ms=stop, pause_ms=s.get('pause_ms'), durable_ms=s['durable_ms'],
+                         bytes_added=s['bytes_added'], cpu_s=cpu, answer_ms=(s['end'] - s['start']) * 1e3, **more)
         self.taken.append(s['id'])
-        while len(self.taken) > KEPT:
-            m.drop(self.taken.pop(0))
+        self.tidy()
         return s
+
+    def tidy(self):
+        while len(self.taken) > KEPT:
+            self.machine.drop(self.taken.pop(0))
 
     def first(self, name):
         """The first snapshot of a fresh machine; then nine more with light work before each."""
@@ -164,20 +165,28 @@ class Session(TimelineFigures):
             self.results.add(name + '-du', document=document, instance=instance)
 
     def slowdown(self, name):
-        """How much of what the processor has left over for a program of the lowest priority is gone while a snapshot is saved."""
+        """How much less a program of the lowest priority gets done while a snapshot is saved: in a second, and in a second of
+        the machine's CPU time (which a busy host does not shorten)."""
         self.under(f'w {RATE}', 's 1')
         self.some_first()
-        start = time.monotonic()
+        pid = self.machine.pids()['machine']
+        start, cpu = time.monotonic(), [cpu_seconds(pid)]
         time.sleep(0.8)
-        s = self.take('slowdown-take')
+        cpu.append(cpu_seconds(pid))
+        s = self.machine.take('slowdown')
+        cpu.append(cpu_seconds(pid))
+        self.taken.append(s['id'])
         time.sleep(0.3)
-        before = self.ear.progress(start, s['start'] - 0.1)
+        before = self.ear.progress(start, s['start'])
         saving = self.ear.progress(s['start'], s['end'])
         if before and saving and before['counted']:
             percent = {k: 100 * (1 - saving[k] / before[k]) for k in ('counted', 'writes')}
-            self.results.add(name, percent=percent['counted'], writes_percent=percent['writes'])
+            each = [what['counted'] * took / used for what, took, used in
+                    ((before, s['start'] - start, cpu[1] - cpu[0]), (saving, s['end'] - s['start'], cpu[2] - cpu[1]))]
+            self.results.add(name, percent=percent['counted'], writes_percent=percent['writes'], cpu_percent=100 * (1 - each[1] / each[0]))
         else:
             self.results.add(name, skipped='the guest did not tell what it did')
+        self.tidy()
         time.sleep(SETTLE)
         self.room()
 
@@ -201,10 +210,13 @@ class Session(TimelineFigures):
         return text
 
     def go(self, name, action, expected, **more):
+        before = self.machine.cpu()
         r = action()
+        cpu = self.machine.cpu() - before
         gap = self.ear.gap(r['start'], r['end'])
         self.content(expected, **more)
-        self.results.add(name, gap_ms=gap, pause_ms=r.get('pause_ms'), answer_ms=(r['end'] - r['start']) * 1e3, checked=1)
+        self.results.add(name, gap_ms=gap, pause_ms=r.get('pause_ms'), answer_ms=(r['end'] - r['start']) * 1e3,
+                         cpu_s=cpu, checked=1)
 
     def revert(self, name):
         """Change 10,000 pages and revert; change them again and undo. Both times all marks are compared, every 50th time all bytes."""

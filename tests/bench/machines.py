@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
 """The two machines that are compared, with the same words: a Haversack document and QEMU TCG with a qcow2 file."""
-import base64
+import ctypes
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -10,7 +11,7 @@ import subprocess
 import time
 
 from ear import Ear, Silence
-from guest import key
+from guest import cached
 
 APPEND = 'console=tty0 quiet panic=-1 bench_fill=%d'
 PATIENCE = 300
@@ -35,6 +36,11 @@ def disk_usage(*paths):
             except FileNotFoundError:
                 pass  # removed meanwhile
     return total
+
+
+def end_with_us():
+    """In a new process: a bench that was killed leaves no machine behind."""
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
 class Wire:
@@ -110,13 +116,17 @@ class Haversack(Base):
             self.env.pop(name, None)
         os.mkdir(work + '/run', 0o700)
         os.mkdir(work + '/data')
-        template = f'{guest.cache}/bench-{key(hva, guest.initrd, memory, cpus)}.hva'
+        template = cached(guest.cache, f'template-{memory}-{cpus}', hva, guest.initrd)
         if not os.path.exists(template):
             self.tool('create', '--force', template + '.new', '--kernel', guest.kernel, '--initrd', guest.initrd,
                       '--append', APPEND % self.fill_mib(), '--disk', guest.data, '--disk', guest.log_disk,
                       '--memory', f'{memory}M', '--cpus', str(cpus))
             os.rename(template + '.new', template)
         subprocess.run(['cp', '--reflink=auto', template, self.document], check=True)
+        # Checkpoints by themselves are a figure of their own, and in the way of the others.
+        self.has_timeline = re.search('^ *timeline ', self.tool('--help'), re.M) is not None
+        if self.has_timeline:
+            self.tool('timeline', self.document, 'off')
 
     def tool(self, *args, timeout=PATIENCE):
         p = subprocess.run([self.hva, *args], capture_output=True, text=True, errors='replace', timeout=timeout, env=self.env)
@@ -129,7 +139,8 @@ class Haversack(Base):
         ours, theirs = socket.socketpair()
         self.log = open(f'{self.work}/run.log', 'ab')
         command = [self.hva, 'run', '--no-window', '--engine', self.engine, '--serial', 'stdio', self.document]
-        self.process = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=self.log, env=self.env)
+        self.process = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=self.log, env=self.env,
+                                        preexec_fn=end_with_us)
         theirs.close()
         self.console = ours
         self.ear = Ear(ours.fileno(), ours.sendall)
@@ -196,11 +207,6 @@ class Haversack(Base):
     def sizes(self):
         return disk_usage(self.document), disk_usage(self.work + '/data')
 
-    def screen(self):
-        """The first picture that the machine gives: (seconds, PNG)."""
-        answer, _, end = self.control('screenshot')
-        return end, base64.b64decode(answer['png'])
-
     def stop(self):
         self.control_wire.tell(id=1, cmd='stop')
         self.wait_end()
@@ -228,7 +234,7 @@ class Qemu(Base):
                    '-append', APPEND % self.fill_mib(), *drives, '-chardev', f'socket,id=s,path={serial},server=on,wait=on',
                    '-serial', 'chardev:s', '-qmp', f'unix:{qmp},server=on,wait=off']
         self.log = open(f'{self.work}/run.log', 'ab')
-        self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log)
+        self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log, preexec_fn=end_with_us)
         self.console = socket.socket(socket.AF_UNIX)
         self.retry(lambda: self.console.connect(serial))
         self.ear = Ear(self.console.fileno(), self.console.sendall)

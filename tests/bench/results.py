@@ -107,7 +107,7 @@ class Table:
 
     def print(self):
         head = ('', 'p50', 'p95', 'worst', 'n', 'goal', '')
-        rows = [head] + self.rows
+        rows = [head] + [row for row, after in zip(self.rows, self.rows[1:] + [('',)]) if len(row) > 1 or len(after) > 1]
         widths = [max(len(r[i]) for r in rows if len(r) == len(head)) for i in range(len(head))]
         for row in rows:
             if len(row) == 1:

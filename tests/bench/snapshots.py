@@ -78,14 +78,15 @@ class Bench:
 
     def figure(self, name, function, *args):
         """Repeats a figure until it has enough samples or has used up its time; its failure is a result, not the end."""
-        left, start = self.wanted(name), time.monotonic()
+        left, end = self.wanted(name), None
         if not left:
             return True
         say(f'{name}: {left} to go')
         try:
             vain = 0
-            while left and vain < 3 and time.monotonic() - start < self.seconds(name):
+            while left and vain < 3 and (end is None or time.monotonic() < end):
                 function(*args)
+                end = end or time.monotonic() + self.seconds(name)  # the first may have had to make something
                 before, left = left, self.wanted(name)
                 vain = 0 if left < before else 3 if 'skipped' in self.results.samples[-1] else vain + 1
             return True

@@ -11,58 +11,77 @@ from machines import Refused, cpu_seconds
 SECONDS = (45, 600, 3600)  # of light work: quick, usual, long
 REVERTS = (5, 50, 50)
 TIME_ERROR = 2.5           # seconds between a point's time, in whole seconds, and what the guest said then
+LIGHT_CHANGES = 25         # guest.c: light_step
 
 
 class TimelineFigures:
     """A part of Session (live.py)."""
 
     def points(self):
-        log = json.loads(self.machine.tool('log', '--timeline', '--json', self.machine.document))
-        return [v for v in log if v.get('kind', 'auto') == 'auto']
+        log = json.loads(self.machine.tool('log', self.machine.document, '--timeline', '--json'))
+        return [v for v in log if v['kind'] == 'auto']
 
-    def timeline(self, name):
-        if '--timeline' not in self.machine.tool('log', '--help') or '--at' not in self.machine.tool('revert', '--help'):
-            self.results.add(name, skipped='this hva has no "log --timeline" and "revert --at"')
-            return
-        m, seconds = self.machine, SECONDS[self.bench.mode]
-        self.under('l 1', 'h 0')  # the heartbeat costs the keeper more than the timeline does
-        time.sleep(10)            # the first point holds everything
-        pids, du, start = m.pids(), m.du(), time.monotonic()
-        cpu = {role: cpu_seconds(pid) for role, pid in pids.items()}
+    def shares(self, seconds):
+        """Percent of a core that keeper and machine take meanwhile."""
+        pids, start = self.machine.pids(), time.monotonic()
+        before = {role: cpu_seconds(pid) for role, pid in pids.items()}
         time.sleep(seconds)
         took = time.monotonic() - start
-        share = {role + '_percent': 100 * (cpu_seconds(pid) - cpu[role]) / took for role, pid in pids.items()}
-        points = self.points()
-        self.results.add(name, seconds=took, points=len(points), bytes_per_hour=(m.du() - du) / took * 3600, du=m.du(), **share)
-        self.go_to_points(points)
+        return took, {role: 100 * (cpu_seconds(pid) - before[role]) / took for role, pid in pids.items()}
 
-    def go_to_points(self, points):
-        offset, counts = time.time() - time.monotonic(), self.ear.counts()
-        times = [at + offset for at, _ in counts]
-        changes_before = self.changes() - 25 * counts[-1][1][3]
+    def timeline(self, name):
+        m, seconds = self.machine, SECONDS[self.bench.mode]
+        if not m.has_timeline:
+            self.results.add(name, skipped='this hva has no timeline')
+            return
+        self.under('l 1', 'h 0')  # the heartbeat costs the keeper more than the timeline does
+        _, without = self.shares(max(seconds / 10, 10))
+        m.tool('timeline', m.document, 'on')
+        m.tool('timeline', m.document, 'every', '5')
+        time.sleep(20)            # the first point holds everything
+        self.offset = time.time() - time.monotonic()
+        du, start, began = m.du(), time.monotonic(), time.time()
+        took, share = self.shares(seconds)
+        grown = m.du() - du
+        points = [p for p in self.points() if p['time'] > began]
+        self.results.add(name, seconds=took, points=len(points), bytes_per_hour=grown / (time.monotonic() - start) * 3600, du=du + grown,
+                         keeper_percent=share['keeper'], keeper_more_percent=share['keeper'] - without['keeper'],
+                         machine_percent=share['machine'], machine_more_percent=share['machine'] - without['machine'])
+        self.go_to_points(began, time.time())
 
-        def light_at(moment):
-            return counts[min(max(bisect.bisect(times, moment), 0), len(counts) - 1)][1][3]
+    def light_at(self, moment):
+        counts = self.history
+        return counts[min(bisect.bisect([at for at, _ in counts], moment - self.offset), len(counts) - 1)][1][3]
 
-        some = [random.choice(points) for _ in range(REVERTS[self.bench.mode])] if points else []
-        for i, point in enumerate(some):
+    def go_to_points(self, first, last):
+        """Chosen anew each time: old points are thinned out meanwhile."""
+        self.history = self.ear.counts()
+        base = self.changes() - LIGHT_CHANGES * self.history[-1][1][3]
+        for i in range(REVERTS[self.bench.mode]):
+            there = [p for p in self.points() if first < p['time'] < last]
+            if not there:
+                self.results.add('timeline-revert', skipped='the timeline has no points')
+                return
             try:
-                start = time.monotonic()
-                if i % 5:
-                    answer = self.machine.revert(point['id'])
-                else:
-                    answer = self.at(point)
-                changes = self.changes(whole=i % 10 == 9)
-                most = light_at(point['time'] + TIME_ERROR) + 4 * (time.monotonic() - start) + 2
-                if not light_at(point['time'] - TIME_ERROR) - 1 <= (changes - changes_before) / 25 <= most:
-                    raise AssertionError(f'the point of {point["time"]} has {changes} changes')
-                self.results.add('timeline-revert', pause_ms=answer.get('pause_ms'), checked=1)
+                self.go_to(random.choice(there), base, i)
             except (Refused, AssertionError) as e:
                 self.results.add('timeline-revert', wrong=str(e)[:300])
 
-    def at(self, point):
-        moment = time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(point['time']))
-        return json.loads(self.machine.tool('revert', '--json', '--at', moment, self.machine.document))
+    def go_to(self, point, base, i):
+        """Every fifth by its time, the others by name; every tenth with all bytes compared."""
+        start = time.monotonic()
+        if i % 5:
+            answer = self.machine.revert(point['id'])
+        else:
+            moment = time.strftime('%Y-%m-%dT%H:%M:%S', time.localtime(point['time']))
+            answer = json.loads(self.machine.tool('revert', self.machine.document, '--at', moment, '--json'))
+        steps = (self.changes(whole=i % 10 == 9) - base) / LIGHT_CHANGES
+        # it has gone on working, four steps a second, until the answer came
+        least = self.light_at(point['time'] - TIME_ERROR) - 1
+        most = self.light_at(point['time'] + TIME_ERROR) + 4 * (time.monotonic() - start) + 2
+        if not least <= steps <= most:
+            raise AssertionError(f'the point of {point["time"]} is at step {steps:.0f}, not between {least} and {most:.0f}')
+        self.results.add('timeline-revert', pause_ms=answer.get('pause_ms'), checked=1)
 
     def changes(self, whole=False):
         return int(re.search(r'changes=(\d+)', self.content(whole=whole))[1])
