@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * A document from the inside. store.c opens and closes it, instance.c finds the instance store that
- * belongs to it, take.c commits versions, commit.c makes a new ROOT durable, version.c reads
- * versions, edit.c drops them, branch.c and disk.c have the live disks, publish.c appends to the
- * .hva.
+ * belongs to it, take.c commits versions, commit.c makes a new ROOT durable, version.c and fetch.c
+ * read versions, edit.c drops them, branch.c and disk.c have the live disks, publish.c appends to
+ * the .hva.
  *
  * Threads: as store.h says. lock guards the list of versions, disk_lock the live disks; lock is
  * taken first. All else belongs to the thread that commits.
@@ -120,6 +120,8 @@ struct hsk_version {
     struct hsk_blob state, picture;
     GHashTable *maps; /* name -> struct hsk_pagemap */
 };
+const struct hsk_object *hsk_version_object(const struct hsk_version *v, const char *name,
+                                            GError **error);
 
 /* edit.c */
 /* The record is about to be dropped with this ROOT; false: it must stay. hsk_doc_stay takes all

@@ -147,7 +147,7 @@ const char *hsk_version_cpu(struct hsk_version *v)
     return v->cpu != NULL && v->cpu[0] != 0 ? v->cpu : NULL;
 }
 
-static const struct hsk_object *need_object(const struct hsk_version *v, const char *name,
+const struct hsk_object *hsk_version_object(const struct hsk_version *v, const char *name,
                                             GError **error)
 {
     const struct hsk_object *o = hsk_objects_find(v->objects, name);
@@ -166,7 +166,7 @@ uint64_t hsk_version_object_size(struct hsk_version *v, const char *object)
 bool hsk_version_read(struct hsk_version *v, const char *object, uint64_t page, uint64_t n,
                       void *buf, GError **error)
 {
-    const struct hsk_object *o = need_object(v, object, error);
+    const struct hsk_object *o = hsk_version_object(v, object, error);
     if (o == NULL)
         return false;
     if (!hsk_range_ok(page, n, o->size_bytes / HSK_PAGE_SIZE)) {
@@ -196,126 +196,4 @@ GBytes *hsk_version_state(struct hsk_version *v, GError **error)
 GBytes *hsk_version_picture(struct hsk_version *v, GError **error)
 {
     return hsk_content_blob(v->doc->content, &v->picture, error);
-}
-
-/* ---- filling a whole object ---- */
-
-struct placed {
-    uint64_t entry, page;
-};
-
-static bool collect(void *opaque, uint64_t page, uint64_t entry, GError **error)
-{
-    struct placed p = {entry, page};
-    g_array_append_val((GArray *)opaque, p);
-    return true;
-}
-
-static gint by_entry(gconstpointer a, gconstpointer b)
-{
-    const struct placed *x = a, *y = b;
-    return x->entry != y->entry ? (x->entry > y->entry ? 1 : -1)
-                                : (x->page > y->page) - (x->page < y->page);
-}
-
-/* The pages p[0..n) all come from one frame: straight into place if they are the frame in order,
- * else through a buffer. */
-static bool fill_frame(struct hsk_version *v, const struct placed *p, size_t n, uint8_t *host,
-                       uint8_t *buf, GError **error)
-{
-    HSK_AUTO(hsk_segment, s) =
-        hsk_content_segment(v->doc->content, hsk_entry_segment(p[0].entry), error);
-    if (s == NULL)
-        return false;
-    const struct hsk_frame *f = hsk_segment_frame(s, hsk_entry_frame(p[0].entry));
-    size_t raw = f == NULL || f->rawsize > HSK_FRAME_MAX_BYTES ? 0 : f->rawsize;
-    bool whole = raw == n * HSK_PAGE_SIZE;
-    for (size_t i = 0; i < n && whole; i++)
-        whole = hsk_entry_slot(p[i].entry) == i && p[i].page == p[0].page + i;
-    if (!hsk_segment_decode_into(s, hsk_entry_frame(p[0].entry),
-                                 whole ? host + p[0].page * HSK_PAGE_SIZE : buf, raw, error))
-        return false;
-    for (size_t i = 0; i < n && !whole; i++) {
-        uint64_t off = (uint64_t)hsk_entry_slot(p[i].entry) * HSK_PAGE_SIZE;
-        if (!hsk_range_ok(off, HSK_PAGE_SIZE, raw))
-            return hsk_damaged(error, v->doc->path, "a page map points behind the end of a frame");
-        memcpy(host + p[i].page * HSK_PAGE_SIZE, buf + off, HSK_PAGE_SIZE);
-    }
-    return true;
-}
-
-/* A share of the frames for one thread. */
-struct filler {
-    struct hsk_version *v;
-    const struct placed *pages;
-    size_t n;
-    uint8_t *host;
-    GError *error;
-};
-
-static gpointer fill_frames(gpointer opaque)
-{
-    struct filler *f = opaque;
-    g_autofree uint8_t *buf = g_malloc(HSK_FRAME_MAX_BYTES);
-    for (size_t i = 0, n; i < f->n && f->error == NULL; i += n) {
-        for (n = 1; i + n < f->n && f->pages[i + n].entry >> 8 == f->pages[i].entry >> 8; n++)
-            ;
-        fill_frame(f->v, f->pages + i, n, f->host, buf, &f->error);
-    }
-    return NULL;
-}
-
-/* Shares the sorted pages out, never splitting a frame. */
-static bool fill_pages(struct hsk_version *v, const struct placed *pages, size_t n, uint8_t *host,
-                       GError **error)
-{
-    enum { MAX_THREADS = 8 };
-    struct filler fillers[MAX_THREADS];
-    GThread *threads[MAX_THREADS];
-    unsigned count = MIN(g_get_num_processors(), MAX_THREADS);
-    size_t from = 0;
-    for (unsigned i = 0; i < count; i++) {
-        size_t to = i + 1 == count ? n : MAX(from, n / count * (i + 1));
-        while (to > from && to < n && pages[to].entry >> 8 == pages[to - 1].entry >> 8)
-            to++;
-        fillers[i] = (struct filler){.v = v, .pages = pages + from, .n = to - from, .host = host};
-        threads[i] = g_thread_try_new("fill", fill_frames, &fillers[i], NULL);
-        if (threads[i] == NULL)
-            fill_frames(&fillers[i]);
-        from = to;
-    }
-    bool ok = true;
-    for (unsigned i = 0; i < count; i++) {
-        if (threads[i] != NULL)
-            g_thread_join(threads[i]);
-        if (fillers[i].error == NULL)
-            continue;
-        if (ok)
-            g_propagate_error(error, fillers[i].error);
-        else
-            g_error_free(fillers[i].error);
-        ok = false;
-    }
-    return ok;
-}
-
-bool hsk_version_fill(struct hsk_version *v, const char *object, void *host, uint64_t size_bytes,
-                      GError **error)
-{
-    const struct hsk_object *o = need_object(v, object, error);
-    if (o == NULL)
-        return false;
-    if (o->size_bytes != size_bytes) {
-        g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED,
-                    "%s: \"%s\" of version %s has another size than the machine's", v->doc->path,
-                    object, v->id);
-        return false;
-    }
-    g_autoptr(GArray) pages = g_array_new(FALSE, FALSE, sizeof(struct placed));
-    struct hsk_map_source source = hsk_content_maps(v->doc->content);
-    struct hsk_map_visitor visitor = {.page = collect, .opaque = pages};
-    if (!hsk_pagemap_walk(&source, &o->root, o->size_bytes / HSK_PAGE_SIZE, &visitor, error))
-        return false;
-    g_array_sort(pages, by_entry);
-    return fill_pages(v, (const struct placed *)(void *)pages->data, pages->len, host, error);
 }

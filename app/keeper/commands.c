@@ -393,22 +393,30 @@ static void request(void *opaque, struct hsk_conn *c, const json_t *body)
     static const struct {
         const char *name;
         void (*fn)(struct hsk_document *d, struct hsk_conn *c, const json_t *q);
+        bool machine; /* it must answer, or do something */
     } table[] = {
-        {"info", cmd_info},     {"subscribe", cmd_subscribe},   {"snapshot", cmd_snapshot},
-        {"log", cmd_log},       {"revert", cmd_revert},         {"undo", cmd_undo},
-        {"drop", cmd_drop},     {"picture", cmd_picture},       {"pause", cmd_pause},
-        {"resume", cmd_resume}, {"reset", cmd_reset},           {"power", cmd_power},
-        {"stop", cmd_stop},     {"screenshot", cmd_screenshot}, {"key", cmd_key},
-        {"type", cmd_type},     {"mouse", cmd_mouse},           {"console", cmd_console},
-        {"clock", cmd_clock},
+        {"info", cmd_info, false},        {"subscribe", cmd_subscribe, false},
+        {"snapshot", cmd_snapshot, true}, {"log", cmd_log, false},
+        {"revert", cmd_revert, true},     {"undo", cmd_undo, true},
+        {"drop", cmd_drop, false},        {"picture", cmd_picture, false},
+        {"pause", cmd_pause, true},       {"resume", cmd_resume, true},
+        {"reset", cmd_reset, true},       {"power", cmd_power, true},
+        {"stop", cmd_stop, false},        {"screenshot", cmd_screenshot, true},
+        {"key", cmd_key, true},           {"type", cmd_type, true},
+        {"mouse", cmd_mouse, true},       {"console", cmd_console, false},
+        {"clock", cmd_clock, false},
     };
+    struct hsk_document *d = opaque;
     const char *cmd = hsk_json_str(body, "cmd", "");
 
     for (unsigned i = 0; i < G_N_ELEMENTS(table); i++) {
-        if (strcmp(table[i].name, cmd) == 0) {
-            table[i].fn(opaque, c, body);
-            return;
-        }
+        if (strcmp(table[i].name, cmd) != 0)
+            continue;
+        if (table[i].machine && d->broken)
+            refuse(c, json_object_get(body, "id"), HSK_ERROR_DAMAGED, d->trouble);
+        else
+            table[i].fn(d, c, body);
+        return;
     }
     refuse(c, json_object_get(body, "id"), HSK_ERROR_USAGE,
            "there is no such command; docs/control.md lists them");

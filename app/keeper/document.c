@@ -36,12 +36,13 @@ json_t *hsk_document_info(struct hsk_document *d)
                                                m->disks[n].interface));
     json_array_foreach(d->versions, i, v) snapshots +=
         strcmp(hsk_json_str(v, "kind", ""), "user") == 0;
-    return json_pack("{s:s, s:s, s:s, s:s?, s:s, s:s?, s:I, s:i, s:o, s:I, s:s?, s:s}", "name",
-                     m->name, "uuid", m->uuid, "engine", d->engine->name, "engine_note",
+    return json_pack("{s:s, s:s, s:s, s:s?, s:s, s:s?, s:I, s:i, s:o, s:I, s:s?, s:s, s:b, s:f}",
+                     "name", m->name, "uuid", m->uuid, "engine", d->engine->name, "engine_note",
                      d->engine_note, "state", d->want_run ? "running" : "paused", "text",
                      d->trouble, "memory", (json_int_t)d->memory_bytes, "cpus", (int)m->ncpus,
                      "disks", disks, "snapshots", (json_int_t)snapshots, "instance",
-                     hsk_doc_instance(d->doc), "path", d->path);
+                     hsk_doc_instance(d->doc), "path", d->path, "filling", d->now.lazy != NULL,
+                     "start_ms", d->start_ms);
 }
 
 void hsk_document_tell_state(struct hsk_document *d)
@@ -138,17 +139,18 @@ static bool resume(struct hsk_document *d, const char *id, GError **error)
     bool good = v && hsk_guest_memory_init(mem, hsk_version_object_size(v, "ram"),
                                            hsk_version_object_size(v, "vram"), error);
 
-    for (unsigned i = 0; good && i < mem->n; i++)
-        good = hsk_version_fill(v, mem->obj[i]->name, mem->obj[i]->host, mem->obj[i]->size_bytes,
-                                error);
+    good = good && hsk_running_lazy(d, g_steal_pointer(&v), error);
+    /* The screen is looked at before the machine runs. */
+    if (good && mem->n > 1)
+        good = hsk_version_fill(d->now.version, mem->obj[1]->name, mem->obj[1]->host,
+                                mem->obj[1]->size_bytes, error);
     if (good)
-        state = hsk_version_state(v, error);
-    if (good)
-        d->now.cpu = g_strdup(hsk_version_cpu(v));
+        state = hsk_version_state(d->now.version, error);
+    if (state)
+        d->now.cpu = g_strdup(hsk_version_cpu(d->now.version));
     hsk_version_free(v);
     if (!state) {
-        g_prefix_error(error, "the saved state cannot be resumed (\"hva run --fresh\" starts the "
-                              "machine without it): ");
+        g_prefix_error(error, "%s: ", HSK_NO_RESUME);
         return false;
     }
     return hsk_document_add_near(d, &d->now, error) && hsk_running_start(d, &d->now, state, error);
@@ -249,6 +251,7 @@ static void close_all(struct hsk_document *d)
     hsk_control_free(d->control);
     g_clear_pointer(&d->kernel, g_bytes_unref);
     g_clear_pointer(&d->initrd, g_bytes_unref);
+    g_clear_pointer(&d->needed, g_array_unref);
     json_decref(d->versions);
     g_free(d->path);
     g_free(d->engine_note);
@@ -259,7 +262,8 @@ int hsk_keeper_run(const json_t *options)
 {
     g_autoptr(GMainLoop) loop = g_main_loop_new(NULL, FALSE);
     g_autoptr(GError) error = NULL;
-    struct hsk_document d = {.options = options, .loop = loop};
+    struct hsk_document d = {
+        .options = options, .loop = loop, .started_us = g_get_monotonic_time()};
     static const int signals[] = {SIGINT, SIGTERM, SIGHUP};
     char *real = realpath(hsk_json_str(options, "path", ""), NULL);
 

@@ -16,6 +16,7 @@
 #include "common/settings.h"
 #include "control.h"
 #include "disks.h"
+#include "lazy.h"
 #include "memory.h"
 #include "serial.h"
 
@@ -27,6 +28,10 @@ struct hsk_running {
     char *cpu; /* its processor model: of the version it resumes, else what the process says once it
                   is ready */
     uint64_t generation[2]; /* vmm/machine.h */
+    /* while its memory still comes from this version; else NULL */
+    struct hsk_version *version;
+    struct hsk_lazy *lazy;
+    int there; /* eventfd: a machine that cannot begin without its memory waits for this */
 };
 
 enum hsk_op_kind {
@@ -114,6 +119,11 @@ struct hsk_document {
     int64_t last_point; /* names of the machine's points count from 1 */
     GHashTable *near;   /* id of a version -> name of its point in the machine that runs now */
     char *trouble;      /* why it is paused, or NULL */
+    bool broken;        /* for good: a part of its memory cannot be read */
+    gint64 started_us;  /* the keeper's start */
+    double start_ms;    /* from there to the machine's first run; 0: not yet */
+    GArray *needed;     /* of uint32_t: pages that the machine needed first, to be kept with a saved
+                           state; or NULL */
     GQueue ops;         /* of hsk_op: waiting */
     struct hsk_op *op;  /* under way, or NULL */
     bool in_job;        /* a job thread has the store */
@@ -141,6 +151,24 @@ void hsk_running_new_generation(struct hsk_running *r);
 /* The machine that runs now keeps its generation when it is stopped and resumed. */
 void hsk_document_keep_generation(struct hsk_document *d);
 extern const struct hsk_child_ops hsk_document_child_ops;
+
+/* Stopped by something that is not the user's wish: says why and waits for a resume. */
+void hsk_document_trouble(struct hsk_document *d, const char *text);
+
+/* ---- opening.c ---- */
+
+/* What one is told of a saved state that cannot be used. */
+#define HSK_NO_RESUME                                                                              \
+    "the saved state cannot be resumed (\"hva run --fresh\" starts the machine without it)"
+
+/* The memory of d->now comes from v while it runs already; takes v. After this, start. */
+bool hsk_running_lazy(struct hsk_document *d, struct hsk_version *v, GError **error);
+/* The machine's message "memory". */
+void hsk_running_memory(struct hsk_document *d, const json_t *body, int *fd);
+/* It will not be needed any more. */
+void hsk_running_forget_memory(struct hsk_running *r);
+/* The pages that the machine needed first since it was opened, or NULL; the document's. */
+GArray *hsk_document_needed(struct hsk_document *d);
 
 /* ---- document.c ---- */
 

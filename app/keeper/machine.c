@@ -84,6 +84,8 @@ bool hsk_running_start(struct hsk_document *d, struct hsk_running *r, GBytes *st
         !give_bytes(r->child, "initrd", d->initrd, error) ||
         !give_bytes(r->child, "state", state, error))
         return false;
+    if (r->lazy)
+        hsk_child_give(r->child, "memory.there", r->there);
     r->disks = hsk_disk_service_new(d->doc, r->child, error);
     if (!r->disks)
         return false;
@@ -98,13 +100,13 @@ bool hsk_running_start(struct hsk_document *d, struct hsk_running *r, GBytes *st
 void hsk_running_clear(struct hsk_running *r)
 {
     g_clear_pointer(&r->child, hsk_child_free);
+    hsk_running_forget_memory(r);
     g_clear_pointer(&r->disks, hsk_disk_service_free);
     g_clear_pointer(&r->cpu, g_free);
     hsk_guest_memory_clear(&r->memory);
 }
 
-/* Stopped by something that is not the user's wish: says why and waits for a resume. */
-static void pause_with(struct hsk_document *d, const char *text)
+void hsk_document_trouble(struct hsk_document *d, const char *text)
 {
     d->want_run = false;
     g_free(d->trouble);
@@ -128,11 +130,13 @@ static void disk_trouble(struct hsk_document *d, const json_t *body)
     else
         text = g_strdup_printf("the machine is paused, because its disk \"%s\" cannot be used: %s",
                                id, known ? known : g_strerror((int)err));
-    pause_with(d, text);
+    hsk_document_trouble(d, text);
 }
 
 static void machine_ready(struct hsk_document *d)
 {
+    if (d->broken)
+        return;
     if (d->engine_note)
         hsk_complain(d->engine_note);
     d->want_run = true;
@@ -150,7 +154,11 @@ static void message(void *opaque, struct hsk_child *c, const json_t *body, int *
         hsk_revert_message(d->op, event, body);
         return;
     }
-    if (strcmp(event, "ready") == 0) {
+    if (strcmp(event, "run") == 0 && !d->start_ms)
+        d->start_ms = (double)(g_get_monotonic_time() - d->started_us) / 1000;
+    if (strcmp(event, "memory") == 0) {
+        hsk_running_memory(d, body, fd);
+    } else if (strcmp(event, "ready") == 0) {
         hsk_running_ready(&d->now, text);
         machine_ready(d);
     } else if (strcmp(event, "failed") == 0) {
@@ -161,7 +169,7 @@ static void message(void *opaque, struct hsk_child *c, const json_t *body, int *
     } else if (strcmp(event, "poweroff") == 0) {
         hsk_op_queue(hsk_op_new(d, HSK_OP_OFF, NULL, NULL, NULL));
     } else if (strcmp(event, "error") == 0) {
-        pause_with(d, text ? text : "the machine stopped and did not say why");
+        hsk_document_trouble(d, text ? text : "the machine stopped and did not say why");
     } else if (strcmp(event, "disk-trouble") == 0) {
         disk_trouble(d, body);
     } else if (d->op) {

@@ -261,6 +261,10 @@ void hsk_take_start(struct hsk_op *op, enum hsk_version_kind kind, const char *t
     op->version_kind = kind;
     op->title = g_strdup(title);
     op->taken = taken;
+    if (op->d->broken) {
+        hsk_op_fail(op, g_error_new_literal(HSK_ERROR, HSK_ERROR_DAMAGED, op->d->trouble));
+        return;
+    }
     op->answer = at_point;
     op->held = !goes_on(op) || !op->d->now.memory.has_near;
     hsk_take_ask(op, json_pack("{s:s, s:b, s:b}", "cmd", "point", "go_on", !op->held, "passing",
@@ -408,6 +412,11 @@ static void saved(struct hsk_op *op)
 
 void hsk_stop_start(struct hsk_op *op)
 {
+    /* There is nothing to save, and who wants to leave has been told why. */
+    if (op->d->broken && !op->conn) {
+        hsk_document_end(op->d, 1);
+        return;
+    }
     hsk_take_start(op, HSK_VERSION_SAVED, "Saved state", saved);
 }
 
@@ -416,6 +425,13 @@ void hsk_off_start(struct hsk_op *op)
 {
     struct hsk_document *d = op->d;
 
+    /* Its saved state stays: it may be the stick that is bad, or not plugged in. */
+    if (d->broken) {
+        d->ending = true;
+        hsk_op_finish(op, NULL);
+        hsk_document_end(d, 1);
+        return;
+    }
     d->want_run = false;
     hsk_running_clear(&d->now);
     op->version_kind = HSK_VERSION_SAVED;

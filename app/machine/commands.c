@@ -5,6 +5,7 @@
  * - run, stop, quit: answered by the same word in "event" when done
  * - reset, power: not answered
  * - point, release, go-back: see points.c
+ * - memory-there: all of the memory that came while the machine ran is there; not answered
  * - screenshot: answers "screenshot" with the picture in the descriptor, or with "text": why not
  * - display: a window's connected socket in the descriptor
  * - clock {policy}: "catch-up" or "frozen"; not answered
@@ -136,6 +137,11 @@ static void cmd_stop(struct hsk_runner *r, struct hsk_wire_msg *msg)
     hsk_runner_tell_text(r, "stop", NULL);
 }
 
+static void cmd_memory_there(struct hsk_runner *r, struct hsk_wire_msg *msg)
+{
+    hsk_runner_memory_there(r);
+}
+
 static void cmd_screenshot(struct hsk_runner *r, struct hsk_wire_msg *msg)
 {
     g_autoptr(GError) error = NULL;
@@ -220,6 +226,7 @@ void hsk_runner_command(struct hsk_runner *r, struct hsk_wire_msg *msg)
         {"key", cmd_key},
         {"pointer", cmd_pointer},
         {"clock", cmd_clock},
+        {"memory-there", cmd_memory_there},
         {"quit", cmd_quit},
     };
     const char *cmd = hsk_json_str(msg->body, "cmd", "");

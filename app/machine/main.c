@@ -4,8 +4,9 @@
  * descriptor 3 (common/wire.h); takes its descriptors and its configuration, builds the machine,
  * locks itself in, and then does what the keeper says.
  *
- * Life: fd* config -> build -> sandbox lock -> power-on or load -> {"event":"ready"} -> commands
- * until quit or end of file. Threads: main is the loop thread; the machine has one per vCPU.
+ * Life: fd* config -> build -> sandbox lock -> power-on or load (memory may come later: faults.c)
+ * -> {"event":"ready"} -> commands until quit or end of file. Threads: main is the loop thread; the
+ * machine has one per vCPU.
  */
 #include <errno.h>
 #include <signal.h>
@@ -63,8 +64,14 @@ static void wire_ready(void *opaque, uint32_t events)
 
 static bool start(struct hsk_runner *r, const json_t *cfg, GError **error)
 {
-    if (!hsk_sandbox_enter(strcmp(hsk_json_str(cfg, "engine", ""), "kvm") == 0, error) ||
-        !hsk_runner_build(r, cfg, error) || !hsk_sandbox_lock(error))
+    const bool kvm = strcmp(hsk_json_str(cfg, "engine", ""), "kvm") == 0;
+    HSK_AUTOFD there = hsk_runner_take_fd(r, "memory.there");
+
+    if (!hsk_sandbox_enter(kvm, error) || !hsk_runner_build(r, cfg, error))
+        return false;
+    if (there >= 0)
+        hsk_runner_offer_memory(r, kvm);
+    if (!hsk_sandbox_lock(error) || (there >= 0 && !hsk_runner_wait_for_memory(r, there, error)))
         return false;
     HSK_AUTOFD state = hsk_runner_take_fd(r, "state");
     return state >= 0 ? hsk_runner_load(r, state, error) : hsk_runner_power_on(r, error);
@@ -72,7 +79,7 @@ static bool start(struct hsk_runner *r, const json_t *cfg, GError **error)
 
 int main(void)
 {
-    struct hsk_runner r = {.wire = HSK_WIRE_FD};
+    struct hsk_runner r = {.wire = HSK_WIRE_FD, .faults = -1};
     g_autoptr(GError) error = NULL;
     int type = 0;
     socklen_t len = sizeof(type);

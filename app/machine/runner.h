@@ -20,6 +20,7 @@ struct hsk_runner {
     bool
         reset_in_place; /* a reset of the guest boots again; else it stops and the keeper decides */
     bool loaded;        /* a saved state that has not run yet */
+    int faults;         /* userfaultfd: memory is still coming; or -1 */
     uint8_t generation[HSK_GENERATION_BYTES]; /* if has_generation */
     bool has_generation;
     GBytes *kernel, *initrd; /* or NULL */
@@ -37,6 +38,13 @@ bool hsk_runner_power_on(struct hsk_runner *r, GError **error);
 void hsk_runner_read_generation(struct hsk_runner *r, const json_t *pair);
 /* The other way to start: a saved state. */
 bool hsk_runner_load(struct hsk_runner *r, int state_fd, GError **error);
+/* The keeper will bring the memory's contents while the machine runs, if this kernel lets it
+ * (faults.c). */
+void hsk_runner_offer_memory(struct hsk_runner *r, bool kvm);
+/* If it does not: waits until all is there, which the keeper says by this eventfd. */
+bool hsk_runner_wait_for_memory(struct hsk_runner *r, int there, GError **error);
+/* It is. */
+void hsk_runner_memory_there(struct hsk_runner *r);
 /* Contents of a descriptor, all of it. */
 GBytes *hsk_read_fd(int fd, uint64_t max_bytes, const char *what, GError **error);
 /* Tells the keeper; a keeper that is gone is noticed by the wire's end of file. */

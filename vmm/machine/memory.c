@@ -11,7 +11,8 @@
 #include <sys/mman.h>
 
 /* From here on a write through the descriptor is cheaper than through the mapping: a page that is
-   not there yet need not be cleared first, nor mapped before somebody looks at it. */
+   not there yet need not be cleared first, nor mapped before somebody looks at it. Whole pages
+   only: the rest of a page that is still to come must come. */
 #define BY_DESCRIPTOR (64u << 10)
 
 struct map {
@@ -69,8 +70,7 @@ struct hsk_memobj *hsk_memobj_new_fds(const char *name, uint64_t size_bytes, int
         hsk_memobj_free(obj);
         return NULL;
     }
-    madvise(obj->host, size_bytes,
-            MADV_HUGEPAGE); /* where the kernel has huge pages for shared memory; else ignored */
+    hsk_memobj_set_huge(obj, true);
     return obj;
 }
 
@@ -104,6 +104,11 @@ void hsk_memobj_free(struct hsk_memobj *obj)
     if (obj->attr_fd >= 0)
         close(obj->attr_fd);
     g_free(obj);
+}
+
+void hsk_memobj_set_huge(struct hsk_memobj *obj, bool huge)
+{
+    madvise(obj->host, obj->size_bytes, huge ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
 }
 
 void hsk_memobj_first_write(struct hsk_memobj *obj, uint64_t page)
@@ -268,6 +273,20 @@ void hsk_ram_written(struct hsk_ram *ram, struct hsk_memobj *obj, uint64_t offse
             ram->code_write(ram->code_write_opaque, obj, page);
 }
 
+static void write_host(struct hsk_memobj *obj, uint64_t offset, const char *p, uint64_t n)
+{
+    const uint64_t head = MIN(-offset % HSK_PAGE_SIZE, n),
+                   body = (n - head) / HSK_PAGE_SIZE * HSK_PAGE_SIZE;
+
+    if (n < BY_DESCRIPTOR ||
+        pwrite(obj->fd, p + head, body, (off_t)(offset + head)) != (ssize_t)body) {
+        memcpy(obj->host + offset, p, n);
+        return;
+    }
+    memcpy(obj->host + offset, p, head);
+    memcpy(obj->host + offset + head + body, p + head + body, n - head - body);
+}
+
 /* The part of [gpa, gpa+len) that lies in gpa's region; NULL if there is none. */
 static const struct hsk_ram_region *piece(struct hsk_ram *ram, gpa_t gpa, uint64_t len,
                                           uint64_t *offset, uint64_t *n)
@@ -314,8 +333,7 @@ bool hsk_ram_write(struct hsk_ram *ram, gpa_t gpa, const void *buf, uint64_t len
             return false;
         if (!r->readonly) {
             announce(r->obj, offset, n);
-            if (n < BY_DESCRIPTOR || pwrite(r->obj->fd, p, n, (off_t)offset) != (ssize_t)n)
-                memcpy(r->obj->host + offset, p, n);
+            write_host(r->obj, offset, p, n);
             hsk_ram_written(ram, r->obj, offset, n);
         }
         p += n;

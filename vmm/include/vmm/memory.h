@@ -48,6 +48,9 @@ struct hsk_memobj {
        stopped. Runs on the writing thread and must not block on it. */
     void (*before_write)(struct hsk_memobj *obj, uint64_t page, void *opaque);
     void *before_write_opaque;
+    /* Missing pages come from somebody who waits for faults (userfaultfd). A page is then touched
+       before it is marked: what is dirty is there. */
+    _Atomic bool incoming;
     pthread_mutex_t first_write_lock[HSK_FIRST_WRITE_LOCKS]; /* by page */
 };
 
@@ -57,6 +60,8 @@ struct hsk_memobj *hsk_memobj_new(const char *name, uint64_t size_bytes, GError 
 struct hsk_memobj *hsk_memobj_new_fds(const char *name, uint64_t size_bytes, int fd, int attr_fd,
                                       GError **error);
 void hsk_memobj_free(struct hsk_memobj *obj);
+/* May the kernel use huge pages where it has them for shared memory? New objects: yes. */
+void hsk_memobj_set_huge(struct hsk_memobj *obj, bool huge);
 
 /* The first write of an epoch. */
 void hsk_memobj_first_write(struct hsk_memobj *obj, uint64_t page);
@@ -68,6 +73,8 @@ static inline void hsk_memobj_will_write(struct hsk_memobj *obj, uint64_t page)
 
     if ((a & all) == all)
         return;
+    if (atomic_load_explicit(&obj->incoming, memory_order_relaxed))
+        (void)*(volatile const uint8_t *)(obj->host + page * HSK_PAGE_SIZE);
     if (obj->before_write && !(a & HSK_PAGE_SAVED))
         hsk_memobj_first_write(obj, page);
     atomic_fetch_or(&obj->attr[page], all);
