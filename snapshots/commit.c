@@ -119,6 +119,7 @@ static bool mark_in_use(struct marks *m, GError **error)
         g_ptr_array_add(lists, g_array_ref(v->objects));
         mark_blob(m, &v->state);
         mark_blob(m, &v->picture);
+        mark_blob(m, &v->needed);
     }
     g_mutex_unlock(&doc->lock);
     g_mutex_lock(&doc->disk_lock);
@@ -145,6 +146,7 @@ static bool mark_all(struct marks *m, const struct hsk_root *root, const GPtrArr
             return false;
         mark_blob(m, &r->state);
         mark_blob(m, &r->picture);
+        mark_blob(m, &r->needed);
     }
     return true;
 }

@@ -117,7 +117,7 @@ struct hsk_version {
     char id[33];
     GArray *objects; /* struct hsk_object, shared with the record */
     char *cpu;
-    struct hsk_blob state, picture;
+    struct hsk_blob state, picture, needed;
     GHashTable *maps; /* name -> struct hsk_pagemap */
 };
 const struct hsk_object *hsk_version_object(const struct hsk_version *v, const char *name,

@@ -37,6 +37,7 @@ void hsk_record_free(struct hsk_record *r)
     g_ptr_array_unref(r->ancestors);
     hsk_blob_clear(&r->state);
     hsk_blob_clear(&r->picture);
+    hsk_blob_clear(&r->needed);
     g_free(r);
 }
 
@@ -91,13 +92,13 @@ char *hsk_record_format(const struct hsk_record *r)
     json_t *ancestors = json_array();
     for (guint i = 0; i < r->ancestors->len; i++)
         json_array_append_new(ancestors, json_string(g_ptr_array_index(r->ancestors, i)));
-    json_t *v =
-        json_pack("{s:s, s:I, s:o, s:s, s:I, s:s, s:b, s:b, s:s, s:s, s:I, s:o, s:o, s:o}", "id",
-                  r->info.id, "order", (json_int_t)r->order, "ancestors", ancestors, "title",
-                  r->info.title, "time", (json_int_t)r->info.time, "kind", kinds[r->info.kind],
-                  "pinned", r->info.pinned, "hasState", r->info.has_state, "engine", r->info.engine,
-                  "cpu", r->cpu, "addedBytes", (json_int_t)r->info.bytes, "objects", objects,
-                  "state", blob_json(&r->state), "picture", blob_json(&r->picture));
+    json_t *v = json_pack(
+        "{s:s, s:I, s:o, s:s, s:I, s:s, s:b, s:b, s:s, s:s, s:I, s:o, s:o, s:o, s:o}", "id",
+        r->info.id, "order", (json_int_t)r->order, "ancestors", ancestors, "title", r->info.title,
+        "time", (json_int_t)r->info.time, "kind", kinds[r->info.kind], "pinned", r->info.pinned,
+        "hasState", r->info.has_state, "engine", r->info.engine, "cpu", r->cpu, "addedBytes",
+        (json_int_t)r->info.bytes, "objects", objects, "state", blob_json(&r->state), "picture",
+        blob_json(&r->picture), "needed", blob_json(&r->needed));
     hsk_assert(v != NULL);
     char *raw = json_dumps(v, JSON_INDENT(1));
     json_decref(v);
@@ -207,6 +208,8 @@ static bool read_record(const json_t *o, const char *id, struct hsk_record *r)
            read_objects(json_object_get(o, "objects"), r) &&
            read_blob(json_object_get(o, "state"), &r->state) &&
            read_blob(json_object_get(o, "picture"), &r->picture) &&
+           (json_object_get(o, "needed") == NULL ||
+            read_blob(json_object_get(o, "needed"), &r->needed)) &&
            r->info.has_state == (r->state.frames != NULL);
 }
 

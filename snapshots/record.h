@@ -23,7 +23,7 @@ struct hsk_record {
     GArray *objects; /* struct hsk_object */
     GPtrArray
         *ancestors; /* ids, the parent first: dropped ones leave a gap that the next one fills */
-    struct hsk_blob state, picture;
+    struct hsk_blob state, picture, needed;
 };
 struct hsk_record *hsk_record_new(void);
 void hsk_record_free(struct hsk_record *r);

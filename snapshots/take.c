@@ -154,6 +154,15 @@ static bool add_disk(struct commit *c, unsigned index, GError **error)
     return true;
 }
 
+static bool add_needed(struct commit *c, GError **error)
+{
+    const size_t n = MIN(c->take->nneeded, HSK_MAX_NEEDED);
+    g_autofree uint8_t *raw = g_malloc(n * 4);
+    for (size_t i = 0; i < n; i++)
+        hsk_put32(raw + 4 * i, c->take->needed[i]);
+    return hsk_pack_blob(c->writer, raw, n * 4, &c->record->needed, error);
+}
+
 static bool add_content(struct commit *c, GError **error)
 {
     const struct hsk_take *t = c->take;
@@ -177,6 +186,8 @@ static bool add_content(struct commit *c, GError **error)
         return false;
     if (t->picture_bytes > 0 &&
         !hsk_pack_blob(c->writer, t->picture_png, t->picture_bytes, &c->record->picture, error))
+        return false;
+    if (t->nneeded > 0 && !add_needed(c, error))
         return false;
     c->record->info.has_state = t->state_bytes > 0;
     return hsk_segment_writer_finish(c->writer, error);

@@ -190,7 +190,7 @@ static void check_version(struct check *c, const struct hsk_record *r)
     if (r->info.damaged)
         v.problem = g_strdup("its record is not the one that was written");
     else if (!check_objects(c, r->objects, &error) || !check_blob(c, &r->state, &error) ||
-             !check_blob(c, &r->picture, &error))
+             !check_blob(c, &r->picture, &error) || !check_blob(c, &r->needed, &error))
         v.problem = g_strdup(error->message);
     g_array_append_val(c->r->versions, v);
     c->r->whole &= v.problem == NULL;

@@ -117,10 +117,13 @@ struct hsk_version *hsk_version_open(struct hsk_doc *doc, const char *id, GError
     v->cpu = g_strdup(r->cpu);
     v->state = r->state;
     v->picture = r->picture;
+    v->needed = r->needed;
     if (v->state.frames != NULL)
         g_array_ref(v->state.frames);
     if (v->picture.frames != NULL)
         g_array_ref(v->picture.frames);
+    if (v->needed.frames != NULL)
+        g_array_ref(v->needed.frames);
     v->maps =
         g_hash_table_new_full(g_str_hash, g_str_equal, g_free, (GDestroyNotify)hsk_pagemap_free);
     g_ptr_array_add(doc->open, v);
@@ -138,6 +141,7 @@ void hsk_version_free(struct hsk_version *v)
     g_free(v->cpu);
     hsk_blob_clear(&v->state);
     hsk_blob_clear(&v->picture);
+    hsk_blob_clear(&v->needed);
     g_hash_table_unref(v->maps);
     g_free(v);
 }
@@ -196,4 +200,20 @@ GBytes *hsk_version_state(struct hsk_version *v, GError **error)
 GBytes *hsk_version_picture(struct hsk_version *v, GError **error)
 {
     return hsk_content_blob(v->doc->content, &v->picture, error);
+}
+
+GArray *hsk_version_needed(struct hsk_version *v)
+{
+    if (v->needed.frames == NULL || v->needed.bytes > HSK_MAX_NEEDED * 4)
+        return NULL;
+    g_autoptr(GError) unreadable = NULL;
+    g_autoptr(GBytes) bytes = hsk_content_blob(v->doc->content, &v->needed, &unreadable);
+    GArray *pages = g_array_new(FALSE, FALSE, sizeof(uint32_t));
+    gsize n = 0;
+    const uint8_t *at = bytes == NULL ? NULL : g_bytes_get_data(bytes, &n);
+    for (gsize i = 0; i + 4 <= n; i += 4) {
+        uint32_t page = hsk_get32(at + i);
+        g_array_append_val(pages, page);
+    }
+    return pages;
 }

@@ -82,6 +82,7 @@ struct hsk_op {
     uint32_t way[HSK_NEAR_POINTS];
     unsigned nway;
     GBytes *state;
+    GArray *needed; /* of uint32_t: what the next opening reads first, or NULL */
     void (*failed)(struct hsk_op *op, GError *error);    /* the commit */
     void (*ran)(struct hsk_op *op);                      /* the machine goes on; or NULL */
     void (*back)(struct hsk_op *op, const json_t *body); /* answer to "go-back"; or NULL */
@@ -167,7 +168,8 @@ bool hsk_running_lazy(struct hsk_document *d, struct hsk_version *v, GError **er
 void hsk_running_memory(struct hsk_document *d, const json_t *body, int *fd);
 /* It will not be needed any more. */
 void hsk_running_forget_memory(struct hsk_running *r);
-/* The pages that the machine needed first since it was opened, or NULL; the document's. */
+/* The pages that the machine needed first since it was opened, of uint32_t, or NULL; the caller's.
+ */
 GArray *hsk_document_needed(struct hsk_document *d);
 
 /* ---- document.c ---- */

@@ -29,7 +29,6 @@
 enum {
     FILLERS = 2,
     ZERO_PAGES = 16,                    /* made at once, where they are in one piece */
-    RECORD_PAGES = 16384,               /* remembered for the next time */
     RECORD_US = 10 * G_TIME_SPAN_SECOND /* since the machine has its memory */
 };
 
@@ -261,7 +260,7 @@ static gpointer first_filler(gpointer opaque)
 static void remember(struct hsk_lazy *l, uint32_t page)
 {
     g_mutex_lock(&l->lock);
-    if (l->needed->len < RECORD_PAGES && g_get_monotonic_time() - l->attached_us < RECORD_US)
+    if (l->needed->len < HSK_MAX_NEEDED && g_get_monotonic_time() - l->attached_us < RECORD_US)
         g_array_append_val(l->needed, page);
     g_mutex_unlock(&l->lock);
 }
@@ -411,7 +410,7 @@ GArray *hsk_lazy_record(struct hsk_lazy *l)
     g_array_append_vals(all, l->needed->data, l->needed->len);
     g_mutex_unlock(&l->lock);
     /* What is not needed any more goes as new ones come; what is, comes back by a fault. */
-    if (all->len > RECORD_PAGES)
-        g_array_remove_range(all, 0, all->len - RECORD_PAGES);
+    if (all->len > HSK_MAX_NEEDED)
+        g_array_remove_range(all, 0, all->len - HSK_MAX_NEEDED);
     return all;
 }

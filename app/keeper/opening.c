@@ -60,7 +60,7 @@ static void ended(void *opaque, const GError *error)
 bool hsk_running_lazy(struct hsk_document *d, struct hsk_version *v, GError **error)
 {
     struct hsk_running *r = &d->now;
-    g_autoptr(GArray) expect = NULL;
+    g_autoptr(GArray) expect = hsk_version_needed(v);
 
     r->there = eventfd(0, EFD_CLOEXEC);
     if (r->there < 0) {
@@ -109,7 +109,7 @@ GArray *hsk_document_needed(struct hsk_document *d)
 {
     if (d->now.lazy)
         keep_record(d);
-    return d->needed;
+    return d->needed ? g_array_ref(d->needed) : NULL;
 }
 
 void hsk_running_forget_memory(struct hsk_running *r)

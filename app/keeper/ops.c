@@ -32,6 +32,7 @@ void hsk_op_free(struct hsk_op *op)
     hsk_version_free(op->version);
     g_clear_pointer(&op->next_state, g_bytes_unref);
     g_clear_pointer(&op->data, g_bytes_unref);
+    g_clear_pointer(&op->needed, g_array_unref);
     g_clear_error(&op->error);
     g_clear_error(&op->refusal);
     hsk_conn_unref(op->conn);

@@ -124,6 +124,10 @@ static void commit_job(struct hsk_op *op)
                                                  .read_page = c->pages ? NULL : hsk_captured_read,
                                                  .opaque = c};
     }
+    if (op->needed) {
+        take.needed = (const uint32_t *)(void *)op->needed->data;
+        take.nneeded = op->needed->len;
+    }
     if (!op->pixels)
         copy_pixels(op);
     g_autoptr(GBytes) picture = thumbnail(op);
@@ -417,6 +421,7 @@ void hsk_stop_start(struct hsk_op *op)
         hsk_document_end(op->d, 1);
         return;
     }
+    op->needed = hsk_document_needed(op->d);
     hsk_take_start(op, HSK_VERSION_SAVED, "Saved state", saved);
 }
 

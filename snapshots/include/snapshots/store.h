@@ -119,6 +119,10 @@ struct hsk_take {
     size_t state_bytes; /* device state */
     const void *picture_png;
     size_t picture_bytes;
+    /* pages of "ram" that the machine needed first after it was opened, in that order, so that the
+     * next opening reads them first; or NULL */
+    const uint32_t *needed;
+    size_t nneeded; /* at most HSK_MAX_NEEDED; what is more is left out */
     bool (*cancelled)(void *opaque); /* or NULL; asked often. true: HSK_ERROR_CANCELLED, and nothing
                                         has changed */
     void *opaque;
@@ -158,6 +162,10 @@ uint64_t hsk_version_object_size(struct hsk_version *v,
  * long as v. */
 const char *hsk_version_cpu(struct hsk_version *v);
 GBytes *hsk_version_state(struct hsk_version *v, GError **error);
+/* As given to the take, of uint32_t; NULL: there is none, or it cannot be read, which is no harm.
+ * Page numbers may be anything. */
+#define HSK_MAX_NEEDED 4096u
+GArray *hsk_version_needed(struct hsk_version *v);
 GBytes *hsk_version_picture(struct hsk_version *v, GError **error);
 /* The live disks now go on from this version, which is hsk_doc_current and the base of the next
    take's changes. The machine is stopped. O(1): a record in the log, durable with the next flush or
