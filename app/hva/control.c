@@ -8,10 +8,12 @@
 
 #include "client.h"
 #include "common/values.h"
+#include "common/when.h"
 #include "common/wire.h"
 
 struct args {
     gboolean json, force, wait;
+    char *at;
     char **rest;
 };
 
@@ -23,6 +25,7 @@ static bool parse(struct args *a, int *argc, char ***argv, const char *usage, un
         {"json", 0, 0, G_OPTION_ARG_NONE, &a->json, "machine-readable output", NULL},
         {"force", 0, G_OPTION_FLAG_HIDDEN, G_OPTION_ARG_NONE, &a->force, NULL, NULL},
         {"wait", 0, G_OPTION_FLAG_HIDDEN, G_OPTION_ARG_NONE, &a->wait, NULL, NULL},
+        {"at", 0, G_OPTION_FLAG_HIDDEN, G_OPTION_ARG_STRING, &a->at, NULL, NULL},
         {G_OPTION_REMAINING, 0, 0, G_OPTION_ARG_FILENAME_ARRAY, &a->rest, NULL, NULL},
         {NULL},
     };
@@ -77,6 +80,23 @@ static bool key_args(json_t *q, char **rest, GError **error)
     return true;
 }
 
+/* "-30s" and so on are the user's clock's, so they are read here. */
+static bool at_arg(json_t *q, const struct args *a, GError **error)
+{
+    int64_t when = 0;
+
+    if (a->rest[1]) {
+        g_set_error(error, HSK_ERROR, HSK_ERROR_USAGE,
+                    "--at goes back to a time and \"%s\" names a snapshot; give one of them",
+                    a->rest[1]);
+        return false;
+    }
+    if (!hsk_parse_when(a->at, g_get_real_time() / G_USEC_PER_SEC, &when, error))
+        return false;
+    json_object_set_new(q, "at", json_integer(when));
+    return true;
+}
+
 static const struct control_command {
     const char *name, *usage;
     unsigned min, max;
@@ -90,7 +110,7 @@ static const struct control_command {
     {"power", "MACHINE", 0, 0, NULL, NULL, NULL},
     {"stop", "MACHINE [--force]", 0, 0, NULL, NULL, NULL},
     {"snapshot", "MACHINE [TITLE] [--wait]", 0, 1, "title", NULL, show_snapshot},
-    {"revert", "MACHINE [SNAPSHOT]", 0, 1, "to", NULL, show_gone_back},
+    {"revert", "MACHINE [SNAPSHOT | --at TIME]", 0, 1, "to", NULL, show_gone_back},
     {"undo", "MACHINE", 0, 0, NULL, NULL, show_gone_back},
     {"type", "MACHINE TEXT", 1, 1, "text", NULL, NULL},
     {"key", "MACHINE ctrl+alt+delete...", 1, 64, NULL, key_args, NULL},
@@ -107,6 +127,10 @@ static int ask(const struct control_command *cmd, const struct args *a)
     json_t *q = json_object();
     if (cmd->key && a->rest[1])
         json_object_set_new(q, cmd->key, json_string(a->rest[1]));
+    if (a->at && !at_arg(q, a, &error)) {
+        json_decref(q);
+        return hsk_fail(error);
+    }
     if (a->force)
         json_object_set_new(q, "force", json_true());
     if (a->wait)
@@ -147,6 +171,7 @@ int hsk_cmd_control(int argc, char **argv)
             break;
         }
     }
+    g_free(a.at);
     g_strfreev(a.rest);
     return status;
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Commands about a document, whether it runs or not: info, log, drop. A running one is asked; one
- * that does not run is opened, read-only where nothing changes. Thread: main.
+ * What is in a machine, whether it runs or not: info. A running one is asked; of one that does not
+ * run the document is opened read-only. Thread: main.
  */
 #include <snapshots/store.h>
 
@@ -10,37 +10,12 @@
 #include "client.h"
 #include "common/values.h"
 #include "common/wire.h"
-
-static const char *kind_name(enum hsk_version_kind kind)
-{
-    static const char *const names[] = {
-        [HSK_VERSION_USER] = "user",
-        [HSK_VERSION_SAVED] = "saved",
-        [HSK_VERSION_BEFORE_REVERT] = "before-revert",
-        [HSK_VERSION_AUTO] = "auto",
-    };
-    return names[kind];
-}
-
-static json_t *versions_of(struct hsk_doc *doc, GError **error)
-{
-    struct hsk_version_info *list = hsk_doc_versions(doc, error);
-    json_t *out = json_array();
-
-    for (struct hsk_version_info *v = list; v; v = v->next)
-        json_array_append_new(
-            out, json_pack("{s:s, s:s, s:s, s:I, s:s, s:I, s:b, s:b}", "id", v->id, "parent",
-                           v->parent, "title", v->title ? v->title : "", "time",
-                           (json_int_t)v->time, "kind", kind_name(v->kind), "bytes",
-                           (json_int_t)v->bytes, "has_state", v->has_state, "damaged", v->damaged));
-    hsk_version_info_free(list);
-    return out;
-}
+#include "document/versions.h"
 
 static json_t *info_of(struct hsk_doc *doc, const char *path, GError **error)
 {
     const struct hsk_manifest *m = hsk_doc_manifest(doc);
-    json_t *disks = json_array(), *versions = versions_of(doc, error), *v;
+    json_t *disks = json_array(), *versions = hsk_versions_json(doc, error), *v;
     size_t i, snapshots = 0;
     const char *state = "off", *engine = NULL;
 
@@ -82,21 +57,6 @@ static void print_info(const json_t *i)
         printf("  engine    %s\n", hsk_json_str(i, "engine", ""));
     printf("  file      %s\n", hsk_json_str(i, "path", ""));
     hsk_info_print_trust(i);
-}
-
-static void print_log(const json_t *versions)
-{
-    json_t *v;
-    size_t i;
-
-    json_array_foreach(versions, i, v)
-    {
-        g_autoptr(GDateTime) t = g_date_time_new_from_unix_local(hsk_json_int(v, "time", 0));
-        g_autofree char *when = t ? g_date_time_format(t, "%Y-%m-%d %H:%M") : g_strdup("?");
-        printf("%.12s  %s  %-13s %8.1f MB  %s\n", hsk_json_str(v, "id", ""), when,
-               hsk_json_str(v, "kind", ""), (double)hsk_json_int(v, "bytes", 0) / 1e6,
-               hsk_json_str(v, "title", ""));
-    }
 }
 
 struct hsk_doc *hsk_open_document(const char *path, bool readonly, GError **error)
@@ -161,68 +121,6 @@ int hsk_cmd_info(int argc, char **argv)
             print_info(i);
         json_decref(i);
     }
-    g_strfreev(a.rest);
-    return status;
-}
-
-static json_t *log_of(struct hsk_doc *doc, const char *path, GError **error)
-{
-    return json_pack("{s:o}", "versions", versions_of(doc, error));
-}
-
-int hsk_cmd_log(int argc, char **argv)
-{
-    struct hsk_args a = {0};
-    g_autoptr(GError) error = NULL;
-    int status = 0;
-
-    if (hsk_parse_args(&a, &argc, &argv, "MACHINE", 1, 1, &status)) {
-        json_t *r = look(a.rest[0], "log", log_of, &error);
-        if (!r)
-            status = hsk_fail(error);
-        else if (a.json)
-            hsk_print_json(json_object_get(r, "versions"));
-        else
-            print_log(json_object_get(r, "versions"));
-        json_decref(r);
-    }
-    g_strfreev(a.rest);
-    return status;
-}
-
-static bool drop_in_file(const char *path, const char *ref, GError **error)
-{
-    struct hsk_doc *doc = hsk_open_document(path, false, error);
-
-    if (!doc)
-        return false;
-    g_autofree char *id = hsk_doc_resolve(doc, ref, error);
-    bool good = id && hsk_doc_drop(doc, id, error) && hsk_doc_publish(doc, error);
-    hsk_doc_close(doc);
-    return good;
-}
-
-static int drop(const struct hsk_args *a)
-{
-    g_autoptr(GError) error = NULL;
-    HSK_AUTO(hsk_client, c) = hsk_client_find(a->rest[0], &error);
-
-    if (!c)
-        return !error && drop_in_file(a->rest[0], a->rest[1], &error) ? 0 : hsk_fail(error);
-    json_t *r = hsk_client_ask(c, "drop", json_pack("{s:s}", "version", a->rest[1]), &error);
-    if (!r)
-        return hsk_fail(error);
-    json_decref(r);
-    return 0;
-}
-
-int hsk_cmd_drop(int argc, char **argv)
-{
-    struct hsk_args a = {0};
-    int status = 0;
-
-    if (hsk_parse_args(&a, &argc, &argv, "MACHINE SNAPSHOT", 2, 2, &status))
-        status = drop(&a);
     g_strfreev(a.rest);
     return status;
 }

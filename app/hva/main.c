@@ -36,6 +36,7 @@ static const struct command {
     {"key", hsk_cmd_control, "press keys"},
     {"mouse", hsk_cmd_control, "move the pointer, click"},
     {"console", hsk_cmd_console, "a machine's serial line"},
+    {"timeline", hsk_cmd_timeline, "automatic checkpoints: on, off, how often, how large"},
     {"clock", hsk_cmd_clock, "what time it is in a machine that goes on"},
     {"verify", hsk_cmd_verify, "check every byte of a document"},
     {"sign", hsk_cmd_sign, "sign a document as its publisher"},

@@ -98,7 +98,11 @@ static void cmd_log(struct hsk_document *d, struct hsk_conn *c, const json_t *q)
 
 static void cmd_revert(struct hsk_document *d, struct hsk_conn *c, const json_t *q)
 {
-    queue_op(d, HSK_OP_REVERT, c, q, hsk_json_str(q, "to", NULL));
+    struct hsk_op *op =
+        hsk_op_new(d, HSK_OP_REVERT, c, json_object_get(q, "id"), hsk_json_str(q, "to", NULL));
+
+    op->at = hsk_json_int(q, "at", 0);
+    hsk_op_queue(op);
 }
 
 static void cmd_undo(struct hsk_document *d, struct hsk_conn *c, const json_t *q)
@@ -354,6 +358,14 @@ static void cmd_mouse(struct hsk_document *d, struct hsk_conn *c, const json_t *
     ok(c, q);
 }
 
+static void cmd_timeline(struct hsk_document *d, struct hsk_conn *c, const json_t *q)
+{
+    if (hsk_json_bool(q, "purge"))
+        queue_op(d, HSK_OP_PURGE, c, q, NULL);
+    else
+        hsk_timeline_command(d, c, q);
+}
+
 /* Without "policy": only tells. */
 static void cmd_clock(struct hsk_document *d, struct hsk_conn *c, const json_t *q)
 {
@@ -404,7 +416,7 @@ static void request(void *opaque, struct hsk_conn *c, const json_t *body)
         {"stop", cmd_stop, false},        {"screenshot", cmd_screenshot, true},
         {"key", cmd_key, true},           {"type", cmd_type, true},
         {"mouse", cmd_mouse, true},       {"console", cmd_console, false},
-        {"clock", cmd_clock, false},
+        {"clock", cmd_clock, false},        {"timeline", cmd_timeline, false},
     };
     struct hsk_document *d = opaque;
     const char *cmd = hsk_json_str(body, "cmd", "");

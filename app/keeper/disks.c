@@ -3,6 +3,7 @@
 #include "disks.h"
 
 #include <errno.h>
+#include <stdatomic.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 
@@ -23,6 +24,7 @@ struct hsk_disk_service {
     /* main thread */
     void (*marked)(void *opaque, struct hsk_take_point *point);
     void *opaque;
+    _Atomic uint64_t writes;
 };
 
 static bool possible(const struct hsk_disk_service *s, const struct hsk_disk_request *q)
@@ -72,6 +74,8 @@ static int serve(struct hsk_disk_service *s, const struct hsk_disk_request *q)
     struct hsk_disk *d = hsk_doc_disk(s->doc, q->disk);
     uint8_t *data = s->slots + (size_t)q->slot * HSK_DISK_SLOT_BYTES;
 
+    if (q->op == HSK_DISK_OP_WRITE || q->op == HSK_DISK_OP_DISCARD)
+        atomic_fetch_add_explicit(&s->writes, 1, memory_order_relaxed);
     switch (q->op) {
     case HSK_DISK_OP_READ:
         return hsk_disk_read(d, q->offset, data, q->len);
@@ -168,6 +172,11 @@ void hsk_disk_service_forget_mark(struct hsk_disk_service *s)
     if (s->point)
         hsk_take_abandon(g_steal_pointer(&s->point));
     g_mutex_unlock(&s->lock);
+}
+
+uint64_t hsk_disk_service_writes(const struct hsk_disk_service *s)
+{
+    return atomic_load_explicit(&s->writes, memory_order_relaxed);
 }
 
 void hsk_disk_service_free(struct hsk_disk_service *s)

@@ -22,5 +22,7 @@ void hsk_disk_service_expect_mark(struct hsk_disk_service *s,
                                   void *opaque);
 /* Nobody expects it any more. */
 void hsk_disk_service_forget_mark(struct hsk_disk_service *s);
+/* Writes and discards so far; any thread. */
+uint64_t hsk_disk_service_writes(const struct hsk_disk_service *s);
 /* Ends the thread after the request under way; the machine gets no more answers. NULL is fine. */
 void hsk_disk_service_free(struct hsk_disk_service *s);

@@ -229,6 +229,7 @@ static bool open_all(struct hsk_document *d, GError **error)
     if (!d->serial || !start_machine(d, error))
         return false;
     d->control = hsk_control_new(hsk_doc_instance(d->doc), &hsk_document_control_ops, d, error);
+    d->timeline = hsk_timeline_new(d);
     d->fold_source = g_timeout_add_seconds(60, fold_when_idle, d);
     return d->control != NULL;
 }
@@ -238,6 +239,7 @@ static void close_all(struct hsk_document *d)
     hsk_screenshots_refuse(d, "the machine is closing");
     hsk_strokes_clear(d);
     g_clear_handle_id(&d->fold_source, g_source_remove);
+    g_clear_pointer(&d->timeline, hsk_timeline_free);
     hsk_running_clear(&d->now);
     /* Nobody waits any more: unanswered requests end with their connections. */
     if (d->op)

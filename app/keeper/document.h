@@ -19,6 +19,7 @@
 #include "lazy.h"
 #include "memory.h"
 #include "serial.h"
+#include "timeline.h"
 
 /* One machine process with what belongs to it. */
 struct hsk_running {
@@ -42,7 +43,9 @@ enum hsk_op_kind {
     HSK_OP_PICTURE,
     HSK_OP_STOP,
     HSK_OP_OFF,
-    HSK_OP_FOLD
+    HSK_OP_FOLD,
+    HSK_OP_AUTO,
+    HSK_OP_PURGE
 };
 
 struct hsk_document;
@@ -90,7 +93,9 @@ struct hsk_op {
     char new_id[33];
     uint64_t bytes_added;
     bool answered;
+    uint64_t cpu_ns;        /* processor time of its jobs */
     /* going back */
+    int64_t at; /* to the newest version of that time or before it; 0: by name */
     char *target, *target_title;
     struct hsk_version *version;
     struct hsk_running next;
@@ -135,6 +140,7 @@ struct hsk_document {
     GQueue screenshots;  /* of struct hsk_screenshot (commands.c): who waits for one */
     GQueue strokes;      /* of struct hsk_stroke (commands.c): keys still to be pressed */
     guint strokes_source;
+    struct hsk_timeline *timeline;
     guint fold_source; /* looks now and then at how long the log of disk writes is */
 };
 

@@ -166,6 +166,8 @@ static void message(void *opaque, struct hsk_child *c, const json_t *body, int *
         hsk_document_end(d, 1);
     } else if (strcmp(event, "screenshot") == 0) {
         hsk_screenshot_message(d, body, *fd);
+    } else if (strcmp(event, "activity") == 0) {
+        hsk_timeline_message(d->timeline, body);
     } else if (strcmp(event, "poweroff") == 0) {
         hsk_op_queue(hsk_op_new(d, HSK_OP_OFF, NULL, NULL, NULL));
     } else if (strcmp(event, "error") == 0) {

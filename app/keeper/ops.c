@@ -3,8 +3,11 @@
  * Operations that need the store, one at a time: the queue, their answers, and the job thread.
  * Thread: main, but for job functions.
  */
+#include <time.h>
+
 #include "common/values.h"
 #include "document.h"
+#include "document/versions.h"
 
 struct job {
     struct hsk_op *op;
@@ -135,6 +138,12 @@ static void start(struct hsk_op *op)
     case HSK_OP_FOLD:
         hsk_op_job(op, fold_job, fold_done);
         break;
+    case HSK_OP_AUTO:
+        hsk_timeline_take(op);
+        break;
+    case HSK_OP_PURGE:
+        hsk_timeline_purge(op);
+        break;
     }
 }
 
@@ -191,7 +200,9 @@ void hsk_op_finish(struct hsk_op *op, json_t *fields)
 
 void hsk_op_fail(struct hsk_op *op, GError *error)
 {
-    if ((!op->conn || op->answered) && !g_error_matches(error, HSK_ERROR, HSK_ERROR_CANCELLED))
+    if (op->kind == HSK_OP_AUTO)
+        hsk_timeline_failed(op->d->timeline, error);
+    else if (!op->conn || op->answered)
         hsk_complain(error->message);
     answer(op, NULL, error);
     g_error_free(error);
@@ -215,8 +226,11 @@ static gboolean job_done(gpointer opaque)
 static gpointer job_thread(gpointer opaque)
 {
     struct job *j = opaque;
+    struct timespec cpu = {0};
 
     j->fn(j->op);
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &cpu);
+    j->op->cpu_ns += (uint64_t)cpu.tv_sec * 1000000000u + (uint64_t)cpu.tv_nsec;
     g_idle_add_full(G_PRIORITY_DEFAULT, job_done, j, NULL);
     return NULL;
 }
@@ -232,27 +246,10 @@ void hsk_op_job(struct hsk_op *op, void (*fn)(struct hsk_op *op), void (*done)(s
 
 void hsk_document_reload_versions(struct hsk_document *d)
 {
-    static const char *const kinds[] = {
-        [HSK_VERSION_USER] = "user",
-        [HSK_VERSION_SAVED] = "saved",
-        [HSK_VERSION_BEFORE_REVERT] = "before-revert",
-        [HSK_VERSION_AUTO] = "auto",
-    };
     g_autoptr(GError) error = NULL;
-    struct hsk_version_info *list = hsk_doc_versions(d->doc, &error);
-    json_t *out = json_array();
 
+    json_decref(d->versions);
+    d->versions = hsk_versions_json(d->doc, &error);
     if (error)
         hsk_complain(error->message);
-    for (struct hsk_version_info *v = list; v; v = v->next) {
-        g_autofree char *title = g_utf8_make_valid(v->title ? v->title : "", -1);
-        json_array_append_new(out, json_pack("{s:s, s:s, s:s, s:I, s:s, s:I, s:b, s:b}", "id",
-                                             v->id, "parent", v->parent, "title", title, "time",
-                                             (json_int_t)v->time, "kind", kinds[v->kind], "bytes",
-                                             (json_int_t)v->bytes, "has_state", v->has_state,
-                                             "damaged", v->damaged));
-    }
-    hsk_version_info_free(list);
-    json_decref(d->versions);
-    d->versions = out;
 }

@@ -91,6 +91,8 @@ static bool find_target(struct hsk_op *op, GError **error)
         return false;
     if (op->kind == HSK_OP_UNDO)
         op->target = undo_target(list, error);
+    else if (op->at)
+        op->target = hsk_point_at(list, op->at, error);
     else if (op->arg)
         op->target = hsk_doc_resolve(d->doc, op->arg, error);
     else

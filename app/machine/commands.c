@@ -8,12 +8,15 @@
  * - memory-there: all of the memory that came while the machine ran is there; not answered
  * - screenshot: answers "screenshot" with the picture in the descriptor, or with "text": why not
  * - display: a window's connected socket in the descriptor
+ * - activity: answers "activity" with the number of pages written since the last version
  * - clock {policy}: "catch-up" or "frozen"; not answered
  * - key {code, down}, pointer {x, y, buttons}: input; x and y in pixels of the picture
  *
  * Thread: loop thread.
  */
 #include "runner.h"
+
+static const char *const objects[] = {"ram", "vram"};
 
 void hsk_runner_tell(struct hsk_runner *r, json_t *body, int fd)
 {
@@ -192,6 +195,28 @@ static void cmd_power(struct hsk_runner *r, struct hsk_wire_msg *msg)
     hsk_machine_power_button(r->machine);
 }
 
+static void sync_dirty(void *opaque)
+{
+    struct hsk_engine *e = opaque;
+
+    e->ops->dirty_sync(e);
+}
+
+static void cmd_activity(struct hsk_runner *r, struct hsk_wire_msg *msg)
+{
+    json_int_t pages = 0;
+
+    hsk_machine_at_safe_point(r->machine, sync_dirty, hsk_machine_engine(r->machine));
+    for (unsigned i = 0; i < G_N_ELEMENTS(objects); i++) {
+        const struct hsk_memobj *obj = hsk_machine_memobj(r->machine, objects[i]);
+
+        for (uint64_t k = 0; obj && k < obj->size_bytes / HSK_PAGE_SIZE; k++)
+            pages +=
+                atomic_load_explicit(&obj->attr[k], memory_order_relaxed) & HSK_PAGE_DIRTY ? 1 : 0;
+    }
+    hsk_runner_tell(r, json_pack("{s:s, s:I}", "event", "activity", "pages", pages), -1);
+}
+
 static void cmd_clock(struct hsk_runner *r, struct hsk_wire_msg *msg)
 {
     hsk_machine_set_catch_up(r->machine,
@@ -225,6 +250,7 @@ void hsk_runner_command(struct hsk_runner *r, struct hsk_wire_msg *msg)
         {"screenshot", cmd_screenshot},
         {"key", cmd_key},
         {"pointer", cmd_pointer},
+        {"activity", cmd_activity},
         {"clock", cmd_clock},
         {"memory-there", cmd_memory_there},
         {"quit", cmd_quit},

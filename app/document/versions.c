@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: MIT */
+/* Versions as the programs show them: see versions.h. */
+#include "document/versions.h"
+
+static const char *const kinds[] = {
+    [HSK_VERSION_USER] = "user",
+    [HSK_VERSION_SAVED] = "saved",
+    [HSK_VERSION_BEFORE_REVERT] = "before-revert",
+    [HSK_VERSION_AUTO] = "auto",
+};
+
+json_t *hsk_versions_json(struct hsk_doc *doc, GError **error)
+{
+    struct hsk_version_info *list = hsk_doc_versions(doc, error);
+    json_t *out = json_array();
+
+    for (struct hsk_version_info *v = list; v; v = v->next) {
+        g_autofree char *title = g_utf8_make_valid(v->title ? v->title : "", -1);
+        json_array_append_new(out, json_pack("{s:s, s:s, s:s, s:I, s:s, s:I, s:b, s:b, s:b}", "id",
+                                             v->id, "parent", v->parent, "title", title, "time",
+                                             (json_int_t)v->time, "kind", kinds[v->kind], "bytes",
+                                             (json_int_t)v->bytes, "has_state", v->has_state,
+                                             "pinned", v->pinned, "damaged", v->damaged));
+    }
+    hsk_version_info_free(list);
+    return out;
+}
+
+bool hsk_timeline_drop_all(struct hsk_doc *doc, GError **error)
+{
+    GError *failed = NULL;
+    struct hsk_version_info *list = hsk_doc_versions(doc, &failed);
+    g_autoptr(GPtrArray) ids = g_ptr_array_new();
+
+    for (struct hsk_version_info *v = list; v; v = v->next) {
+        if (v->kind == HSK_VERSION_AUTO && !v->pinned)
+            g_ptr_array_add(ids, v->id);
+    }
+    if (ids->len && !failed)
+        hsk_doc_drop_many(doc, (const char *const *)ids->pdata, ids->len, &failed);
+    hsk_version_info_free(list);
+    if (!failed)
+        return true;
+    g_propagate_error(error, failed);
+    return false;
+}

@@ -1,0 +1,14 @@
+/* SPDX-License-Identifier: MIT */
+/* Versions as the programs show them (docs/control.md, "log"). Thread: the document's. */
+#pragma once
+
+#include <snapshots/store.h>
+
+#include <jansson.h>
+
+/* A list of {"id", "parent", "title", "time", "kind", "bytes", "has_state", "pinned",
+ * "damaged"}, oldest
+ * first. Empty on error. */
+json_t *hsk_versions_json(struct hsk_doc *doc, GError **error);
+/* All points of the timeline that are not pinned. */
+bool hsk_timeline_drop_all(struct hsk_doc *doc, GError **error);
