@@ -278,8 +278,16 @@ static bool walk(const struct hsk_map_source *src, const struct hsk_map_ref *ref
     if (hsk_map_ref_is_null(ref) || (v->enter != NULL && !v->enter(v->opaque, ref)))
         return true;
     struct node *n = node_new(level);
-    bool ok = node_load(src, ref, n, first, npages, error);
-    for (unsigned i = 0; ok && i < HSK_MAP_FANOUT; i++) {
+    GError *e = NULL;
+    bool good = node_load(src, ref, n, first, npages, &e), ok = good;
+    if (!good && v->damaged != NULL && g_error_matches(e, HSK_ERROR, HSK_ERROR_DAMAGED) &&
+        v->damaged(v->opaque, ref)) {
+        g_clear_error(&e);
+        ok = true;
+    }
+    if (!ok)
+        g_propagate_error(error, e);
+    for (unsigned i = 0; good && ok && i < HSK_MAP_FANOUT; i++) {
         if (level > 0)
             ok = walk(src, &n->inner.refs[i], level - 1, first + i * span(level), npages, v, error);
         else if (n->entries[i] != 0)

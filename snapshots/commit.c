@@ -44,6 +44,7 @@ struct marks {
     GHashTable *nodes; /* address -> nothing: nodes looked at */
     GHashTable *maps;  /* numbers that are needed */
     GHashTable *segments;
+    bool incomplete; /* something could not be looked at */
 };
 
 static bool mark_node(void *opaque, const struct hsk_map_ref *ref)
@@ -53,6 +54,17 @@ static bool mark_node(void *opaque, const struct hsk_map_ref *ref)
     g_hash_table_add(m->maps, GUINT_TO_POINTER(ref->member));
     return (m->known == NULL || !g_hash_table_contains(m->known, address)) &&
            g_hash_table_add(m->nodes, address);
+}
+
+/* What is below a node of the .hva is there or lost; a file of the instance may be repaired, so
+ * then nothing goes. */
+static bool mark_damaged(void *opaque, const struct hsk_map_ref *ref)
+{
+    struct marks *m = opaque;
+    char name[32];
+    snprintf(name, sizeof(name), "map/%06u", ref->member);
+    m->incomplete |= hsk_root_find(m->doc->base_root, name) == NULL;
+    return true;
 }
 
 static bool mark_page(void *opaque, uint64_t page, uint64_t entry, GError **error)
@@ -65,7 +77,8 @@ static bool mark_page(void *opaque, uint64_t page, uint64_t entry, GError **erro
 static bool mark_object(struct marks *m, const struct hsk_object *o, GError **error)
 {
     struct hsk_map_source source = hsk_content_maps(m->doc->content);
-    struct hsk_map_visitor v = {mark_node, mark_page, m};
+    struct hsk_map_visitor v = {
+        .enter = mark_node, .page = mark_page, .damaged = mark_damaged, .opaque = m};
     return hsk_pagemap_walk(&source, &o->root, o->size_bytes / HSK_PAGE_SIZE, &v, error);
 }
 
@@ -175,10 +188,10 @@ bool hsk_doc_sweep(struct hsk_doc *doc, struct hsk_root *root, const GPtrArray *
     g_autoptr(GHashTable) segments = g_hash_table_new(NULL, NULL);
     if (!know_base(doc, error))
         return false;
-    struct marks m = {doc, doc->base_nodes, nodes, maps, segments};
+    struct marks m = {doc, doc->base_nodes, nodes, maps, segments, false};
     if (!mark_all(&m, root, records, error) || (in_use && !mark_in_use(&m, error)))
         return false;
-    for (guint i = root->entries->len; i-- > 0;) {
+    for (guint i = m.incomplete ? 0 : root->entries->len; i-- > 0;) {
         const struct hsk_root_entry *e = g_ptr_array_index(root->entries, i);
         uint32_t number;
         bool needed = true;

@@ -80,6 +80,8 @@ struct hsk_map_visitor {
     bool (*page)(void *opaque, uint64_t page, uint64_t entry, GError **error);
     void *opaque;
     void (*leave)(void *opaque, const struct hsk_map_ref *ref, bool good);
+    /* A node is damaged (may be NULL). true: go on, as if there was nothing below it. */
+    bool (*damaged)(void *opaque, const struct hsk_map_ref *ref);
 };
 bool hsk_pagemap_walk(const struct hsk_map_source *source, const struct hsk_map_ref *root,
                       uint64_t npages, const struct hsk_map_visitor *v, GError **error);
