@@ -11,6 +11,8 @@
 
 #include "machine-priv.h"
 
+#define PARK_SPIN_US 100
+
 static const struct hsk_field clock_fields[] = {
     HSK_F(struct hsk_clock_state, tsc_hz),
     HSK_F(struct hsk_clock_state, tsc),
@@ -58,9 +60,11 @@ static void *cpu_main(void *arg)
         enum hsk_exit exit;
 
         if (m->stop_count || (halted && !c->wake)) {
-            if (m->stop_count && !c->parked) {
+            /* One that has nothing to do is parked, too: it looks here before it runs again. */
+            if (!c->parked) {
                 c->parked = true;
-                pthread_cond_broadcast(&m->parked_cond);
+                if (m->stop_count)
+                    pthread_cond_broadcast(&m->parked_cond);
             }
             pthread_cond_wait(&c->wake_cond, &m->lock);
             continue;
@@ -82,16 +86,31 @@ static void request_stop(struct hsk_machine *m)
 {
     pthread_mutex_lock(&m->lock);
     m->stop_count++;
-    for (unsigned i = 0; i < m->cfg.ncpus; i++)
-        pthread_cond_signal(&m->cpu[i].wake_cond);
     pthread_mutex_unlock(&m->lock);
     for (unsigned i = 0; i < m->cfg.ncpus; i++)
         if (m->cpu[i].vcpu)
             m->engine->ops->kick(m->cpu[i].vcpu);
 }
 
+static bool all_parked(struct hsk_machine *m)
+{
+    bool all = true;
+
+    pthread_mutex_lock(&m->lock);
+    for (unsigned i = 0; i < m->cfg.ncpus; i++)
+        all &= !m->cpu[i].started || m->cpu[i].parked;
+    pthread_mutex_unlock(&m->lock);
+    return all;
+}
+
 static void wait_parked(struct hsk_machine *m)
 {
+    const gint64 end = g_get_monotonic_time() + PARK_SPIN_US;
+
+    /* Those that run are there in no time: who goes to sleep for that wakes up much later. */
+    while (!all_parked(m) && g_get_monotonic_time() < end)
+        for (unsigned i = 0; i < 20; i++)
+            __builtin_ia32_pause();
     pthread_mutex_lock(&m->lock);
     for (unsigned i = 0; i < m->cfg.ncpus; i++)
         while (m->cpu[i].started && !m->cpu[i].parked)
