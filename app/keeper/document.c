@@ -73,10 +73,7 @@ static bool open_document(struct hsk_document *d, GError **error)
         hsk_running_new_generation(&d->now);
         hsk_document_keep_generation(d);
     }
-    d->kernel = hsk_doc_boot_member(d->doc, "boot/kernel", error);
-    if (d->kernel && m->has_initrd)
-        d->initrd = hsk_doc_boot_member(d->doc, "boot/initrd", error);
-    return d->kernel && (!m->has_initrd || d->initrd);
+    return true;
 }
 
 static bool has_state(struct hsk_document *d, const char *id)
@@ -251,8 +248,6 @@ static void close_all(struct hsk_document *d)
     if (d->doc)
         hsk_doc_close(d->doc);
     hsk_control_free(d->control);
-    g_clear_pointer(&d->kernel, g_bytes_unref);
-    g_clear_pointer(&d->initrd, g_bytes_unref);
     g_clear_pointer(&d->needed, g_array_unref);
     json_decref(d->versions);
     g_free(d->path);
@@ -264,11 +259,11 @@ int hsk_keeper_run(const json_t *options)
 {
     g_autoptr(GMainLoop) loop = g_main_loop_new(NULL, FALSE);
     g_autoptr(GError) error = NULL;
-    struct hsk_document d = {
-        .options = options, .loop = loop, .started_us = g_get_monotonic_time()};
+    struct hsk_document d = {.options = options, .loop = loop};
     static const int signals[] = {SIGINT, SIGTERM, SIGHUP};
     char *real = realpath(hsk_json_str(options, "path", ""), NULL);
 
+    hsk_clock_take_sample(&d.started);
     d.path = g_strdup(real ? real : hsk_json_str(options, "path", ""));
     free(real);
     d.near = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);

@@ -9,6 +9,7 @@
  */
 #pragma once
 
+#include <base/clock.h>
 #include <snapshots/store.h>
 #include <vmm/engine.h>
 
@@ -45,10 +46,16 @@ enum hsk_op_kind {
     HSK_OP_OFF,
     HSK_OP_FOLD,
     HSK_OP_AUTO,
-    HSK_OP_PURGE
+    HSK_OP_PURGE,
+    HSK_OP_BOOT_FILES
 };
 
 struct hsk_document;
+
+/* Kernel and initrd, or NULL. */
+struct hsk_boot_files {
+    GBytes *kernel, *initrd;
+};
 
 /* Where the picture was in the display's memory at a point; all zeros: there is none. */
 struct hsk_shown {
@@ -101,6 +108,7 @@ struct hsk_op {
     struct hsk_running next;
     GBytes *next_state;
     GError *refusal; /* why it was given up */
+    struct hsk_boot_files boot;
     /* result of the job */
     GError *error;
     GBytes *data;
@@ -116,7 +124,6 @@ struct hsk_document {
     struct hsk_control *control;
     struct hsk_serial *serial;
     struct hsk_running now;
-    GBytes *kernel, *initrd;
     struct hsk_settings settings;
     uint64_t memory_bytes;
     json_t *versions;   /* as in the reply to "log" */
@@ -126,13 +133,13 @@ struct hsk_document {
     GHashTable *near;   /* id of a version -> name of its point in the machine that runs now */
     char *trouble;      /* why it is paused, or NULL */
     bool broken;        /* for good: a part of its memory cannot be read */
-    gint64 started_us;  /* the keeper's start */
-    double start_ms;    /* from there to the machine's first run; 0: not yet */
-    GArray *needed;     /* of uint32_t: pages that the machine needed first, to be kept with a saved
-                           state; or NULL */
-    GQueue ops;         /* of hsk_op: waiting */
-    struct hsk_op *op;  /* under way, or NULL */
-    bool in_job;        /* a job thread has the store */
+    struct hsk_clock_sample started; /* the keeper's start */
+    double start_ms;                 /* from there to the machine's first run; 0: not yet */
+    GArray *needed;    /* of uint32_t: pages that the machine needed first, to be kept with a saved
+                          state; or NULL */
+    GQueue ops;        /* of hsk_op: waiting */
+    struct hsk_op *op; /* under way, or NULL */
+    bool in_job;       /* a job thread has the store */
     bool ending;
     int status;
     GHashTable *foreign; /* ids of versions that somebody else made; the store's */
@@ -146,10 +153,12 @@ struct hsk_document {
 
 /* ---- machine.c ---- */
 
-/* Starts a process for memory that is in place; state NULL: from power-on. It answers "ready" or
- * "failed". */
+/* Starts a process for memory that is in place, with a saved state or (NULL) from power-on. It
+ * answers "ready" or "failed". */
 bool hsk_running_start(struct hsk_document *d, struct hsk_running *r, GBytes *state,
                        GError **error);
+/* Contents in a memfd, so that nobody can change them under the machine; -1: error. */
+int hsk_bytes_memfd(const char *name, GBytes *bytes, GError **error);
 /* The process is built; model: the processor that it gives the guest. */
 void hsk_running_ready(struct hsk_running *r, const char *model);
 void hsk_running_clear(struct hsk_running *r);
@@ -161,6 +170,13 @@ extern const struct hsk_child_ops hsk_document_child_ops;
 
 /* Stopped by something that is not the user's wish: says why and waits for a resume. */
 void hsk_document_trouble(struct hsk_document *d, const char *text);
+
+/* ---- bootfiles.c ---- */
+
+bool hsk_boot_files_read(struct hsk_document *d, struct hsk_boot_files *f, GError **error);
+void hsk_boot_files_clear(struct hsk_boot_files *f);
+/* For a resumed machine that wants to boot again. */
+void hsk_boot_files_start(struct hsk_op *op);
 
 /* ---- opening.c ---- */
 

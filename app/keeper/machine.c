@@ -10,25 +10,41 @@
 #include "common/values.h"
 #include "document.h"
 
-/* Contents into a memfd, so that nobody can change them under the machine. */
-static bool give_bytes(struct hsk_child *c, const char *name, GBytes *bytes, GError **error)
+int hsk_bytes_memfd(const char *name, GBytes *bytes, GError **error)
 {
     gsize n = 0;
-    const void *data = bytes ? g_bytes_get_data(bytes, &n) : NULL;
-
-    if (!bytes)
-        return true;
+    const void *data = g_bytes_get_data(bytes, &n);
     HSK_AUTOFD fd = hsk_memfd_new(name, n, error);
+
     if (fd < 0)
-        return false;
+        return -1;
     int r = hsk_pwrite_all(fd, data, n, 0);
     if (r < 0) {
         g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED, "there is not enough memory for the %s: %s",
                     name, g_strerror(-r));
-        return false;
+        return -1;
     }
-    hsk_child_give(c, name, fd);
-    return true;
+    return hsk_steal_fd(&fd);
+}
+
+static bool give_bytes(struct hsk_child *c, const char *name, GBytes *bytes, GError **error)
+{
+    HSK_AUTOFD fd = bytes ? hsk_bytes_memfd(name, bytes, error) : -1;
+
+    if (fd >= 0)
+        hsk_child_give(c, name, fd);
+    return !bytes || fd >= 0;
+}
+
+static bool give_boot_files(struct hsk_document *d, struct hsk_child *c, GError **error)
+{
+    struct hsk_boot_files boot = {0};
+    bool good = hsk_boot_files_read(d, &boot, error) &&
+                give_bytes(c, "kernel", boot.kernel, error) &&
+                give_bytes(c, "initrd", boot.initrd, error);
+
+    hsk_boot_files_clear(&boot);
+    return good;
 }
 
 static json_t *config_message(struct hsk_document *d, const struct hsk_running *r)
@@ -41,13 +57,14 @@ static json_t *config_message(struct hsk_document *d, const struct hsk_running *
                               json_pack("{s:s, s:b, s:I}", "serial", m->disks[i].id, "readonly", 0,
                                         "bytes", (json_int_t)m->disks[i].size_bytes));
     return json_pack(
-        "{s:s, s:s, s:s?, s:i, s:I, s:I, s:s, s:s?, s:s, s:o, s:s, s:[I, I], s:I}", "cmd", "config",
-        "engine", d->engine->name, "cpu", r->cpu ? r->cpu : m->cpu, "ncpus", (int)m->ncpus,
-        "memory", (json_int_t)r->memory.obj[0]->size_bytes, "vram",
+        "{s:s, s:s, s:s?, s:i, s:I, s:I, s:s, s:s?, s:s, s:o, s:s, s:[I, I], s:I, s:[I, I]}", "cmd",
+        "config", "engine", d->engine->name, "cpu", r->cpu ? r->cpu : m->cpu, "ncpus",
+        (int)m->ncpus, "memory", (json_int_t)r->memory.obj[0]->size_bytes, "vram",
         (json_int_t)(r->memory.n > 1 ? r->memory.obj[1]->size_bytes : 0), "on_reset", "reset",
         "append", m->cmdline, "kernel_name", "the document's kernel", "disks", disks, "clock",
         d->settings.catch_up ? "catch-up" : "frozen", "generation", (json_int_t)r->generation[0],
-        (json_int_t)r->generation[1], "chaos", (json_int_t)hsk_json_int(d->options, "chaos", 0));
+        (json_int_t)r->generation[1], "chaos", (json_int_t)hsk_json_int(d->options, "chaos", 0),
+        "since", (json_int_t)d->started.tsc, (json_int_t)d->started.ns);
 }
 
 void hsk_running_new_generation(struct hsk_running *r)
@@ -80,9 +97,7 @@ bool hsk_running_start(struct hsk_document *d, struct hsk_running *r, GBytes *st
     if (!r->child)
         return false;
     hsk_guest_memory_give(&r->memory, r->child);
-    if (!give_bytes(r->child, "kernel", d->kernel, error) ||
-        !give_bytes(r->child, "initrd", d->initrd, error) ||
-        !give_bytes(r->child, "state", state, error))
+    if (state ? !give_bytes(r->child, "state", state, error) : !give_boot_files(d, r->child, error))
         return false;
     if (r->lazy)
         hsk_child_give(r->child, "memory.there", r->there);
@@ -155,9 +170,11 @@ static void message(void *opaque, struct hsk_child *c, const json_t *body, int *
         return;
     }
     if (strcmp(event, "run") == 0 && !d->start_ms)
-        d->start_ms = (double)(g_get_monotonic_time() - d->started_us) / 1000;
+        d->start_ms = (double)g_get_monotonic_time() / 1000 - (double)d->started.ns / 1e6;
     if (strcmp(event, "memory") == 0) {
         hsk_running_memory(d, body, fd);
+    } else if (strcmp(event, "boot-files") == 0) {
+        hsk_op_queue(hsk_op_new(d, HSK_OP_BOOT_FILES, NULL, NULL, NULL));
     } else if (strcmp(event, "ready") == 0) {
         hsk_running_ready(&d->now, text);
         machine_ready(d);

@@ -36,6 +36,7 @@ void hsk_op_free(struct hsk_op *op)
     g_clear_pointer(&op->next_state, g_bytes_unref);
     g_clear_pointer(&op->data, g_bytes_unref);
     g_clear_pointer(&op->needed, g_array_unref);
+    hsk_boot_files_clear(&op->boot);
     g_clear_error(&op->error);
     g_clear_error(&op->refusal);
     hsk_conn_unref(op->conn);
@@ -143,6 +144,9 @@ static void start(struct hsk_op *op)
         break;
     case HSK_OP_PURGE:
         hsk_timeline_purge(op);
+        break;
+    case HSK_OP_BOOT_FILES:
+        hsk_boot_files_start(op);
         break;
     }
 }

@@ -4,6 +4,8 @@
  *
  * - run, stop, quit: answered by the same word in "event" when done
  * - reset, power: not answered
+ * - boot-file {name}: kernel or initrd in the descriptor, asked for by "boot-files" when a machine
+ *   that was resumed resets; with the kernel it boots; not answered
  * - point, release, go-back: see points.c
  * - memory-there: all of the memory that came while the machine ran is there; not answered
  * - screenshot: answers "screenshot" with the picture in the descriptor, or with "text": why not
@@ -56,6 +58,11 @@ static void boot_again(struct hsk_runner *r)
     g_autoptr(GError) error = NULL;
 
     hsk_machine_stop(r->machine);
+    if (r->boot_later) {
+        r->boot_wanted = true;
+        hsk_runner_tell_text(r, "boot-files", NULL);
+        return;
+    }
     if (hsk_runner_power_on(r, &error))
         run(r);
     else
@@ -190,6 +197,25 @@ static void cmd_reset(struct hsk_runner *r, struct hsk_wire_msg *msg)
     boot_again(r);
 }
 
+static void cmd_boot_file(struct hsk_runner *r, struct hsk_wire_msg *msg)
+{
+    const bool kernel = strcmp(hsk_json_str(msg->body, "name", ""), "kernel") == 0;
+    GBytes **to = kernel ? &r->kernel : &r->initrd;
+    g_autoptr(GError) error = NULL;
+
+    g_clear_pointer(to, g_bytes_unref);
+    *to = hsk_read_fd(msg->fd, hsk_machine_memobj(r->machine, "ram")->size_bytes,
+                      kernel ? "the kernel" : "the initrd", &error);
+    if (!*to) {
+        hsk_runner_tell_text(r, "error", error->message);
+        return;
+    }
+    r->boot_later &= !kernel;
+    if (kernel && r->boot_wanted)
+        boot_again(r);
+    r->boot_wanted &= !kernel;
+}
+
 static void cmd_power(struct hsk_runner *r, struct hsk_wire_msg *msg)
 {
     hsk_machine_power_button(r->machine);
@@ -246,6 +272,7 @@ void hsk_runner_command(struct hsk_runner *r, struct hsk_wire_msg *msg)
         {"go-back", hsk_runner_go_back},
         {"reset", cmd_reset},
         {"power", cmd_power},
+        {"boot-file", cmd_boot_file},
         {"display", cmd_display},
         {"screenshot", cmd_screenshot},
         {"key", cmd_key},

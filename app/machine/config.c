@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * From the keeper's config message to a machine that can run. Keys of the message: engine ("soft",
- * "kvm"), cpu, ncpus, memory, vram, tsc_hz, debug_exit, test_device, strict, chaos, lockstep,
+ * "kvm"), cpu, ncpus, memory, vram, tsc_hz, since (a moment, [TSC, ns]),
+ * debug_exit, test_device, strict, chaos, lockstep,
  * stats, generation (two integers), clock ("catch-up", "frozen"), on_reset
  * ("reset" boots again, "stop" leaves it to the keeper), append, kernel_name, disks: list of
  * {"serial", "readonly", "bytes"}. Disks are files (disk.0 ...) or, with the descriptors disks and
@@ -123,6 +124,13 @@ bool hsk_runner_build(struct hsk_runner *r, const json_t *cfg, GError **error)
         .catch_up = strcmp(hsk_json_str(cfg, "clock", ""), "frozen") != 0,
     };
 
+    const json_t *since = json_object_get(cfg, "since");
+    const struct hsk_clock_sample sample = {
+        .tsc = (uint64_t)json_integer_value(json_array_get(since, 0)),
+        .ns = (uint64_t)json_integer_value(json_array_get(since, 1)),
+    };
+
+    mc.since = &sample;
     hsk_runner_read_generation(r, json_object_get(cfg, "generation"));
     memcpy(mc.generation, r->generation, sizeof(mc.generation));
 

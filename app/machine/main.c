@@ -74,6 +74,7 @@ static bool start(struct hsk_runner *r, const json_t *cfg, GError **error)
     if (!hsk_sandbox_lock(error) || (there >= 0 && !hsk_runner_wait_for_memory(r, there, error)))
         return false;
     HSK_AUTOFD state = hsk_runner_take_fd(r, "state");
+    r->boot_later = state >= 0;
     return state >= 0 ? hsk_runner_load(r, state, error) : hsk_runner_power_on(r, error);
 }
 

@@ -24,6 +24,8 @@ struct hsk_runner {
     uint8_t generation[HSK_GENERATION_BYTES]; /* if has_generation */
     bool has_generation;
     GBytes *kernel, *initrd; /* or NULL */
+    bool boot_later;         /* they come when they are asked for */
+    bool boot_wanted;        /* they were */
     char *cmdline, *kernel_name;
 };
 

@@ -37,7 +37,7 @@ static uint64_t host_ns(clockid_t id)
 
 /* Best of a few tries: the sample with the shortest clock_gettime is the one that was not
  * interrupted. */
-static void sample(uint64_t *tsc, uint64_t *ns)
+void hsk_clock_take_sample(struct hsk_clock_sample *s)
 {
     uint64_t best = UINT64_MAX;
 
@@ -46,24 +46,31 @@ static void sample(uint64_t *tsc, uint64_t *ns)
 
         if (b - a < best) {
             best = b - a;
-            *tsc = a + (b - a) / 2;
-            *ns = n;
+            s->tsc = a + (b - a) / 2;
+            s->ns = n;
         }
     }
 }
 
-static uint64_t host_tsc_hz(void)
+static uint64_t host_tsc_hz(const struct hsk_clock_sample *then)
 {
+    const uint64_t enough_ns = NS_PER_S / 50;
+    struct hsk_clock_sample from, to;
     unsigned a, b, c, d;
-    uint64_t t0 = 0, n0 = 0, t1 = 0, n1 = 0, hz;
-    struct timespec wait = {.tv_nsec = 20 * 1000 * 1000};
 
     if (__get_cpuid_count(0x15, 0, &a, &b, &c, &d) && a && b && c)
         return mul_div(c, b, a);
-    sample(&t0, &n0);
-    nanosleep(&wait, NULL);
-    sample(&t1, &n1);
-    hz = mul_div(t1 - t0, NS_PER_S, MAX(n1 - n0, 1));
+    hsk_clock_take_sample(&from);
+    /* An older one may be of before a sleep of the computer, which only one of both counts. */
+    if (then && then->ns <= from.ns && from.ns - then->ns < 10 * NS_PER_S && then->tsc <= from.tsc)
+        from = *then;
+    hsk_clock_take_sample(&to);
+    if (to.ns - from.ns < enough_ns) {
+        struct timespec wait = {.tv_nsec = (long)(enough_ns - (to.ns - from.ns))};
+        nanosleep(&wait, NULL);
+        hsk_clock_take_sample(&to);
+    }
+    const uint64_t hz = mul_div(to.tsc - from.tsc, NS_PER_S, MAX(to.ns - from.ns, 1));
     /* Rounded, so that two starts on one host agree and the multiplier stays exactly 1. */
     return (hz + 500000) / 1000000 * 1000000;
 }
@@ -77,9 +84,14 @@ static void set_rate(struct hsk_clock *c)
 
 struct hsk_clock *hsk_clock_new(uint64_t tsc_hz)
 {
+    return hsk_clock_new_since(tsc_hz, NULL);
+}
+
+struct hsk_clock *hsk_clock_new_since(uint64_t tsc_hz, const struct hsk_clock_sample *then)
+{
     struct hsk_clock *c = g_new0(struct hsk_clock, 1);
 
-    c->host_hz = host_tsc_hz();
+    c->host_hz = host_tsc_hz(then);
     c->tsc_hz = tsc_hz ? tsc_hz : c->host_hz;
     c->stopped_wall_ns = host_ns(CLOCK_REALTIME);
     set_rate(c);

@@ -180,7 +180,8 @@ static bool create_parts(struct hsk_machine *m, GError **error)
 
     if (!m->cfg.cpu && m->cfg.engine->default_cpu)
         m->cfg.cpu = m->cfg.engine->default_cpu();
-    m->clock = hsk_clock_new(m->cfg.tsc_hz);
+    m->clock = hsk_clock_new_since(m->cfg.tsc_hz, m->cfg.since);
+    m->cfg.since = NULL;
     hsk_clock_set_catch_up(m->clock, m->cfg.catch_up);
     m->loop = hsk_loop_new(m->clock, error);
     if (!m->loop ||

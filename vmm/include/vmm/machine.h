@@ -53,13 +53,14 @@ struct hsk_disk_config {
 
 struct hsk_machine_config {
     const struct hsk_engine_ops *engine;
-    const char *cpu;       /* model spec or NULL */
-    unsigned ncpus;        /* 1..8 */
-    uint64_t memory_bytes; /* multiple of 1 MiB, 16 MiB..64 GiB */
-    uint64_t vram_bytes;   /* 0 = no display; else 16 MiB is the normal size */
-    uint64_t tsc_hz;       /* 0 = host's */
-    bool debug_exit;       /* port 0xf4 */
-    bool test_device;      /* devices/test-device.c */
+    const char *cpu;                      /* model spec or NULL */
+    unsigned ncpus;                       /* 1..8 */
+    uint64_t memory_bytes;                /* multiple of 1 MiB, 16 MiB..64 GiB */
+    uint64_t vram_bytes;                  /* 0 = no display; else 16 MiB is the normal size */
+    uint64_t tsc_hz;                      /* 0 = host's */
+    const struct hsk_clock_sample *since; /* hsk_clock_new_since(); or NULL; borrowed for new */
+    bool debug_exit;                      /* port 0xf4 */
+    bool test_device;                     /* devices/test-device.c */
     bool strict, stats;
     int perf_map; /* a descriptor (borrowed) or 0; this and the next two as in struct
                      hsk_engine_config */
@@ -69,9 +70,9 @@ struct hsk_machine_config {
     unsigned ndisks;
     int serial_in, serial_out; /* descriptors (borrowed) of COM1 or -1: see devices/uart16550.c */
     int ram_fd, ram_attr_fd, vram_fd,
-        vram_attr_fd; /* memfds from the keeper (taken), or -1: own ones */
+        vram_attr_fd;                         /* memfds from the keeper (taken), or -1: own ones */
     uint8_t generation[HSK_GENERATION_BYTES]; /* zeros if nothing is ever saved */
-    bool catch_up; /* hsk_clock_set_catch_up() */
+    bool catch_up;                            /* hsk_clock_set_catch_up() */
     hsk_event_fn event;
     void *event_opaque;
 };

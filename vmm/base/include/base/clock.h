@@ -9,9 +9,9 @@
  * gets another mult.
  *
  * While stopped the guest's time stands still. What it finds when it goes on is a setting: its own
- * time as it was (UTC too: then the guest lives in the past), or, catching up, all clocks further by
- * what the host's UTC went on meanwhile. That is the same leap for all of them, as after a suspended
- * host, and the only way for a guest without an agent to show the right date.
+ * time as it was (UTC too: then the guest lives in the past), or, catching up, all clocks further
+ * by what the host's UTC went on meanwhile. That is the same leap for all of them, as after a
+ * suspended host, and the only way for a guest without an agent to show the right date.
  *
  * Threads: reading from any thread; start/stop/set only while all vCPUs are stopped.
  */
@@ -27,7 +27,15 @@ struct hsk_clock_state {
     uint64_t wall_ns; /* guest's idea of UTC at that TSC, since 1970 */
 };
 
-/* tsc_hz 0: the host's frequency. */
+/* One moment on the host's TSC and on CLOCK_MONOTONIC. */
+struct hsk_clock_sample {
+    uint64_t tsc, ns;
+};
+void hsk_clock_take_sample(struct hsk_clock_sample *s);
+
+/* tsc_hz 0: the host's frequency. Measuring that takes 20 ms, less what has passed since then (of
+ * any process of this host, at most a few seconds ago; or NULL). */
+struct hsk_clock *hsk_clock_new_since(uint64_t tsc_hz, const struct hsk_clock_sample *then);
 struct hsk_clock *hsk_clock_new(uint64_t tsc_hz);
 void hsk_clock_free(struct hsk_clock *c);
 void hsk_clock_start(struct hsk_clock *c);
