@@ -177,7 +177,12 @@ int hsk_disk_discard(struct hsk_disk *d, uint64_t off, uint64_t len)
 int hsk_disk_flush(struct hsk_disk *d)
 {
     G_GNUC_UNUSED g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&d->doc->disk_lock);
-    return hsk_log_flush(d->doc->log);
+    int r = hsk_log_flush(d->doc->log);
+    if (hsk_log_error(d->doc->log) != 0 && d->error == NULL)
+        d->error = g_strdup("this computer's disk failed to keep what was written last; end the "
+                            "machine with \"hva stop --force\" and start it again, as after a "
+                            "power cut");
+    return r;
 }
 
 const char *hsk_disk_error(struct hsk_disk *d)

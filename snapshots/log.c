@@ -207,14 +207,22 @@ int hsk_log_flush(struct hsk_log *log)
         struct log_file *f = &g_array_index(log->files, struct log_file, i);
         if (f->synced)
             continue;
-        log->sync_error = hsk_io_sync(log->io, f->fd);
+        /* Whatever the reason is: it is not one that goes away. */
+        log->sync_error = hsk_io_sync(log->io, f->fd) < 0 ? -EIO : 0;
         f->synced = log->sync_error == 0;
     }
     if (log->sync_error == 0 && !log->names_synced) {
         HSK_AUTOFD dir = openat(log->dirfd, "log", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-        log->sync_error = dir < 0 ? -errno : hsk_io_sync(log->io, dir);
+        if (dir < 0)
+            return -errno;
+        log->sync_error = hsk_io_sync(log->io, dir) < 0 ? -EIO : 0;
         log->names_synced = log->sync_error == 0;
     }
+    return log->sync_error;
+}
+
+int hsk_log_error(const struct hsk_log *log)
+{
     return log->sync_error;
 }
 

@@ -43,9 +43,12 @@ G_GNUC_WARN_UNUSED_RESULT int hsk_log_go_on(struct hsk_log *log, const uint8_t i
                                             uint32_t *number, uint64_t *seq);
 /* -ESTALE: the file has been detached. */
 G_GNUC_WARN_UNUSED_RESULT int hsk_log_read(struct hsk_log *log, uint64_t loc, void *page);
-/* 0: all appended records are durable. Once a sync has failed it fails for ever: the kernel may
- * have dropped what it could not write. */
+/* 0: all appended records are durable. Once a sync has failed it fails for ever with -EIO, and so
+ * does hsk_log_append: the kernel may have dropped what it could not write, and hsk_log_read may
+ * give something else. */
 G_GNUC_WARN_UNUSED_RESULT int hsk_log_flush(struct hsk_log *log);
+/* That error, or 0. */
+int hsk_log_error(const struct hsk_log *log);
 /* The next record opens a new file; tells its number and sequence number. */
 void hsk_log_rotate(struct hsk_log *log, uint32_t *number, uint64_t *seq);
 /* Takes the files before number out; then removes them, which may take a while. */

@@ -293,6 +293,14 @@ static void adopt(struct commit *c)
         hsk_instance_clean(doc);
 }
 
+/* After a sync that failed, what was read from the log may not be what was written. */
+static bool log_was_good(struct commit *c, GError **error)
+{
+    G_GNUC_UNUSED g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&c->doc->disk_lock);
+    int r = hsk_log_error(c->doc->log);
+    return r == 0 || hsk_io_error(error, r, "read what the disks of %s hold", c->doc->path);
+}
+
 static bool do_commit(struct commit *c, GError **error)
 {
     begin_record(c);
@@ -300,7 +308,7 @@ static bool do_commit(struct commit *c, GError **error)
         return false;
     hsk_branch_root(c->point, c->present, c->current, c->root);
     return drop_unneeded(c, error) && hsk_dir_sink_sync(&c->sink, error) && !cancelled(c, error) &&
-           hsk_doc_commit_root(c->doc, c->root, error);
+           log_was_good(c, error) && hsk_doc_commit_root(c->doc, c->root, error);
 }
 
 static bool run_commit(struct hsk_doc *doc, struct hsk_take_point *p, const struct hsk_take *t,
