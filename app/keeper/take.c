@@ -390,23 +390,30 @@ static void tidy_job(struct hsk_op *op)
     hsk_doc_publish(op->d->doc, &op->error);
 }
 
-static void tidied(struct hsk_op *op)
+/* The end. text: what did not go well, or NULL. */
+static void close_document(struct hsk_op *op, const char *text)
 {
     struct hsk_document *d = op->d;
-    g_autofree char *text = NULL;
 
-    if (op->error) {
-        text = g_strdup_printf(
-            "everything is saved in this computer's own store, but not in the document: %s",
-            op->error->message);
+    if (text)
         hsk_complain(text);
-    }
-    g_clear_error(&op->error);
     hsk_control_broadcast(d->control, json_pack("{s:s, s:s?}", "event", "closing", "text", text));
     /* No next operation: the end comes first. */
     d->ending = true;
     hsk_op_finish(op, NULL);
     hsk_document_end(d, 0);
+}
+
+static void tidied(struct hsk_op *op)
+{
+    g_autofree char *text = NULL;
+
+    if (op->error)
+        text = g_strdup_printf(
+            "everything is saved in this computer's own store, but not in the document: %s",
+            op->error->message);
+    g_clear_error(&op->error);
+    close_document(op, text);
 }
 
 static void saved(struct hsk_op *op)
@@ -423,6 +430,17 @@ void hsk_stop_start(struct hsk_op *op)
     }
     op->needed = hsk_document_needed(op->d);
     hsk_take_start(op, HSK_VERSION_SAVED, "Saved state", saved);
+}
+
+/* The disks' log has what was written; there is no machine any more that could go on. */
+static void off_only(struct hsk_op *op, GError *error)
+{
+    g_autofree char *text = g_strdup_printf(
+        "the machine is off, and its disks are kept in this computer's own store only: %s",
+        error->message);
+
+    g_error_free(error);
+    close_document(op, text);
 }
 
 /* Off: nothing of the running state is kept, only the disks. */
@@ -443,5 +461,5 @@ void hsk_off_start(struct hsk_op *op)
     op->title = g_strdup("Switched off");
     op->taken = saved;
     op->point = hsk_take_begin(d->doc);
-    hsk_take_commit(op, refused);
+    hsk_take_commit(op, off_only);
 }
