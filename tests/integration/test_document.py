@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -42,6 +43,26 @@ class Document(harness.Case):
             return (c.ask('p', r'nonce=(.{8}) ')[1], c.ask('v', r'fill=(\w+)\n')[1], c.ask('d', r'disk=(.{8})\n')[1],
                     c.ask('B', r'big=(\w+)\n')[1])
 
+    def alive(self, m, state):
+        """It goes on, and everything in it is as it was."""
+        first = self.count(m)
+        self.assertEqual(self.state(m), state)
+        self.assertGreater(self.count(m), first)
+
+    def is_clean(self, doc):
+        """In the store of a document that nobody has open: what ROOT lists, and the log."""
+        base = self.env['XDG_DATA_HOME'] + '/haversack/instances'
+        ids = os.listdir(base)
+        self.assertEqual(len(ids), 1, ids)
+        place = os.path.join(base, ids[0])
+        listed = set(re.findall(r'^BLAKE2b-256 \((.*?)\)', harness.read(place + '/ROOT'), re.M))
+        for folder, _, files in os.walk(place):
+            for f in files:
+                name = os.path.relpath(os.path.join(folder, f), place)
+                if name.startswith('log/') or name in ('ROOT', 'ROOT.prev', 'origin'):
+                    continue
+                self.assertIn(name, listed, 'left behind')
+        self.assertEqual([f for f in os.listdir(os.path.dirname(doc)) if f.endswith('.tmp')], [])
 
     def work(self, machine, cpus):
         """What the other processors have done, once all are at it; checked by the guest itself."""

@@ -9,8 +9,6 @@ Needs faultio.so (HVA_FAULTIO), which is not built with sanitizers.
 import errno
 import mmap
 import os
-import re
-import shutil
 import struct
 import sys
 import time
@@ -62,27 +60,6 @@ class Faulty(Document):
         except AssertionError as e:
             self.assertRegex(str(e), r"stderr 'hva: [^\\]+\\n'", args)
             return False
-
-    def is_clean(self, doc):
-        """In the store of a document that nobody has open: what ROOT lists, and the log."""
-        base = self.store + '/haversack/instances'
-        ids = os.listdir(base)
-        self.assertEqual(len(ids), 1, ids)
-        place = os.path.join(base, ids[0])
-        listed = set(re.findall(r'^BLAKE2b-256 \((.*?)\)', harness.read(place + '/ROOT'), re.M))
-        for folder, _, files in os.walk(place):
-            for f in files:
-                name = os.path.relpath(os.path.join(folder, f), place)
-                if name.startswith('log/') or name in ('ROOT', 'ROOT.prev', 'origin'):
-                    continue
-                self.assertIn(name, listed, 'left behind')
-        self.assertEqual([f for f in os.listdir(os.path.dirname(doc)) if f.endswith('.tmp')], [])
-
-    def alive(self, m, state):
-        """It goes on, and everything in it is as it was."""
-        first = self.count(m)
-        self.assertEqual(self.state(m), state)
-        self.assertGreater(self.count(m), first)
 
 
 class Operations(Faulty):
@@ -168,8 +145,116 @@ class Operations(Faulty):
         self.operations(READ | OPEN, errno.EIO)
 
 
-class Document_(Faulty):
-    """The document's own file system has trouble."""
+class Pulled(Faulty):
+    """The stick that the document is on goes away: every call there fails until it is back."""
+
+    def setUp(self):
+        super().setUp()
+        os.mkdir(self.path('stick'))
+
+    def pull(self):
+        self.faults.set(self.path('stick'), OPEN | READ | WRITE | SYNC | NAMES | TRUNCATE, errno.EIO)
+
+    def test_pulled_while_it_runs(self):
+        doc = self.create('stick/doc.hva')
+        m = harness.Running(self, doc)
+        state = self.change(m, 'FIRSTONE')
+        self.json('snapshot', doc, 'first')
+        self.pull()
+        self.try_hva('snapshot', doc, 'without the stick')
+        self.alive(m, state)
+        other = self.change(m, 'SECONDON')
+        self.try_hva('revert', doc, 'first')
+        self.assertIn(self.state(m), (state, other))
+        self.faults.clear()
+        self.json('revert', doc, 'first')
+        self.assertEqual(self.state(m), state)
+        self.hva('stop', doc)
+        self.assertEqual(m.wait()[0], 0)
+        self.hva('verify', doc)
+        self.is_clean(doc)
+
+    def test_pulled_before_the_end(self):
+        doc = self.create('stick/doc.hva')
+        m = harness.Running(self, doc)
+        self.change(m, 'FIRSTONE')
+        self.json('snapshot', doc, 'first')
+        state = self.change(m, 'SECONDON')
+        self.pull()
+        self.hva('stop', doc)
+        self.assertIn('not in the document', m.wait()[1])
+        self.faults.clear()
+        m = harness.Running(self, doc)
+        self.assertEqual(self.state(m), state)
+        self.hva('stop', doc)
+        self.assertEqual(m.wait()[0], 0)
+        self.hva('verify', doc)
+        self.is_clean(doc)
+
+    def test_disk_that_cannot_be_read_or_written_pauses_the_machine(self):
+        doc = self.create()
+        m = harness.Running(self, doc)
+        state = self.change(m, 'FIRSTONE')
+        for calls in READ, WRITE | NAMES:
+            with m.console() as c:
+                self.faults.set(self.store, calls, errno.EIO)
+                c.send('B' if calls == READ else 'b')
+                end = time.time() + harness.PATIENCE
+                while self.json('info', doc)['state'] != 'paused':
+                    self.assertLess(time.time(), end)
+                    time.sleep(0.02)
+                self.assertIn('cannot be used', self.json('info', doc)['text'])
+                self.faults.clear()
+                self.hva('resume', doc)
+                c.expect(r'big=(\d+)\n' if calls == READ else 'ok')
+        self.assertEqual(self.state(m)[:3], state[:3])
+        self.hva('stop', doc)
+        self.assertEqual(m.wait()[0], 0)
+        self.is_clean(doc)
+
+    def test_flush_that_fails_is_never_answered(self):
+        doc = self.create()
+        m = harness.Running(self, doc)
+        state = self.change(m, 'FIRSTONE')
+        with m.console() as c:
+            self.faults.set(self.store, SYNC, errno.EIO, fail=1)
+            c.send('DSECONDON')
+            end = time.time() + harness.PATIENCE
+            while self.json('info', doc)['state'] != 'paused':
+                self.assertLess(time.time(), end)
+                time.sleep(0.02)
+            self.assertIn('stop --force', self.json('info', doc)['text'])
+            self.hva('resume', doc)
+            with self.assertRaises(AssertionError):
+                c.expect('ok', timeout=1)
+        # What was written last cannot be trusted, so it becomes part of no version either.
+        self.assertFalse(self.try_hva('snapshot', doc))
+        self.hva('stop', '--force', doc)
+        status, out = m.wait()
+        self.assertEqual(status, 0)
+        self.assertIn('the machine is off', out)
+        m = harness.Running(self, doc)
+        self.assertIn(self.state(m)[2], ('FIRSTONE', 'SECONDON'))
+        self.assertEqual(self.state(m)[3], state[3])
+        self.hva('stop', doc)
+        self.assertEqual(m.wait()[0], 0)
+
+    def test_power_off_with_a_full_disk_keeps_the_disks(self):
+        doc = self.create()
+        m = harness.Running(self, doc)
+        state = self.change(m, 'FIRSTONE')
+        self.faults.set(self.store, WRITE | NAMES, errno.ENOSPC)
+        with m.console() as c:
+            c.send('o')
+        status, out = m.wait()
+        self.assertEqual(status, 0)
+        self.assertIn('the machine is off', out)
+        self.faults.clear()
+        m = harness.Running(self, doc)
+        self.assertEqual(self.state(m)[2:], state[2:])
+        self.hva('stop', doc)
+        self.assertEqual(m.wait()[0], 0)
+        self.is_clean(doc)
 
 
 def skip(why):
