@@ -9,10 +9,11 @@
 
 #include "client.h"
 #include "common/values.h"
+#include "common/when.h"
 #include "common/wire.h"
 
 struct options {
-    char *engine, *serial, *memory, *trust;
+    char *engine, *serial, *memory, *trust, *at;
     char **rest;
     int cpus;
     gint64 chaos;
@@ -32,6 +33,9 @@ static bool parse(struct options *o, int *argc, char ***argv, int *status)
          "start from power-on and leave the saved state alone", NULL},
         {"discard", 0, 0, G_OPTION_ARG_NONE, &o->discard,
          "delete the saved state and start from power-on", NULL},
+        {"at", 0, 0, G_OPTION_ARG_STRING, &o->at,
+         "go on from the checkpoint or snapshot of that time (-2m, 14:05:10), or from the last",
+         "TIME|last"},
         {"trust", 0, 0, G_OPTION_ARG_STRING, &o->trust,
          "trust the publisher with this key with this machine", "FINGERPRINT"},
         {"trust-state", 0, 0, G_OPTION_ARG_NONE, &o->trust_state,
@@ -47,7 +51,22 @@ static bool parse(struct options *o, int *argc, char ***argv, int *status)
     return hsk_parse_options(argc, argv, "MACHINE - run a machine", entries, status);
 }
 
-static int check(const struct options *o, uint64_t *memory)
+/* Seconds since 1970, or -1: the newest point. */
+static bool parse_at(const struct options *o, int64_t *at, GError **error)
+{
+    if (strcmp(o->at, "last") == 0)
+        *at = -1;
+    else if (!hsk_parse_when(o->at, g_get_real_time() / G_USEC_PER_SEC, at, error))
+        return false;
+    if (!o->fresh && !o->discard && !o->memory)
+        return true;
+    g_set_error(error, HSK_ERROR, HSK_ERROR_USAGE,
+                "--at goes on from a running state, so it does not go together with --fresh, "
+                "--discard or --memory");
+    return false;
+}
+
+static int check(const struct options *o, uint64_t *memory, int64_t *at)
 {
     static const char *const engines[] = {"auto", "kvm", "soft", NULL};
     g_autoptr(GError) error = NULL;
@@ -61,7 +80,8 @@ static int check(const struct options *o, uint64_t *memory)
         return hsk_usage("this version takes the number of processors from the document, where "
                          "\"hva create --cpus\" put it");
     if ((o->engine && !hsk_parse_word("--engine", o->engine, engines, &error)) ||
-        (o->memory && !hsk_parse_memory(o->memory, memory, &error)))
+        (o->memory && !hsk_parse_memory(o->memory, memory, &error)) ||
+        (o->at && !parse_at(o, at, &error)))
         return hsk_fail(error);
     return 0;
 }
@@ -80,7 +100,8 @@ static int run(const struct options *o)
     const char *file = o->rest[0];
     g_autoptr(GError) error = NULL;
     uint64_t memory = 0;
-    int status = check(o, &memory);
+    int64_t at = 0;
+    int status = check(o, &memory, &at);
 
     if (status)
         return status;
@@ -89,7 +110,7 @@ static int run(const struct options *o)
         return hsk_fail(error);
     bool has_display = g_getenv("DISPLAY") || g_getenv("WAYLAND_DISPLAY");
     bool plain = !o->fresh && !o->discard && !o->engine && !o->memory && !o->serial && !o->trust &&
-                 !o->trust_state;
+                 !o->trust_state && !o->at;
     if (running && o->no_window) {
         fprintf(stderr,
                 "hva: %s is running already; \"hva console\" shows its serial line and \"hva "
@@ -109,11 +130,11 @@ static int run(const struct options *o)
     struct hsk_trust_answer answer = {.fresh = o->fresh, .trust_state = o->trust_state};
     if (!o->fresh && !o->discard && !o->trust && !o->trust_state && !hsk_ask_trust(file, &answer))
         return HSK_EXIT_UNDECIDED;
-    json_t *opts = json_pack("{s:s, s:s, s:s, s:b, s:b, s:I, s:s?, s:b, s:I}", "path", file,
-                             "engine", o->engine ? o->engine : "auto", "serial",
-                             o->serial ? o->serial : "stdio", "fresh", answer.fresh, "discard",
-                             o->discard, "memory", (json_int_t)memory, "trust", o->trust,
-                             "trust_state", answer.trust_state, "chaos", (json_int_t)o->chaos);
+    json_t *opts = json_pack(
+        "{s:s, s:s, s:s, s:b, s:b, s:I, s:s?, s:b, s:I, s:I}", "path", file, "engine",
+        o->engine ? o->engine : "auto", "serial", o->serial ? o->serial : "stdio", "fresh",
+        answer.fresh, "discard", o->discard, "memory", (json_int_t)memory, "trust", o->trust,
+        "trust_state", answer.trust_state, "chaos", (json_int_t)o->chaos, "at", (json_int_t)at);
     if (!opts)
         return hsk_usage("the names and texts of the command line must be UTF-8");
     return hsk_exec_keeper("run", opts);
@@ -126,6 +147,7 @@ int hsk_cmd_run(int argc, char **argv)
 
     if (parse(&o, &argc, &argv, &status))
         status = run(&o);
+    g_free(o.at);
     g_free(o.engine);
     g_free(o.serial);
     g_free(o.memory);

@@ -2,7 +2,8 @@
 /*
  * A keeper that runs a document: opens it, starts its machine (resumed where it was, or from
  * power-on), and lives until the machine is stopped, switched off or dies. Options: path, engine,
- * serial, fresh, discard, memory (0: the document's), trust, trust_state (trust.c).
+ * serial, fresh, discard, at (seconds since 1970, negative: the newest point, 0: where it was
+ * left), memory (0: the document's), trust, trust_state (trust.c).
  *
  * Thread: main.
  */
@@ -112,8 +113,10 @@ static const char *state_to_resume(struct hsk_document *d)
 {
     const char *saved = hsk_doc_saved(d->doc);
 
-    if (hsk_json_bool(d->options, "fresh") || hsk_json_bool(d->options, "discard") || !*saved ||
-        !has_state(d, saved))
+    if (hsk_json_bool(d->options, "fresh") || hsk_json_bool(d->options, "discard"))
+        return NULL;
+    hsk_document_offer_point(d);
+    if (!*saved || !has_state(d, saved))
         return NULL;
     if (strcmp(saved, hsk_doc_current(d->doc)) != 0 || hsk_doc_live_changed(d->doc)) {
         hsk_complain("the machine was not stopped properly and its disks have changed since it was "
@@ -160,7 +163,10 @@ static bool start_machine(struct hsk_document *d, GError **error)
 
     if (hsk_json_bool(d->options, "discard") && !discard_saved(d, error))
         return false;
-    g_autofree char *id = g_strdup(state_to_resume(d));
+    int64_t at = hsk_json_int(d->options, "at", 0);
+    g_autofree char *id = at ? hsk_document_go_back(d, at, error) : g_strdup(state_to_resume(d));
+    if (at && !id)
+        return false;
     if (id && !hsk_document_may_resume(d, id, error))
         return false;
     if (id && memory && memory != m->memory_bytes) {

@@ -100,7 +100,7 @@ struct hsk_op {
     char new_id[33];
     uint64_t bytes_added;
     bool answered;
-    uint64_t cpu_ns;        /* processor time of its jobs */
+    uint64_t cpu_ns; /* processor time of its jobs */
     /* going back */
     int64_t at; /* to the newest version of that time or before it; 0: by name */
     char *target, *target_title;
@@ -203,6 +203,14 @@ void hsk_document_end(struct hsk_document *d, int status);
 /* The state event to all windows. text: why, or NULL. */
 void hsk_document_tell_state(struct hsk_document *d);
 json_t *hsk_document_info(struct hsk_document *d);
+
+/* ---- goback.c ---- */
+
+/* After a crash: says which point of the timeline could be gone back to. */
+void hsk_document_offer_point(struct hsk_document *d);
+/* The disks go back to the newest version with running state of that time or before it (negative:
+ * to the newest); its id, to be resumed. */
+char *hsk_document_go_back(struct hsk_document *d, int64_t at, GError **error);
 
 /* ---- trust.c ---- */
 

@@ -251,7 +251,8 @@ char *hsk_point_at(const struct hsk_version_info *list, int64_t at, GError **err
     const struct hsk_version_info *best = NULL, *oldest = NULL;
 
     for (const struct hsk_version_info *v = list; v; v = v->next) {
-        if (!v->has_state)
+        /* What was parked is not on the way that the machine went on: undo goes there. */
+        if (!v->has_state || v->kind == HSK_VERSION_BEFORE_REVERT)
             continue;
         if (!oldest || v->time < oldest->time)
             oldest = v;

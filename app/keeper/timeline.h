@@ -23,8 +23,8 @@ void hsk_timeline_message(struct hsk_timeline *t, const json_t *body);
 /* Operations HSK_OP_AUTO and HSK_OP_PURGE. */
 void hsk_timeline_take(struct hsk_op *op);
 void hsk_timeline_purge(struct hsk_op *op);
-/* The id of the newest version with running state that is not newer than at (seconds since 1970).
- */
+/* The id of the newest version with running state, but for parked ones, that is not newer than at
+ * (seconds since 1970). */
 char *hsk_point_at(const struct hsk_version_info *list, int64_t at, GError **error);
 /* A checkpoint could not be taken: says why once, and waits. */
 void hsk_timeline_failed(struct hsk_timeline *t, const GError *error);

@@ -10,7 +10,7 @@ import time
 import harness
 from harness import KERNEL, Running
 
-POINTS = 50 if os.environ.get('HSK_LONG') else 6
+POINTS = 50 if os.environ.get('HSK_LONG') else 4
 
 
 class Timeline(harness.Case):
@@ -110,7 +110,7 @@ class Points(Timeline):
         versions = self.json('log', self.doc, '--timeline')
         when = [v['time'] for v in versions if v['id'] == first][0]
         at = time.strftime('%Y-%m-%dT%H:%M:%S', time.localtime(when + 1))
-        newest = [v['id'] for v in versions if v['time'] <= when + 1][-1]
+        newest = [v['id'] for v in versions if v['time'] <= when + 1 and v['kind'] != 'before-revert'][-1]
         self.assertEqual(self.json('revert', self.doc, '--at', at)['to'], newest)
         if newest == first:
             self.assertEqual(self.state(m), state)
@@ -120,6 +120,39 @@ class Points(Timeline):
         self.sentence(self.hva('revert', self.doc, '--at', 'noon', status=2)[1], 'noon')
         self.sentence(self.hva('revert', self.doc, 'x', '--at=-1s', status=2)[1], '--at')
         self.hva('stop', self.doc)
+
+    def test_after_a_crash_the_last_point_is_offered(self):
+        m = self.create()
+        point, state = self.changed_point(m, 'CRASHED-')
+        self.hva('timeline', self.doc, 'off')
+        self.change(m, 'LOST----')
+        m.process.kill()
+        m.wait()
+        # cold by default, with a sentence that names the command
+        m = Running(self, self.doc)
+        with m.console() as c:
+            c.ask('p', r'nonce=--------')
+            disk = c.ask('d', r'disk=(.{8})\n')[1]
+        self.assertEqual(disk, 'LOST----')
+        command = self.points()[-1]['id'][:8]
+        self.json('revert', self.doc, command)
+        self.assertEqual(self.state(m)[0], state[0])
+        m.process.kill()
+        out = m.wait()[1]
+        self.assertIn(f'hva revert MACHINE {command}', out)
+        self.assertEqual(len([line for line in out.splitlines() if 'stopped properly' in line]), 1, out)
+        # or at once, with what is on the disks kept
+        m = Running(self, self.doc, '--at', 'last')
+        self.assertEqual(self.state(m), state)
+        self.hva('stop', self.doc)
+        self.assertEqual(m.wait()[0], 0)
+        m = Running(self, self.doc)
+        self.assertEqual(self.state(m), state)
+        self.hva('stop', self.doc)
+        self.assertNotIn('stopped properly', m.wait()[1])
+        self.sentence(self.hva('run', '--no-window', '--at=-2d', self.doc, status=1)[1], 'oldest point')
+        self.sentence(self.hva('run', '--no-window', '--at=last', '--fresh', self.doc, status=2)[1], '--fresh')
+        self.hva('verify', self.doc)
 
     def test_off_means_off_and_purge_deletes(self):
         m = self.create('every 1', 'off')
@@ -147,7 +180,7 @@ class Points(Timeline):
 
     def test_limit_holds(self):
         m = self.create('every 1', 'limit 16M')
-        for i in range(10 if POINTS > 6 else 5):
+        for i in range(10 if POINTS > 4 else 5):
             before = self.points()
             self.say(m, 'f', 'ok')
             self.wait_point(before)
