@@ -84,6 +84,8 @@ bool hsk_io_error(GError **error, int err, const char *fmt, ...)
         code = HSK_ERROR_NO_SPACE;
         reason =
             "the file would be larger than allowed here; nothing that was saved before is lost";
+    } else if (err == ENODATA) {
+        reason = "the file is shorter than it was";
     } else if (err == ENOENT) {
         code = HSK_ERROR_NOT_FOUND;
     }

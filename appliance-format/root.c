@@ -268,7 +268,17 @@ static bool parse_current(struct hsk_root *root, const char *p)
     return true;
 }
 
-static bool parse_line(struct hsk_root *root, const char *line)
+/* Lines that may be there once. */
+enum { SEEN_CURRENT = 1, SEEN_NEXT = 2, SEEN_LOG = 4 };
+
+static bool once(unsigned *seen, unsigned what)
+{
+    bool first = !(*seen & what);
+    *seen |= what;
+    return first;
+}
+
+static bool parse_line(struct hsk_root *root, const char *line, unsigned *seen)
 {
     uint64_t n;
     const char *p = line;
@@ -284,14 +294,14 @@ static bool parse_line(struct hsk_root *root, const char *line)
     if (skip(&p, "# document "))
         return parse_document(root, p);
     if (skip(&p, "# current "))
-        return parse_current(root, p);
+        return once(seen, SEEN_CURRENT) && parse_current(root, p);
     if (skip(&p, "# next ")) {
-        bool ok = number(&p, UINT32_MAX, '\0', &n) && n > 0;
+        bool ok = once(seen, SEEN_NEXT) && number(&p, UINT32_MAX, '\0', &n) && n > 0;
         root->next_number = (uint32_t)(ok ? n : 1);
         return ok;
     }
     if (skip(&p, "# log ")) {
-        bool ok = number(&p, UINT32_MAX, ' ', &n) && n > 0 &&
+        bool ok = once(seen, SEEN_LOG) && number(&p, UINT32_MAX, ' ', &n) && n > 0 &&
                   number(&p, UINT64_MAX / 16, '\0', &root->log_seq);
         root->log_number = (uint32_t)(ok ? n : 0);
         return ok;
@@ -337,10 +347,11 @@ struct hsk_root *hsk_root_parse(const char *text, size_t bytes, const char *labe
         return NULL;
     }
     HSK_AUTO(hsk_root, root) = hsk_root_new(NULL);
+    unsigned seen = 0;
     while (*p != '\0') {
         char *nl = strchr(p, '\n');
         *nl = '\0'; /* check_end saw one before the last line */
-        if (!parse_line(root, p)) {
+        if (!parse_line(root, p, &seen)) {
             hsk_damaged(error, label, "its ROOT has a line that makes no sense");
             return NULL;
         }

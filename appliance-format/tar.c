@@ -202,6 +202,7 @@ GArray *hsk_tar_scan(int fd, const char *label, uint64_t *end, GError **error)
             return NULL;
         }
         if (ok && type == 'x') {
+            why = "two pax headers in a row";
             ok = !after_pax && scan_pax(fd, m.data, m.size, &why);
         } else if (ok && type == '0') {
             why = "the same name twice";

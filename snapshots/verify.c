@@ -182,6 +182,25 @@ static bool check_objects(struct check *c, const GArray *objects, GError **error
     return true;
 }
 
+/* Every disk of the manifest, as large as it says there. */
+static bool check_disks(struct check *c, const GArray *objects, GError **error)
+{
+    const struct hsk_manifest *m = c->doc->manifest;
+    for (unsigned i = 0; i < m->ndisks; i++) {
+        g_autofree char *name = hsk_disk_object_name(&m->disks[i]);
+        uint64_t bytes = 0;
+        for (guint k = 0; k < objects->len; k++) {
+            const struct hsk_object *o = &g_array_index(objects, struct hsk_object, k);
+            if (strcmp(o->name, name) == 0)
+                bytes = o->size_bytes;
+        }
+        if (bytes != m->disks[i].size_bytes)
+            return hsk_damaged(error, c->doc->path,
+                               "the manifest's disk %s is not there in its size", m->disks[i].id);
+    }
+    return true;
+}
+
 static void check_version(struct check *c, const struct hsk_record *r)
 {
     g_autoptr(GError) error = NULL;
@@ -189,8 +208,9 @@ static void check_version(struct check *c, const struct hsk_record *r)
     g_strlcpy(v.id, r->info.id, sizeof(v.id));
     if (r->info.damaged)
         v.problem = g_strdup("its record is not the one that was written");
-    else if (!check_objects(c, r->objects, &error) || !check_blob(c, &r->state, &error) ||
-             !check_blob(c, &r->picture, &error) || !check_blob(c, &r->needed, &error))
+    else if (!check_disks(c, r->objects, &error) || !check_objects(c, r->objects, &error) ||
+             !check_blob(c, &r->state, &error) || !check_blob(c, &r->picture, &error) ||
+             !check_blob(c, &r->needed, &error))
         v.problem = g_strdup(error->message);
     g_array_append_val(c->r->versions, v);
     c->r->whole &= v.problem == NULL;
@@ -215,7 +235,8 @@ static void check_all(struct check *c)
     g_autoptr(GError) error = NULL;
     for (guint i = 0; i < entries->len && !c->stopped; i++)
         check_member(c, g_ptr_array_index(entries, i));
-    if (!c->stopped && !check_objects(c, doc->root->present, &error))
+    if (!c->stopped && (!check_disks(c, doc->root->present, &error) ||
+                        !check_objects(c, doc->root->present, &error)))
         c->r->present = g_strdup(error->message);
     for (guint i = 0; i < doc->versions->len && !c->stopped; i++)
         check_version(c, g_ptr_array_index(doc->versions, i));
