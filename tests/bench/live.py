@@ -30,7 +30,7 @@ FIGURES = {
 class Session(TimelineFigures):
     def __init__(self, bench, memory, qemu=False):
         self.bench, self.results, self.memory, self.qemu = bench, bench.results, memory, qemu
-        self.machine = None
+        self.machine, self.base = None, (None, None, None)
         self.fresh()
 
     def fresh(self):
@@ -48,7 +48,7 @@ class Session(TimelineFigures):
             self.machine.start()
             self.machine.ready()
             self.ear = self.machine.ear
-            self.load, self.taken = None, []
+            self.load, self.prepared_for, self.taken = None, None, []
         except Exception:
             self.machine.kill()
             raise
@@ -56,6 +56,7 @@ class Session(TimelineFigures):
     def under(self, *orders):
         """The guest does just this from now on."""
         if self.load != orders:
+            self.prepared_for = None
             for order in ('w 0', 's 0', 'b 0', 'l 0', *orders):
                 self.ear.order(order)
             self.load = orders
@@ -63,9 +64,7 @@ class Session(TimelineFigures):
 
     def room(self):
         if self.machine.du() > ROOM or shutil.disk_usage(self.bench.folder).free < ROOM:
-            load = self.load
             self.fresh()
-            self.under(*load)
 
     # ---- the instrument ----
 
@@ -135,29 +134,28 @@ class Session(TimelineFigures):
         self.under()
         self.results.add('light-ten', ratio=sum(added) / added[0], du_ratio=self.machine.du() / (document + instance), added=added)
 
-    def some_first(self):
-        if not self.taken:
-            self.under()
+    def prepared(self, *orders):
+        """Under this load, and what another one or a window without snapshots left behind is taken already."""
+        self.under(*orders)
+        if self.prepared_for != orders:
             self.take('prepared')
+            self.prepared_for = orders
 
     def unchanged(self, name):
-        self.under()
-        self.some_first()
+        self.prepared()
         time.sleep(SETTLE)
         self.take(name)
 
     def take_10k(self, name):
-        self.under()
-        self.some_first()
         self.room()
+        self.prepared()
         self.ear.order(f'd {DIRTY}')
         self.take(name)
         time.sleep(SETTLE)
 
     def take_written(self, name):
-        self.under(f'w {RATE}')
-        self.some_first()
         self.room()
+        self.prepared(f'w {RATE}')
         time.sleep(SETTLE)
         self.take(name, memory=self.memory)
         if len(self.results.of(name)) % 50 == 0:
@@ -167,8 +165,7 @@ class Session(TimelineFigures):
     def slowdown(self, name):
         """How much less a program of the lowest priority gets done while a snapshot is saved: in a second, and in a second of
         the machine's CPU time (which a busy host does not shorten)."""
-        self.under(f'w {RATE}', 's 1')
-        self.some_first()
+        self.prepared(f'w {RATE}', 's 1')
         pid = self.machine.pids()['machine']
         start, cpu = time.monotonic(), [cpu_seconds(pid)]
         time.sleep(0.8)
@@ -187,13 +184,12 @@ class Session(TimelineFigures):
         else:
             self.results.add(name, skipped='the guest did not tell what it did')
         self.tidy()
-        time.sleep(SETTLE)
         self.room()
+        time.sleep(SETTLE)
 
     def busy_take(self, name):
-        self.under('b 1')
-        self.some_first()
         self.room()
+        self.prepared('b 1')
         time.sleep(SETTLE)
         self.take(name)
 
@@ -220,13 +216,11 @@ class Session(TimelineFigures):
 
     def revert(self, name):
         """Change 10,000 pages and revert; change them again and undo. Both times all marks are compared, every 50th time all bytes."""
+        self.room()
         self.under()
         m, n = self.machine, self.results.count(name)
-        if getattr(self, 'base', None) is None or self.base[0] is not m:
+        if self.base[0] is not m:
             self.base = m, m.take('base')['id'], self.content()
-        self.room()
-        if self.base[0] is not self.machine:
-            return
         self.ear.order(f'd {DIRTY}')
         present = self.content()
         time.sleep(0.05)
@@ -237,14 +231,17 @@ class Session(TimelineFigures):
 
     # ---- QEMU ----
 
-    def qemu_take(self, name, *orders):
-        """savevm, loadvm and delvm; its file grows by each one, so the size is taken before the old one goes."""
-        m = self.machine
-        self.under(*(orders or (f'w {RATE}',)))
+    def qemu_take_under(self, name, *orders):
+        self.under(*orders)
         start = time.monotonic()
         time.sleep(1)
         self.results.add(name + '-noise', gap_ms=self.ear.gap(start, time.monotonic()))
         self.take(name)
+
+    def qemu_take(self, name):
+        """savevm, loadvm and delvm; its file grows by each one, so the size is taken before the old one goes."""
+        m = self.machine
+        self.qemu_take_under(name, f'w {RATE}')
         self.under()
         self.take('qemu-unchanged')
         base, content = self.taken[-1], self.content()
@@ -255,4 +252,4 @@ class Session(TimelineFigures):
         self.results.add('qemu-delete', ms=(end - start) * 1e3)
 
     def qemu_take_busy(self, name):
-        self.qemu_take(name, 'b 1')
+        self.qemu_take_under(name, 'b 1')

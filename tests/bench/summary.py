@@ -88,6 +88,7 @@ def qemu(t, v):
     t.row('  answered', v('qemu-take', 'answer_ms'))
     t.row('  bytes added', v('qemu-take', 'bytes_added'), 'bytes')
     t.row('  CPU', v('qemu-take', 'cpu_s'), 's')
+    t.row('compiling, no snapshot (noise)', v('qemu-busy-take-noise', 'gap_ms'))
     t.row('savevm while compiling, outside', v('qemu-busy-take', 'gap_ms'))
     t.row('savevm again, unchanged, bytes added', v('qemu-unchanged', 'bytes_added'), 'bytes')
     t.row('loadvm, outside', v('qemu-revert', 'gap_ms'))
