@@ -10,6 +10,7 @@ from machines import Refused, cpu_seconds
 
 SECONDS = (45, 600, 3600)  # of light work: quick, usual, long
 REVERTS = (5, 50, 50)
+FIRST_POINT = 120          # seconds
 TIME_ERROR = 2.5           # seconds between a point's time, in whole seconds, and what the guest said then
 LIGHT_CHANGES = 25         # guest.c: light_step
 
@@ -36,9 +37,14 @@ class TimelineFigures:
             return
         self.under('l 1', 'h 0')  # the heartbeat costs the keeper more than the timeline does
         _, without = self.shares(max(seconds / 10, 10))
-        m.tool('timeline', m.document, 'on')
+        m.take('first')           # holds everything; the timeline pays off what its points cost, and is not to pay for this
         m.tool('timeline', m.document, 'every', '5')
-        time.sleep(20)            # the first point holds everything
+        m.tool('timeline', m.document, 'on')
+        end = time.monotonic() + FIRST_POINT
+        while not self.points():
+            if time.monotonic() > end:
+                raise Refused(f'no point of the timeline came in {FIRST_POINT} s of light work')
+            time.sleep(1)
         self.offset = time.time() - time.monotonic()
         du, start, began = m.du(), time.monotonic(), time.time()
         took, share = self.shares(seconds)
