@@ -8,7 +8,7 @@ import subprocess
 # figure: (ctest's names, what is printed, the build folders in order of preference)
 RUNS = {
     'power-cuts': ('snapshots_test_power', r'(\d+) (?:simulated )?power cuts', ('build',)),
-    'kills': ('test_kill|test_document', r"(\d+) (?:times kill|kills|processes killed)", ('build',)),
+    'kills': ('test_kills', r"(\d+) (?:times kill|kills|processes killed)", ('build',)),
     'mutants': ('mutat', r'(\d+) mutants', ('build-debug', 'build')),
 }
 

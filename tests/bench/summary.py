@@ -76,7 +76,8 @@ def timeline(t, v):
     t.row('  more than without it', v('timeline', 'keeper_more_percent'), '%')
     t.row('  machine\'s, more than without it', v('timeline', 'machine_more_percent'), '%')
     t.row('bytes an hour', v('timeline', 'bytes_per_hour'), 'bytes', {'worst': 10 ** 9})
-    t.row('seconds between points (more on a busy host)', [s['seconds'] / max(s['points'], 1) for s in t.results.of('timeline') if 'seconds' in s], 's')
+    apart = [s['seconds'] / max(s['points'], 1) for s in t.results.of('timeline') if 'seconds' in s]
+    t.row('seconds between points (more on a busy host)', apart, 's')
     tried = t.results.of('timeline-revert')
     t.count('reverts to random points, wrong', len(tried), sum('wrong' in s for s in tried), 50)
 
