@@ -402,6 +402,10 @@ static void look_at_version(struct look *l, struct hsk_doc *doc, const struct hs
         look_at_blob(l, state, hsk_version_state(v, NULL));
     if (r->picture.frames != NULL)
         look_at_blob(l, picture, hsk_version_picture(v, NULL));
+    /* a hint only: it may be missing or nonsense, but not harmful */
+    GArray *needed = hsk_version_needed(v);
+    if (needed != NULL)
+        g_array_unref(needed);
     hsk_version_free(v);
 }
 
