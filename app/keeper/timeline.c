@@ -33,6 +33,7 @@
 #define CPU_SHARE      20
 #define BYTES_PER_S    (1000000000 / 3600)
 #define MAX_BYTES_WAIT 120
+#define ANSWER_S       10 /* then the process is another one, or hangs: it is asked again */
 #define FAILED_WAIT_S  60
 #define BATTERY_FACTOR 6
 #define BUSY_FACTOR    3
@@ -45,7 +46,7 @@ struct hsk_timeline {
     struct hsk_document *d;
     guint source;
     gint64 not_before_us;
-    bool asked; /* the machine has not said yet how active it is */
+    gint64 asked_us; /* the machine has not said yet how active it is; 0: it has */
     uint64_t disk_writes;
     char *trouble; /* what was said last of checkpoints that failed */
 };
@@ -276,29 +277,32 @@ char *hsk_point_at(const struct hsk_version_info *list, int64_t at, GError **err
 
 static bool may_begin(const struct hsk_document *d)
 {
-    return d->settings.timeline && d->want_run && !d->ending && !d->op && d->now.child &&
-           d->now.cpu && !d->ops.length;
+    return d->settings.timeline && d->want_run && !d->ending && !d->broken && !d->op &&
+           d->now.child && d->now.cpu && !d->ops.length;
 }
 
 static gboolean look(gpointer opaque)
 {
     struct hsk_timeline *t = opaque;
 
-    if (!may_begin(t->d) || g_get_monotonic_time() < t->not_before_us || t->asked)
+    gint64 now = g_get_monotonic_time();
+
+    if (!may_begin(t->d) || now < t->not_before_us ||
+        (t->asked_us && now - t->asked_us < ANSWER_S * G_USEC_PER_SEC))
         return G_SOURCE_CONTINUE;
-    t->asked = hsk_child_tell(t->d->now.child, "activity");
+    if (hsk_child_tell(t->d->now.child, "activity"))
+        t->asked_us = now;
     return G_SOURCE_CONTINUE;
 }
 
 void hsk_timeline_message(struct hsk_timeline *t, const json_t *body)
 {
+    if (!t || !t->asked_us)
+        return;
+    t->asked_us = 0;
     struct hsk_document *d = t->d;
     bool active = hsk_json_int(body, "pages", 0) >=
                   ACTIVE_PAGES + ACTIVE_PER_CPU * hsk_doc_manifest(d->doc)->ncpus;
-
-    if (!t->asked)
-        return;
-    t->asked = false;
     if (!may_begin(d))
         return;
     if (active || hsk_disk_service_writes(d->now.disks) != t->disk_writes)
