@@ -126,14 +126,15 @@ bool hsk_record_rewrite(struct hsk_sink *sink, struct hsk_root *root, struct hsk
     return true;
 }
 
-/* A version gets a new record with this title and pin; everything else stays. */
-static bool change(struct hsk_doc *doc, struct hsk_record *r, const char *title, bool pinned,
-                   GError **error)
+/* A version gets a new record with this title, kind and pin; everything else stays. */
+static bool change(struct hsk_doc *doc, struct hsk_record *r, const char *title,
+                   enum hsk_version_kind kind, bool pinned, GError **error)
 {
     struct hsk_record next = *r;
     struct hsk_dir_sink sink;
     HSK_AUTO(hsk_root, root) = hsk_root_copy(doc->root);
     next.info.title = hsk_text_clean(title, HSK_TITLE_BYTES);
+    next.info.kind = kind;
     next.info.pinned = pinned;
     next.member = g_strdup(r->member);
     hsk_dir_sink_init(&sink, doc->io, doc->dirfd, doc->path);
@@ -162,11 +163,26 @@ static bool change(struct hsk_doc *doc, struct hsk_record *r, const char *title,
 bool hsk_doc_rename(struct hsk_doc *doc, const char *id, const char *title, GError **error)
 {
     struct hsk_record *r = need(doc, id, error);
-    return r != NULL && change(doc, r, title, r->info.pinned, error);
+    return r != NULL && change(doc, r, title, r->info.kind, r->info.pinned, error);
 }
 
 bool hsk_doc_pin(struct hsk_doc *doc, const char *id, bool pinned, GError **error)
 {
     struct hsk_record *r = need(doc, id, error);
-    return r != NULL && (r->info.pinned == pinned || change(doc, r, r->info.title, pinned, error));
+    return r != NULL &&
+           (r->info.pinned == pinned || change(doc, r, r->info.title, r->info.kind, pinned, error));
+}
+
+bool hsk_doc_keep(struct hsk_doc *doc, const char *id, const char *title, GError **error)
+{
+    struct hsk_record *r = need(doc, id, error);
+    if (r == NULL)
+        return false;
+    if (r->info.kind != HSK_VERSION_AUTO) {
+        g_set_error(error, HSK_ERROR, HSK_ERROR_USAGE,
+                    "\"%s\" is kept already: it is no point of the timeline", r->info.title);
+        return false;
+    }
+    return change(doc, r, title != NULL ? title : r->info.title, HSK_VERSION_USER, r->info.pinned,
+                  error);
 }

@@ -44,3 +44,34 @@ bool hsk_timeline_drop_all(struct hsk_doc *doc, GError **error)
     g_propagate_error(error, failed);
     return false;
 }
+
+static bool may_drop(struct hsk_doc *doc, const char *id, GError **error)
+{
+    struct hsk_version_info *list = hsk_doc_versions(doc, NULL);
+    bool pinned = false;
+
+    for (const struct hsk_version_info *v = list; v && !pinned; v = v->next) {
+        pinned = strcmp(v->id, id) == 0 && v->pinned;
+        if (pinned)
+            g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED,
+                        "\"%s\" is pinned; unpin it first, or use --force", v->title);
+    }
+    hsk_version_info_free(list);
+    return !pinned;
+}
+
+bool hsk_version_edit(struct hsk_doc *doc, const char *verb, const char *ref, const char *title,
+                      bool force, GError **error)
+{
+    g_autofree char *id = hsk_doc_resolve(doc, ref, error);
+
+    if (!id)
+        return false;
+    if (strcmp(verb, "drop") == 0)
+        return (force || may_drop(doc, id, error)) && hsk_doc_drop(doc, id, error);
+    if (strcmp(verb, "rename") == 0)
+        return hsk_doc_rename(doc, id, title ? title : "", error);
+    if (strcmp(verb, "keep") == 0)
+        return hsk_doc_keep(doc, id, title, error);
+    return hsk_doc_pin(doc, id, strcmp(verb, "pin") == 0, error);
+}

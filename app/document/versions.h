@@ -10,5 +10,9 @@
  * "damaged"}, oldest
  * first. Empty on error. */
 json_t *hsk_versions_json(struct hsk_doc *doc, GError **error);
+/* Carries out "drop", "rename", "pin", "unpin" or "keep" on the version that ref names. title: of
+ * rename and keep, or NULL. force: drop even if pinned. */
+bool hsk_version_edit(struct hsk_doc *doc, const char *verb, const char *ref, const char *title,
+                      bool force, GError **error);
 /* All points of the timeline that are not pinned. */
 bool hsk_timeline_drop_all(struct hsk_doc *doc, GError **error);

@@ -18,7 +18,7 @@ int hsk_cmd_control(
     int argc, char **argv); /* pause, snapshot, key ...: all that only ask a running machine */
 int hsk_cmd_create(int argc, char **argv);
 int hsk_cmd_doctor(int argc, char **argv);
-int hsk_cmd_drop(int argc, char **argv);
+int hsk_cmd_edit(int argc, char **argv); /* drop, rename, pin, unpin, keep */
 int hsk_cmd_info(int argc, char **argv);
 int hsk_cmd_publisher(int argc, char **argv);
 int hsk_cmd_log(int argc, char **argv);

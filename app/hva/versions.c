@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The versions of a machine, whether it runs or not: log, drop. A running one is asked; of one that
- * does not run the document is opened, and where the instance is needed (the timeline, changes)
- * with its lock. Thread: main.
+ * The versions of a machine, whether it runs or not: log, drop, rename, pin, keep. A running
+ * one is asked; of one that does not run the document is opened, and where the instance is needed
+ * (the timeline, changes) with its lock. Thread: main.
  */
 #include "document/versions.h"
 
@@ -192,41 +192,80 @@ int hsk_cmd_log(int argc, char **argv)
     return status;
 }
 
-/* ---- drop ---- */
+/* ---- drop, rename, pin, unpin, keep ---- */
 
-static bool drop_in_file(const char *path, const char *ref, GError **error)
+static const struct edit {
+    const char *verb, *usage;
+    unsigned min, max;
+} edits[] = {
+    {"drop", "MACHINE SNAPSHOT [--force]", 2, 2},
+    {"rename", "MACHINE SNAPSHOT TITLE", 3, 3},
+    {"pin", "MACHINE SNAPSHOT", 2, 2},
+    {"unpin", "MACHINE SNAPSHOT", 2, 2},
+    {"keep", "MACHINE POINT [TITLE]", 2, 3},
+};
+
+struct edit_args {
+    gboolean json, force;
+    char **rest;
+};
+
+static bool edit_in_file(const struct edit *e, const struct edit_args *a, GError **error)
 {
-    struct hsk_doc *doc = hsk_open_document(path, false, error);
+    struct hsk_doc *doc = hsk_open_document(a->rest[0], false, error);
 
     if (!doc)
         return false;
-    g_autofree char *id = hsk_doc_resolve(doc, ref, error);
-    bool good = id && hsk_doc_drop(doc, id, error) && hsk_doc_publish(doc, error);
+    bool good = hsk_version_edit(doc, e->verb, a->rest[1], a->rest[2], a->force, error) &&
+                hsk_doc_publish(doc, error);
     hsk_doc_close(doc);
     return good;
 }
 
-static int drop(const struct hsk_args *a)
+static int edit(const struct edit *e, const struct edit_args *a)
 {
     g_autoptr(GError) error = NULL;
     HSK_AUTO(hsk_client, c) = hsk_client_find(a->rest[0], &error);
 
     if (!c)
-        return !error && drop_in_file(a->rest[0], a->rest[1], &error) ? 0 : hsk_fail(error);
-    json_t *r = hsk_client_ask(c, "drop", json_pack("{s:s}", "version", a->rest[1]), &error);
+        return !error && edit_in_file(e, a, &error) ? 0 : hsk_fail(error);
+    json_t *r = hsk_client_ask(c, e->verb,
+                               json_pack("{s:s, s:s?, s:b}", "version", a->rest[1], "title",
+                                         a->rest[2], "force", a->force),
+                               &error);
     if (!r)
         return hsk_fail(error);
     json_decref(r);
     return 0;
 }
 
-int hsk_cmd_drop(int argc, char **argv)
+/* main.c calls for these only. */
+static const struct edit *find_edit(const char *verb)
 {
-    struct hsk_args a = {0};
+    const struct edit *e = edits;
+
+    while (strcmp(e->verb, verb) != 0)
+        e++;
+    return e;
+}
+
+int hsk_cmd_edit(int argc, char **argv)
+{
+    const struct edit *e = find_edit(argv[0]);
+    struct edit_args a = {0};
+    const GOptionEntry entries[] = {
+        {"json", 0, G_OPTION_FLAG_HIDDEN, G_OPTION_ARG_NONE, &a.json, NULL, NULL},
+        {"force", 0, 0, G_OPTION_ARG_NONE, &a.force, "drop: even a pinned one", NULL},
+        {G_OPTION_REMAINING, 0, 0, G_OPTION_ARG_FILENAME_ARRAY, &a.rest, NULL, NULL},
+        {NULL},
+    };
     int status = 0;
 
-    if (hsk_parse_args(&a, &argc, &argv, "MACHINE SNAPSHOT", 2, 2, &status))
-        status = drop(&a);
+    if (hsk_parse_options(&argc, &argv, e->usage, entries, &status)) {
+        unsigned n = a.rest ? g_strv_length(a.rest) : 0;
+        status = n >= e->min && n <= e->max ? edit(e, &a)
+                                            : hsk_usage("usage: hva %s %s", e->verb, e->usage);
+    }
     g_strfreev(a.rest);
     return status;
 }

@@ -110,26 +110,36 @@ static void cmd_undo(struct hsk_document *d, struct hsk_conn *c, const json_t *q
     queue_op(d, HSK_OP_UNDO, c, q, NULL);
 }
 
-static void needs_version(struct hsk_document *d, enum hsk_op_kind kind, struct hsk_conn *c,
-                          const json_t *q)
+static const char *needed_version(struct hsk_conn *c, const json_t *q)
 {
     const char *version = hsk_json_str(q, "version", NULL);
 
-    if (version)
-        queue_op(d, kind, c, q, version);
-    else
+    if (!version)
         refuse(c, json_object_get(q, "id"), HSK_ERROR_USAGE,
                "which version? \"version\" is missing");
+    return version;
 }
 
-static void cmd_drop(struct hsk_document *d, struct hsk_conn *c, const json_t *q)
+/* drop, rename, pin, unpin, keep */
+static void cmd_edit(struct hsk_document *d, struct hsk_conn *c, const json_t *q)
 {
-    needs_version(d, HSK_OP_DROP, c, q);
+    const char *version = needed_version(c, q);
+
+    if (!version)
+        return;
+    struct hsk_op *op = hsk_op_new(d, HSK_OP_EDIT, c, json_object_get(q, "id"), version);
+    op->verb = g_intern_string(hsk_json_str(q, "cmd", ""));
+    op->words = g_strdup(hsk_json_str(q, "title", NULL));
+    op->force = hsk_json_bool(q, "force");
+    hsk_op_queue(op);
 }
 
 static void cmd_picture(struct hsk_document *d, struct hsk_conn *c, const json_t *q)
 {
-    needs_version(d, HSK_OP_PICTURE, c, q);
+    const char *version = needed_version(c, q);
+
+    if (version)
+        queue_op(d, HSK_OP_PICTURE, c, q, version);
 }
 
 /* While an operation holds the machine still, want_run says what happens at its end. */
@@ -410,7 +420,9 @@ static void request(void *opaque, struct hsk_conn *c, const json_t *body)
         {"info", cmd_info, false},        {"subscribe", cmd_subscribe, false},
         {"snapshot", cmd_snapshot, true}, {"log", cmd_log, false},
         {"revert", cmd_revert, true},     {"undo", cmd_undo, true},
-        {"drop", cmd_drop, false},        {"picture", cmd_picture, false},
+        {"drop", cmd_edit, false},        {"picture", cmd_picture, false},
+        {"rename", cmd_edit, false},      {"keep", cmd_edit, false},
+        {"pin", cmd_edit, false},         {"unpin", cmd_edit, false},
         {"pause", cmd_pause, true},       {"resume", cmd_resume, true},
         {"reset", cmd_reset, true},       {"power", cmd_power, true},
         {"stop", cmd_stop, false},        {"screenshot", cmd_screenshot, true},

@@ -40,7 +40,7 @@ enum hsk_op_kind {
     HSK_OP_SNAPSHOT,
     HSK_OP_REVERT,
     HSK_OP_UNDO,
-    HSK_OP_DROP,
+    HSK_OP_EDIT,
     HSK_OP_PICTURE,
     HSK_OP_STOP,
     HSK_OP_OFF,
@@ -71,7 +71,9 @@ struct hsk_op {
     struct hsk_conn *conn; /* who waits for the answer, or NULL */
     json_t *id;            /* of the request, or NULL */
     char *arg;             /* title or version */
-    bool wait;
+    const char *verb;      /* of an edit */
+    char *words;           /* its title, or NULL */
+    bool wait, force;
     gint64 started_us;
     double pause_ms, durable_ms;
     /* taking */

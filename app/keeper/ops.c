@@ -42,25 +42,33 @@ void hsk_op_free(struct hsk_op *op)
     hsk_conn_unref(op->conn);
     json_decref(op->id);
     g_free(op->arg);
+    g_free(op->words);
     g_free(op->title);
     g_free(op->target);
     g_free(op->target_title);
     g_free(op);
 }
 
-static void drop_job(struct hsk_op *op)
+static void edit_job(struct hsk_op *op)
 {
-    hsk_doc_drop(op->d->doc, op->target, &op->error);
+    g_autoptr(GError) unpublished = NULL;
+
+    if (hsk_version_edit(op->d->doc, op->verb, op->arg, op->words, op->force, &op->error) &&
+        !hsk_doc_publish(op->d->doc, &unpublished))
+        hsk_complain(unpublished->message);
 }
 
-static void drop_done(struct hsk_op *op)
+static void edit_done(struct hsk_op *op)
 {
     GError *e = g_steal_pointer(&op->error);
 
-    if (e)
+    if (e) {
         hsk_op_fail(op, e);
-    else
-        hsk_op_finish(op, NULL);
+        return;
+    }
+    hsk_control_broadcast(op->d->control,
+                          json_pack("{s:s, s:s}", "event", "versions", "did", op->verb));
+    hsk_op_finish(op, NULL);
 }
 
 static void picture_job(struct hsk_op *op)
@@ -109,7 +117,7 @@ static void start(struct hsk_op *op)
     GError *error = NULL;
 
     op->started_us = g_get_monotonic_time();
-    if (op->kind == HSK_OP_DROP || op->kind == HSK_OP_PICTURE) {
+    if (op->kind == HSK_OP_PICTURE) {
         op->target = hsk_doc_resolve(op->d->doc, op->arg, &error);
         if (!op->target) {
             hsk_op_fail(op, error);
@@ -124,8 +132,8 @@ static void start(struct hsk_op *op)
     case HSK_OP_UNDO:
         hsk_revert_start(op);
         break;
-    case HSK_OP_DROP:
-        hsk_op_job(op, drop_job, drop_done);
+    case HSK_OP_EDIT:
+        hsk_op_job(op, edit_job, edit_done);
         break;
     case HSK_OP_PICTURE:
         hsk_op_job(op, picture_job, picture_done);

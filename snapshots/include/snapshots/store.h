@@ -6,8 +6,8 @@
  * a version is and when things become durable.
  *
  * Threads: a document belongs to the keeper. Calls that change it (hsk_version_commit,
- * hsk_doc_fold, hsk_doc_drop..., hsk_doc_publish and so on) come from one thread at a time. While one of them
- * runs, other threads may call:
+ * hsk_doc_fold, hsk_doc_drop..., hsk_doc_publish and so on) come from one thread at a time. While
+ * one of them runs, other threads may call:
  * - one disk thread: hsk_disk_*
  * - one thread: hsk_take_begin, hsk_take_abandon, hsk_disks_switch, hsk_doc_versions,
  *   hsk_doc_resolve, hsk_doc_current, hsk_doc_live_changed, hsk_version_open
@@ -92,6 +92,9 @@ bool hsk_doc_drop(struct hsk_doc *doc, const char *id, GError **error);
  * a take that was begun before that is still to be committed. */
 bool hsk_doc_drop_many(struct hsk_doc *doc, const char *const *ids, unsigned n, GError **error);
 bool hsk_doc_rename(struct hsk_doc *doc, const char *id, const char *title, GError **error);
+/* A point of the timeline (kind AUTO) becomes a snapshot of the user's, which belongs to the
+ * document. title: NULL leaves it. */
+bool hsk_doc_keep(struct hsk_doc *doc, const char *id, const char *title, GError **error);
 /* A pinned version is never dropped without being named. */
 bool hsk_doc_pin(struct hsk_doc *doc, const char *id, bool pinned, GError **error);
 
@@ -122,7 +125,7 @@ struct hsk_take {
     /* pages of "ram" that the machine needed first after it was opened, in that order, so that the
      * next opening reads them first; or NULL */
     const uint32_t *needed;
-    size_t nneeded; /* at most HSK_MAX_NEEDED; what is more is left out */
+    size_t nneeded;                  /* at most HSK_MAX_NEEDED; what is more is left out */
     bool (*cancelled)(void *opaque); /* or NULL; asked often. true: HSK_ERROR_CANCELLED, and nothing
                                         has changed */
     void *opaque;
