@@ -229,27 +229,12 @@ bool hsk_pagemap_set(struct hsk_pagemap *map, uint64_t page, uint64_t entry, GEr
     return true;
 }
 
-static bool node_write(struct node *n, struct hsk_map_writer *w, struct hsk_map_ref *ref,
-                       GError **error)
+/* Appends a node; all zero: the null reference. */
+static bool emit(struct hsk_map_writer *w, const uint8_t *raw, size_t bytes,
+                 struct hsk_map_ref *ref, GError **error)
 {
-    uint8_t raw[HSK_MAP_INNER_BYTES];
-    size_t bytes = n->level == 0 ? HSK_MAP_LEAF_BYTES : HSK_MAP_INNER_BYTES;
-    bool empty = true;
-    for (unsigned i = 0; i < HSK_MAP_FANOUT; i++) {
-        if (n->level == 0) {
-            hsk_put64(raw + 8 * i, n->entries[i]);
-            empty &= n->entries[i] == 0;
-            continue;
-        }
-        struct node *child = n->inner.children[i];
-        if (child != NULL && child->dirty && !node_write(child, w, &n->inner.refs[i], error))
-            return false;
-        ref_put(raw + 32 * i, &n->inner.refs[i]);
-        empty &= hsk_map_ref_is_null(&n->inner.refs[i]);
-    }
-    n->dirty = false;
     memset(ref, 0, sizeof(*ref));
-    if (empty)
+    if (raw[0] == 0 && memcmp(raw, raw + 1, bytes - 1) == 0)
         return true;
     if (w->bytes->len > UINT32_MAX - bytes) {
         g_set_error(error, HSK_ERROR, HSK_ERROR_UNSUPPORTED,
@@ -261,6 +246,25 @@ static bool node_write(struct node *n, struct hsk_map_writer *w, struct hsk_map_
     crypto_generichash(ref->hash, sizeof(ref->hash), raw, bytes, NULL, 0);
     g_byte_array_append(w->bytes, raw, (guint)bytes);
     return true;
+}
+
+static bool node_write(struct node *n, struct hsk_map_writer *w, struct hsk_map_ref *ref,
+                       GError **error)
+{
+    uint8_t raw[HSK_MAP_INNER_BYTES];
+    size_t bytes = n->level == 0 ? HSK_MAP_LEAF_BYTES : HSK_MAP_INNER_BYTES;
+    for (unsigned i = 0; i < HSK_MAP_FANOUT; i++) {
+        if (n->level == 0) {
+            hsk_put64(raw + 8 * i, n->entries[i]);
+            continue;
+        }
+        struct node *child = n->inner.children[i];
+        if (child != NULL && child->dirty && !node_write(child, w, &n->inner.refs[i], error))
+            return false;
+        ref_put(raw + 32 * i, &n->inner.refs[i]);
+    }
+    n->dirty = false;
+    return emit(w, raw, bytes, ref, error);
 }
 
 bool hsk_pagemap_write(struct hsk_pagemap *map, struct hsk_map_writer *w, struct hsk_map_ref *root,
@@ -304,4 +308,41 @@ bool hsk_pagemap_walk(const struct hsk_map_source *source, const struct hsk_map_
 {
     hsk_assert(npages > 0 && npages <= HSK_OBJECT_MAX_BYTES / HSK_PAGE_SIZE);
     return walk(source, root, depth_of(npages), 0, npages, v, error);
+}
+
+static bool rewrite(const struct hsk_map_source *src, const struct hsk_map_ref *ref, unsigned level,
+                    uint64_t first, uint64_t npages, struct hsk_map_rewriter *rw,
+                    struct hsk_map_ref *now, GError **error)
+{
+    *now = *ref;
+    if (hsk_map_ref_is_null(ref) || rw->known(rw->opaque, ref, now))
+        return true;
+    struct node *n = node_new(level);
+    uint8_t raw[HSK_MAP_INNER_BYTES];
+    bool ok = node_load(src, ref, n, first, npages, error);
+    for (unsigned i = 0; ok && i < HSK_MAP_FANOUT; i++) {
+        struct hsk_map_ref child;
+        if (level == 0) {
+            hsk_put64(raw + 8 * i, n->entries[i] == 0 ? 0 : rw->entry(rw->opaque, n->entries[i]));
+            continue;
+        }
+        ok = rewrite(src, &n->inner.refs[i], level - 1, first + i * span(level), npages, rw, &child,
+                     error);
+        if (ok)
+            ref_put(raw + 32 * i, &child);
+    }
+    node_free(n);
+    if (!ok ||
+        !emit(&rw->writer, raw, level == 0 ? HSK_MAP_LEAF_BYTES : HSK_MAP_INNER_BYTES, now, error))
+        return false;
+    rw->done(rw->opaque, ref, now);
+    return true;
+}
+
+bool hsk_pagemap_rewrite(const struct hsk_map_source *source, const struct hsk_map_ref *root,
+                         uint64_t npages, struct hsk_map_rewriter *rw, struct hsk_map_ref *now,
+                         GError **error)
+{
+    hsk_assert(npages > 0 && npages <= HSK_OBJECT_MAX_BYTES / HSK_PAGE_SIZE);
+    return rewrite(source, root, depth_of(npages), 0, npages, rw, now, error);
 }

@@ -422,6 +422,37 @@ void hsk_branches_settled(struct hsk_doc *doc)
     hsk_log_discard(doc->log, files);
 }
 
+GPtrArray *hsk_branches_memory(struct hsk_doc *doc)
+{
+    GPtrArray *lists = g_ptr_array_new_with_free_func((GDestroyNotify)g_array_unref);
+    G_GNUC_UNUSED g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&doc->disk_lock);
+    for (guint i = 0; i < doc->branches->len; i++) {
+        const struct hsk_branch *b = g_ptr_array_index(doc->branches, i);
+        GArray *memory = g_array_new(FALSE, FALSE, sizeof(struct hsk_object));
+        for (guint k = 0; k < b->present->len; k++) {
+            const struct hsk_object *o = &g_array_index(b->present, struct hsk_object, k);
+            if (!g_str_has_prefix(o->name, "disk."))
+                g_array_append_vals(memory, o, 1);
+        }
+        g_ptr_array_add(lists, memory);
+    }
+    return lists;
+}
+
+void hsk_branches_move(struct hsk_doc *doc, void (*move)(void *opaque, struct hsk_object *o),
+                       void *opaque)
+{
+    g_autoptr(GPtrArray) old = g_ptr_array_new_with_free_func((GDestroyNotify)g_ptr_array_unref);
+    G_GNUC_UNUSED g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&doc->disk_lock);
+    for (guint i = 0; i < doc->branches->len; i++) {
+        struct hsk_branch *b = g_ptr_array_index(doc->branches, i);
+        for (guint k = 0; k < b->present->len; k++)
+            move(opaque, &g_array_index(b->present, struct hsk_object, k));
+        g_ptr_array_add(old, b->maps);
+        b->maps = disk_maps(doc, b->present);
+    }
+}
+
 void hsk_branches_rename_current(struct hsk_doc *doc, const char *from, const char *to)
 {
     G_GNUC_UNUSED g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&doc->disk_lock);

@@ -108,44 +108,6 @@ static bool mark_objects(struct marks *m, const GArray *objects, GError **error)
     return true;
 }
 
-/* The memory that the next version's changes are relative to. Disks are in root's present, or in a
- * version that must stay. */
-static void add_memory(GPtrArray *lists, const struct hsk_branch *b)
-{
-    GArray *memory = g_array_new(FALSE, FALSE, sizeof(struct hsk_object));
-    for (guint i = 0; i < b->present->len; i++) {
-        const struct hsk_object *o = &g_array_index(b->present, struct hsk_object, i);
-        if (!g_str_has_prefix(o->name, "disk."))
-            g_array_append_vals(memory, o, 1);
-    }
-    g_ptr_array_add(lists, memory);
-}
-
-/* What open versions hold and what the branches go on from. */
-static bool mark_in_use(struct marks *m, GError **error)
-{
-    struct hsk_doc *doc = m->doc;
-    g_autoptr(GPtrArray) lists = g_ptr_array_new_with_free_func((GDestroyNotify)g_array_unref);
-    g_mutex_lock(&doc->lock);
-    for (guint i = 0; i < doc->open->len; i++) {
-        const struct hsk_version *v = g_ptr_array_index(doc->open, i);
-        g_ptr_array_add(lists, g_array_ref(v->objects));
-        mark_blob(m, &v->state);
-        mark_blob(m, &v->picture);
-        mark_blob(m, &v->needed);
-    }
-    g_mutex_unlock(&doc->lock);
-    g_mutex_lock(&doc->disk_lock);
-    for (guint i = 0; i < doc->branches->len; i++)
-        add_memory(lists, g_ptr_array_index(doc->branches, i));
-    g_mutex_unlock(&doc->disk_lock);
-    for (guint i = 0; i < lists->len; i++) {
-        if (!mark_objects(m, g_ptr_array_index(lists, i), error))
-            return false;
-    }
-    return true;
-}
-
 static bool mark_all(struct marks *m, const struct hsk_root *root, const GPtrArray *records,
                      GError **error)
 {
@@ -166,7 +128,7 @@ static bool mark_all(struct marks *m, const struct hsk_root *root, const GPtrArr
 
 /* What the .hva's ROOT reaches is in the .hva, and stays. That is not so for all nodes that are in
  * it: a map member that came along may hold the maps of a version that did not. */
-static bool know_base(struct hsk_doc *doc, GError **error)
+bool hsk_doc_know_base(struct hsk_doc *doc, GError **error)
 {
     if (doc->base_nodes != NULL)
         return true;
@@ -181,16 +143,20 @@ static bool know_base(struct hsk_doc *doc, GError **error)
 }
 
 bool hsk_doc_sweep(struct hsk_doc *doc, struct hsk_root *root, const GPtrArray *records,
-                   bool in_use, GError **error)
+                   const GPtrArray *memory, GError **error)
 {
     g_autoptr(GHashTable) nodes = g_hash_table_new(NULL, NULL);
     g_autoptr(GHashTable) maps = g_hash_table_new(NULL, NULL);
     g_autoptr(GHashTable) segments = g_hash_table_new(NULL, NULL);
-    if (!know_base(doc, error))
+    if (!hsk_doc_know_base(doc, error))
         return false;
     struct marks m = {doc, doc->base_nodes, nodes, maps, segments, false};
-    if (!mark_all(&m, root, records, error) || (in_use && !mark_in_use(&m, error)))
+    if (!mark_all(&m, root, records, error))
         return false;
+    for (guint i = 0; memory != NULL && i < memory->len; i++) {
+        if (!mark_objects(&m, g_ptr_array_index(memory, i), error))
+            return false;
+    }
     for (guint i = m.incomplete ? 0 : root->entries->len; i-- > 0;) {
         const struct hsk_root_entry *e = g_ptr_array_index(root->entries, i);
         uint32_t number;

@@ -5,12 +5,13 @@
 #include "content.h"
 
 #define CACHE_BYTES (64u << 20)
-#define MAX_OPEN    128u /* of segments, and of map members */
+#define MAX_OPEN    256u /* of segments, and of map members */
 
 struct segment_slot {
     char *name;
     struct hsk_segment_id id;
     struct hsk_segment *segment; /* NULL: not opened yet */
+    bool gone;                   /* from ROOT */
 };
 
 struct cached {
@@ -113,7 +114,14 @@ static void forget_frames(struct hsk_content *c)
     }
 }
 
-void hsk_content_retain(struct hsk_content *c, const struct hsk_root *root)
+bool hsk_content_has(struct hsk_content *c, uint32_t number)
+{
+    G_GNUC_UNUSED g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&c->lock);
+    const struct segment_slot *s = g_hash_table_lookup(c->segments, GUINT_TO_POINTER(number));
+    return s != NULL && !s->gone;
+}
+
+void hsk_content_retain(struct hsk_content *c, const struct hsk_root *root, bool keep)
 {
     G_GNUC_UNUSED g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&c->lock);
     GHashTableIter it;
@@ -121,8 +129,9 @@ void hsk_content_retain(struct hsk_content *c, const struct hsk_root *root)
     bool some = false;
     g_hash_table_iter_init(&it, c->segments);
     while (g_hash_table_iter_next(&it, NULL, &slot)) {
-        const struct segment_slot *s = slot;
-        if (hsk_root_find(root, s->name) != NULL)
+        struct segment_slot *s = slot;
+        s->gone = hsk_root_find(root, s->name) == NULL;
+        if (!s->gone || keep)
             continue;
         c->open_segments -= s->segment != NULL;
         g_hash_table_iter_remove(&it);

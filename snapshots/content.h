@@ -20,8 +20,10 @@ HSK_DEFINE_AUTO(hsk_content, hsk_content_free)
 void hsk_content_set_base(struct hsk_content *c, const struct hsk_carrier *base);
 /* Makes a segment of ROOT known; other entries are ignored. */
 void hsk_content_add(struct hsk_content *c, const struct hsk_root_entry *e);
-/* Forgets all segments that ROOT does not list; what was found in them is not found any more. */
-void hsk_content_retain(struct hsk_content *c, const struct hsk_root *root);
+/* Forgets all segments that ROOT does not list; with keep they can still be read. */
+void hsk_content_retain(struct hsk_content *c, const struct hsk_root *root, bool keep);
+/* Does ROOT list the segment? */
+bool hsk_content_has(struct hsk_content *c, uint32_t number);
 /* A reference to give back with hsk_segment_free. */
 struct hsk_segment *hsk_content_segment(struct hsk_content *c, uint32_t number, GError **error);
 /* The content of a frame, through the cache; the slot does not matter. */

@@ -42,7 +42,7 @@ struct hsk_doc {
         root_unsure; /* a commit failed so late that the disk may have a newer ROOT than this one */
     GMutex lock;     /* for reading versions on other threads than the one that commits */
     GPtrArray *versions; /* struct hsk_record, oldest first */
-    GPtrArray *open;     /* struct hsk_version: what they hold stays */
+    unsigned nopen;      /* opened versions: while there are any, no file is removed */
     char saved[33];
     char current[33]; /* what hsk_doc_current said last */
     struct hsk_content *content;
@@ -84,7 +84,11 @@ void hsk_doc_find_saved(struct hsk_doc *doc);
 bool hsk_instance_attach(struct hsk_doc *doc, char **orphan, GError **error);
 /* The document will have this ROOT next, or (NULL) has just come to have base_hash. */
 bool hsk_instance_expect(struct hsk_doc *doc, const uint8_t next[HSK_HASH_BYTES], GError **error);
-/* Removes files that ROOT does not list, or that the .hva has too, and forgets their content. */
+/* Forgets the content of segments that ROOT does not list; false: versions are open, so it can
+ * still be read. */
+bool hsk_doc_forget_content(struct hsk_doc *doc);
+/* Removes files that ROOT does not list, or that the .hva has too, and forgets their content. While
+ * versions are open it waits for the next call. */
 void hsk_instance_clean(struct hsk_doc *doc);
 char *hsk_data_folder(void);
 /* The document that the instance in this folder belongs to; NULL if it is no instance. */
@@ -106,10 +110,12 @@ bool hsk_doc_sign_io(const char *path, const struct hsk_seckey *k, const char *p
    with doc->root_unsure set, the new ROOT may be on the disk: until the next success no file that
    it lists may go. */
 bool hsk_doc_commit_root(struct hsk_doc *doc, struct hsk_root *root, GError **error);
-/* Marks what root, its present and the given records reach, and, with in_use, what is being read
- * and gone on from; removes instance members that nothing reaches from root. */
+/* Fills base_nodes. */
+bool hsk_doc_know_base(struct hsk_doc *doc, GError **error);
+/* Marks what root, its present and the given records reach, and memory (NULL, or lists of struct
+ * hsk_object); removes instance members that nothing reaches from root. */
 bool hsk_doc_sweep(struct hsk_doc *doc, struct hsk_root *root, const GPtrArray *records,
-                   bool in_use, GError **error);
+                   const GPtrArray *memory, GError **error);
 
 /* version.c */
 struct hsk_version {
@@ -182,6 +188,12 @@ void hsk_branch_advance(const struct hsk_take_point *p, const GArray *present, c
  * false. The second call is for after the commit. */
 bool hsk_branches_settle(struct hsk_doc *doc, struct hsk_root *root);
 void hsk_branches_settled(struct hsk_doc *doc);
+/* The memory that the next version's changes are relative to, of each branch: lists of struct
+ * hsk_object. (Their disks are in ROOT's present, or in a version that must stay.) */
+GPtrArray *hsk_branches_memory(struct hsk_doc *doc);
+/* Objects are stored elsewhere now: move gives each its new root. */
+void hsk_branches_move(struct hsk_doc *doc, void (*move)(void *opaque, struct hsk_object *o),
+                       void *opaque);
 void hsk_branches_rename_current(struct hsk_doc *doc, const char *from, const char *to);
 /* A fresh map of an object. */
 struct hsk_pagemap *hsk_object_map(struct hsk_doc *doc, const struct hsk_object *o);

@@ -85,8 +85,9 @@ static void move_branches(struct hsk_doc *doc, const char *const *ids, unsigned 
 bool hsk_doc_drop_many(struct hsk_doc *doc, const char *const *ids, unsigned n, GError **error)
 {
     HSK_AUTO(hsk_root, root) = hsk_root_copy(doc->root);
+    g_autoptr(GPtrArray) memory = hsk_branches_memory(doc);
     if (!begin_drop(doc, root, ids, n, error) ||
-        !hsk_doc_sweep(doc, root, doc->versions, true, error) ||
+        !hsk_doc_sweep(doc, root, doc->versions, memory, error) ||
         !hsk_doc_commit_root(doc, root, error)) {
         hsk_doc_stay(doc);
         return false;
@@ -132,6 +133,8 @@ static bool change(struct hsk_doc *doc, struct hsk_record *r, const char *title,
 {
     struct hsk_record next = *r;
     struct hsk_dir_sink sink;
+    if (r->info.damaged)
+        return hsk_damaged(error, doc->path, "the record of version %s makes no sense", r->info.id);
     HSK_AUTO(hsk_root, root) = hsk_root_copy(doc->root);
     next.info.title = hsk_text_clean(title, HSK_TITLE_BYTES);
     next.info.kind = kind;

@@ -365,12 +365,22 @@ bool hsk_instance_attach(struct hsk_doc *doc, char **orphan, GError **error)
     return load_instance(doc, folder, orphan, error);
 }
 
+bool hsk_doc_forget_content(struct hsk_doc *doc)
+{
+    g_mutex_lock(&doc->lock);
+    bool wait = doc->nopen > 0;
+    g_mutex_unlock(&doc->lock);
+    hsk_content_retain(doc->content, doc->root, wait);
+    return !wait;
+}
+
 void hsk_instance_clean(struct hsk_doc *doc)
 {
     static const char *const folders[] = {"data", "map", "versions"};
     if (doc->root_unsure)
         return;
-    hsk_content_retain(doc->content, doc->root);
+    if (!hsk_doc_forget_content(doc))
+        return;
     for (size_t i = 0; i < G_N_ELEMENTS(folders); i++) {
         g_autofree char *path = g_build_filename(hsk_carrier_label(doc->dir), folders[i], NULL);
         g_autoptr(GDir) dir = g_dir_open(path, 0, NULL);

@@ -163,7 +163,8 @@ static bool same(struct hsk_pack *p, uint64_t entry, const uint8_t *src)
         return hsk_range_ok(off, HSK_PAGE_SIZE, p->back_bytes) &&
                memcmp(p->back + off, src, HSK_PAGE_SIZE) == 0;
     g_autoptr(GError) ignored = NULL;
-    return hsk_content_page(p->content, entry, page, &ignored) &&
+    return hsk_content_has(p->content, hsk_entry_segment(entry)) &&
+           hsk_content_page(p->content, entry, page, &ignored) &&
            memcmp(page, src, HSK_PAGE_SIZE) == 0;
 }
 

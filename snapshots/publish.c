@@ -66,7 +66,7 @@ static bool make_root(struct hsk_doc *doc, struct hsk_root **out, GError **error
     }
     find_current(doc, root);
     find_memory(doc, root);
-    if (!hsk_doc_sweep(doc, root, doc->versions, false, error))
+    if (!hsk_doc_sweep(doc, root, doc->versions, NULL, error))
         return false;
     root->log_number = 0;
     root->log_seq = 0;

@@ -245,7 +245,6 @@ struct hsk_doc *hsk_doc_open_io(const char *path, bool readonly, const struct hs
     *doc = (struct hsk_doc){
         .io = io, .readonly = readonly, .path = g_steal_pointer(&real), .fd = -1, .dirfd = -1};
     doc->versions = g_ptr_array_new_with_free_func((GDestroyNotify)hsk_record_free);
-    doc->open = g_ptr_array_new();
     g_mutex_init(&doc->lock);
     g_mutex_init(&doc->disk_lock);
     if (!do_open(doc, orphan, error)) {
@@ -277,8 +276,7 @@ void hsk_doc_close(struct hsk_doc *doc)
     hsk_carrier_free(doc->dir);
     hsk_carrier_free(doc->base);
     hsk_manifest_free(doc->manifest);
-    hsk_assert(doc->open->len == 0);
-    g_ptr_array_unref(doc->open);
+    hsk_assert(doc->nopen == 0);
     g_mutex_clear(&doc->lock);
     g_mutex_clear(&doc->disk_lock);
     if (doc->dirfd >= 0)

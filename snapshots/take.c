@@ -263,8 +263,9 @@ static bool add_record(struct commit *c, GError **error)
  * was folded before behind. */
 static bool drop_unneeded(struct commit *c, GError **error)
 {
+    g_autoptr(GPtrArray) memory = hsk_branches_memory(c->doc);
     if (c->fold)
-        return hsk_doc_sweep(c->doc, c->root, c->doc->versions, true, error);
+        return hsk_doc_sweep(c->doc, c->root, c->doc->versions, memory, error);
     if (c->take->kind != HSK_VERSION_SAVED)
         return true;
     g_autoptr(GPtrArray) records = g_ptr_array_new();
@@ -280,7 +281,7 @@ static bool drop_unneeded(struct commit *c, GError **error)
         }
     }
     g_ptr_array_add(records, c->record);
-    return !dropped || hsk_doc_sweep(c->doc, c->root, records, true, error);
+    return !dropped || hsk_doc_sweep(c->doc, c->root, records, memory, error);
 }
 
 /* The new ROOT is on the disk: memory follows. */
@@ -343,7 +344,7 @@ static bool run_commit(struct hsk_doc *doc, struct hsk_take_point *p, const stru
         doc->root->next_number = c.root->next_number;
         hsk_root_free(c.root);
         hsk_doc_stay(doc);
-        hsk_content_retain(doc->content, doc->root);
+        hsk_doc_forget_content(doc);
         if (!doc->root_unsure)
             hsk_dir_sink_abort(&c.sink);
     }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The list of versions, and reading them back. An open version is registered with its document, so
- * that nothing that it reads is swept away. Threads: a version belongs to one thread; the list is
+ * The list of versions, and reading them back. An open version is counted by its document, so that
+ * no file that it reads is removed. Threads: a version belongs to one thread; the list is
  * read under the document's lock.
  */
 #include "doc.h"
@@ -126,7 +126,7 @@ struct hsk_version *hsk_version_open(struct hsk_doc *doc, const char *id, GError
         g_array_ref(v->needed.frames);
     v->maps =
         g_hash_table_new_full(g_str_hash, g_str_equal, g_free, (GDestroyNotify)hsk_pagemap_free);
-    g_ptr_array_add(doc->open, v);
+    doc->nopen++;
     return v;
 }
 
@@ -135,7 +135,7 @@ void hsk_version_free(struct hsk_version *v)
     if (v == NULL)
         return;
     g_mutex_lock(&v->doc->lock);
-    g_ptr_array_remove_fast(v->doc->open, v);
+    v->doc->nopen--;
     g_mutex_unlock(&v->doc->lock);
     g_array_unref(v->objects);
     g_free(v->cpu);

@@ -85,3 +85,16 @@ struct hsk_map_visitor {
 };
 bool hsk_pagemap_walk(const struct hsk_map_source *source, const struct hsk_map_ref *root,
                       uint64_t npages, const struct hsk_map_visitor *v, GError **error);
+
+/* Writes a stored map anew, with other entries. */
+struct hsk_map_rewriter {
+    /* true: *now is what takes the place of the node, which need not be looked at */
+    bool (*known)(void *opaque, const struct hsk_map_ref *ref, struct hsk_map_ref *now);
+    void (*done)(void *opaque, const struct hsk_map_ref *ref, const struct hsk_map_ref *now);
+    uint64_t (*entry)(void *opaque, uint64_t entry);
+    void *opaque;
+    struct hsk_map_writer writer;
+};
+bool hsk_pagemap_rewrite(const struct hsk_map_source *source, const struct hsk_map_ref *root,
+                         uint64_t npages, struct hsk_map_rewriter *rw, struct hsk_map_ref *now,
+                         GError **error);

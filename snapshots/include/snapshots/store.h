@@ -147,6 +147,12 @@ bool hsk_version_commit(struct hsk_doc *doc, struct hsk_take_point *p, const str
    then, with 1 GiB or so. */
 bool hsk_doc_fold(struct hsk_doc *doc, uint64_t limit_bytes, GError **error);
 
+/* Every version leaves members in the instance's store. If there are many small ones, or much of it
+ * is needed by no version any more, writes what is needed anew, together; else it does nothing and
+ * costs nothing. Threads as hsk_version_commit. cancelled may be NULL; true: HSK_ERROR_CANCELLED. */
+bool hsk_doc_compact_instance(struct hsk_doc *doc, bool (*cancelled)(void *opaque), void *opaque,
+                              GError **error);
+
 /* ---- going back ---- */
 
 struct hsk_version; /* an opened version */

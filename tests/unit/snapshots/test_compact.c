@@ -1,0 +1,288 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Compacting: whatever moves, every version and the disks are what they were, what is being read
+ * can still be read, and what is dead is gone.
+ */
+#include <errno.h>
+
+#define RAM_PAGES 128u
+#include "fixture.h"
+
+enum { CHECKPOINTS = 300 };
+
+/* What the test knows: seeds of pages of each version. */
+struct story {
+    struct hsk_doc *doc;
+    char ids[CHECKPOINTS + 2][33];
+    uint8_t ram[CHECKPOINTS + 2][RAM_PAGES], disk[CHECKPOINTS + 2][8];
+    bool dropped[CHECKPOINTS + 2];
+    unsigned n;
+};
+
+static void page_of(uint8_t *page, unsigned i, unsigned seed)
+{
+    if (seed == 0)
+        memset(page, 0, HSK_PAGE_SIZE);
+    else
+        fill_page(page, i * 4ull, seed);
+}
+
+static void read_page(void *opaque, uint64_t page, void *dst)
+{
+    page_of(dst, (unsigned)page, ((uint8_t *)opaque)[page]);
+}
+
+/* One more version, in which some pages of memory and one of the disk have changed. */
+static bool live_on(struct story *t, enum hsk_version_kind kind, GError **error)
+{
+    unsigned n = t->n;
+    uint8_t dirty[RAM_PAGES / 8] = {0};
+    if (n > 0) {
+        memcpy(t->ram[n], t->ram[n - 1], RAM_PAGES);
+        memcpy(t->disk[n], t->disk[n - 1], sizeof(t->disk[n]));
+    }
+    for (unsigned i = 0; i < 5; i++) {
+        unsigned page = (n * 7 + i * i * 3) % RAM_PAGES;
+        t->ram[n][page] = (uint8_t)(1 + n % 200);
+        dirty[page / 8] |= (uint8_t)(1 << page % 8);
+    }
+    uint8_t page[HSK_PAGE_SIZE], device[64] = "device state";
+    t->disk[n][n % 8] = (uint8_t)(1 + n % 250);
+    page_of(page, n % 8, t->disk[n][n % 8]);
+    assert_int_equal(
+        hsk_disk_write(hsk_doc_disk(t->doc, 0), (500 + n % 8) * HSK_PAGE_SIZE, page, sizeof(page)),
+        0);
+    struct hsk_version_object o = {.name = "ram",
+                                   .size_bytes = RAM_BYTES,
+                                   .dirty = dirty,
+                                   .from_zeros = n == 0,
+                                   .read_page = read_page,
+                                   .opaque = t->ram[n]};
+    struct hsk_take take = {.title = "t",
+                            .kind = kind,
+                            .objects = &o,
+                            .nobjects = 1,
+                            .state = device,
+                            .state_bytes = 12};
+    if (!hsk_version_commit(t->doc, hsk_take_begin(t->doc), &take, t->ids[n], NULL, error))
+        return false;
+    t->n++;
+    return true;
+}
+
+static void check_version(struct story *t, struct hsk_version *v, unsigned n)
+{
+    uint8_t page[HSK_PAGE_SIZE];
+    g_autofree uint8_t *got = g_malloc0(RAM_BYTES);
+    assert_ok(hsk_version_fill(v, "ram", got, RAM_BYTES, &error));
+    for (unsigned i = 0; i < RAM_PAGES; i++) {
+        page_of(page, i, t->ram[n][i]);
+        assert_memory_equal(got + (size_t)i * HSK_PAGE_SIZE, page, HSK_PAGE_SIZE);
+    }
+    assert_ok(hsk_version_read(v, "disk.root", 500, 8, got, &error));
+    for (unsigned i = 0; i < 8; i++) {
+        page_of(page, i, t->disk[n][i]);
+        assert_memory_equal(got + (size_t)i * HSK_PAGE_SIZE, page, HSK_PAGE_SIZE);
+    }
+    g_autoptr(GBytes) state = hsk_version_state(v, NULL);
+    assert_non_null(state);
+    assert_memory_equal(g_bytes_get_data(state, NULL), "device state", 12);
+}
+
+static void check_all(struct story *t)
+{
+    for (unsigned n = 0; n < t->n; n++) {
+        struct hsk_version *v = hsk_version_open(t->doc, t->ids[n], NULL);
+        assert_int_equal(v == NULL, t->dropped[n]);
+        if (v != NULL)
+            check_version(t, v, n);
+        hsk_version_free(v);
+    }
+    uint8_t got[HSK_PAGE_SIZE], page[HSK_PAGE_SIZE];
+    for (unsigned i = 0; i < 8; i++) {
+        assert_int_equal(
+            hsk_disk_read(hsk_doc_disk(t->doc, 0), (500 + i) * HSK_PAGE_SIZE, got, sizeof(got)), 0);
+        page_of(page, i, t->disk[t->n - 1][i]);
+        assert_memory_equal(got, page, sizeof(page));
+    }
+    assert_disk_page(t->doc, 5, 7);
+}
+
+static unsigned count(const struct hsk_doc *doc, const char *folder)
+{
+    unsigned n = 0;
+    for (guint i = 0; i < doc->root->entries->len; i++) {
+        const struct hsk_root_entry *e = g_ptr_array_index(doc->root->entries, i);
+        n += g_str_has_prefix(e->name, folder);
+    }
+    return n;
+}
+
+static unsigned files(const struct hsk_doc *doc, const char *folder)
+{
+    g_autofree char *path = g_build_filename(hsk_carrier_label(doc->dir), folder, NULL);
+    g_autoptr(GDir) dir = g_dir_open(path, 0, NULL);
+    unsigned n = 0;
+    while (g_dir_read_name(dir) != NULL)
+        n++;
+    return n;
+}
+
+/* A document with many checkpoints, one of them published as a snapshot, some of them dropped. */
+static struct story *begin(const struct scratch *s)
+{
+    struct story *t = g_new0(struct story, 1);
+    assert_ok(make_document(s, NULL, &error));
+    t->doc = open_doc(s);
+    for (unsigned i = 0; i < CHECKPOINTS; i++) {
+        assert_ok(live_on(t, i % 100 == 50 ? HSK_VERSION_USER : HSK_VERSION_AUTO, &error));
+        if (i == 150)
+            assert_ok(hsk_doc_publish(t->doc, &error));
+    }
+    return t;
+}
+
+static void drop_most(struct story *t)
+{
+    const char *ids[CHECKPOINTS];
+    unsigned n = 0;
+    for (unsigned i = 0; i < t->n; i++) {
+        t->dropped[i] = i % 100 != 50 && i % 7 != 0;
+        if (t->dropped[i])
+            ids[n++] = t->ids[i];
+    }
+    assert_ok(hsk_doc_drop_many(t->doc, ids, n, &error));
+}
+
+static void end(struct story *t)
+{
+    hsk_doc_close(t->doc);
+    g_free(t);
+}
+
+static void compacting_moves_much_and_changes_nothing(void **state)
+{
+    struct scratch *s = *state;
+    struct story *t = begin(s);
+    unsigned before = count(t->doc, "data/");
+    assert_true(before >= CHECKPOINTS);
+    struct hsk_version *reading;
+    assert_ok((reading = hsk_version_open(t->doc, t->ids[77], &error)) != NULL);
+    assert_ok(hsk_doc_compact_instance(t->doc, NULL, NULL, &error));
+    assert_true(count(t->doc, "data/") < before / 2); /* what is published stays as it is */
+    check_version(t, reading, 77);
+    hsk_version_free(reading);
+    check_all(t);
+    drop_most(t);
+    assert_int_equal(files(t->doc, "versions") + 2, count(t->doc, "versions/"));
+    check_all(t);
+    assert_ok(live_on(t, HSK_VERSION_AUTO, &error));
+    check_all(t);
+    hsk_doc_close(t->doc);
+    t->doc = open_doc(s);
+    check_all(t);
+    /* the second time there is nothing to do */
+    uint32_t next = t->doc->root->next_number;
+    assert_ok(hsk_doc_compact_instance(t->doc, NULL, NULL, &error));
+    assert_int_equal(t->doc->root->next_number, next);
+    assert_ok(hsk_doc_publish(t->doc, &error));
+    check_all(t);
+    end(t);
+    assert_ok(hsk_doc_verify(s->doc, NULL, NULL, &error));
+}
+
+/* The disks go on from a version while its maps move; a take that was begun before is committed. */
+static void branches_move_along(void **state)
+{
+    struct scratch *s = *state;
+    struct story *t = begin(s);
+    struct hsk_take take = {.title = "parked", .kind = HSK_VERSION_BEFORE_REVERT};
+    struct hsk_version *v;
+    char id[33];
+    struct hsk_take_point *p = hsk_take_begin(t->doc);
+    assert_ok((v = hsk_version_open(t->doc, t->ids[20], &error)) != NULL);
+    assert_ok(hsk_disks_switch(t->doc, v, &error));
+    hsk_version_free(v);
+    assert_ok(hsk_doc_compact_instance(t->doc, NULL, NULL, &error));
+    memcpy(t->disk[t->n], t->disk[20], 8);
+    memcpy(t->ram[t->n], t->ram[20], RAM_PAGES);
+    t->dropped[t->n++] = true;
+    check_all(t);
+    assert_ok(hsk_version_commit(t->doc, p, &take, id, NULL, &error));
+    assert_ok(live_on(t, HSK_VERSION_AUTO, &error));
+    check_all(t);
+    hsk_doc_close(t->doc);
+    t->doc = open_doc(s);
+    check_all(t);
+    end(t);
+}
+
+static bool count_down(void *opaque)
+{
+    unsigned *left = opaque;
+    return --*left == 0;
+}
+
+static void cancelling_leaves_everything(void **state)
+{
+    struct scratch *s = *state;
+    struct story *t = begin(s);
+    for (unsigned at = 1;; at += 311) {
+        g_autoptr(GError) error = NULL;
+        unsigned left = at, data = files(t->doc, "data"), maps = files(t->doc, "map");
+        if (hsk_doc_compact_instance(t->doc, count_down, &left, &error))
+            break;
+        assert_true(g_error_matches(error, HSK_ERROR, HSK_ERROR_CANCELLED));
+        assert_int_equal(files(t->doc, "data"), data);
+        assert_int_equal(files(t->doc, "map"), maps);
+    }
+    check_all(t);
+    end(t);
+}
+
+static int fail_at(void *opaque, enum hsk_io_op op, int fd)
+{
+    unsigned *left = opaque;
+    return *left > 0 && --*left == 0 ? ENOSPC : 0;
+}
+
+static void a_full_disk_leaves_everything(void **state)
+{
+    struct scratch *s = *state;
+    struct story *t = begin(s);
+    unsigned left = 0;
+    struct hsk_io io = {fail_at, &left};
+    t->doc->io = &io;
+    for (unsigned at = 1;; at = at < 10 ? at + 1 : at * 2) {
+        g_autoptr(GError) e = NULL;
+        left = at;
+        if (hsk_doc_compact_instance(t->doc, NULL, NULL, &e) && left > 0)
+            break;
+        assert_true(e == NULL || g_error_matches(e, HSK_ERROR, HSK_ERROR_NO_SPACE));
+        left = 0;
+        assert_ok(live_on(t, HSK_VERSION_AUTO, &error));
+        if (t->n == CHECKPOINTS + 2)
+            break;
+    }
+    left = 0;
+    check_all(t);
+    hsk_doc_close(t->doc);
+    t->doc = open_doc(s);
+    check_all(t);
+    end(t);
+}
+
+int main(void)
+{
+    g_autofree char *data = scratch_data_home();
+#define T(f) cmocka_unit_test_setup_teardown(f, scratch_setup, scratch_teardown)
+    const struct CMUnitTest tests[] = {
+        T(compacting_moves_much_and_changes_nothing),
+        T(branches_move_along),
+        T(cancelling_leaves_everything),
+        T(a_full_disk_leaves_everything),
+    };
+    int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    remove_tree(data);
+    return failed;
+}
