@@ -17,7 +17,8 @@ enum hsk_disk_op {
     HSK_DISK_OP_WRITE,
     HSK_DISK_OP_FLUSH,
     HSK_DISK_OP_DISCARD,
-    HSK_DISK_OP_MARK /* the moment of a take, between the requests before and behind; no answer */
+    HSK_DISK_OP_MARK /* the moment of the take named by offset, between the requests before and
+                        behind; no answer */
 };
 
 struct hsk_disk_request {

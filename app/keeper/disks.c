@@ -19,6 +19,7 @@ struct hsk_disk_service {
     /* lock */
     GMutex lock;
     bool expected;
+    uint64_t name;
     struct hsk_take_point *point; /* on its way to the main thread */
     guint idle;
     /* main thread */
@@ -58,10 +59,10 @@ static gboolean hand_over(gpointer opaque)
     return G_SOURCE_REMOVE;
 }
 
-static void mark(struct hsk_disk_service *s)
+static void mark(struct hsk_disk_service *s, uint64_t name)
 {
     g_mutex_lock(&s->lock);
-    if (s->expected) {
+    if (s->expected && s->name == name) {
         s->expected = false;
         s->point = hsk_take_begin(s->doc);
         s->idle = g_idle_add_full(G_PRIORITY_HIGH, hand_over, s, NULL);
@@ -108,7 +109,7 @@ static gpointer disk_thread(gpointer opaque)
             return NULL;
         }
         if (q.op == HSK_DISK_OP_MARK) {
-            mark(s);
+            mark(s, q.offset);
             continue;
         }
         struct hsk_disk_answer a = {.slot = q.slot, .result = serve(s, &q)};
@@ -150,7 +151,7 @@ struct hsk_disk_service *hsk_disk_service_new(struct hsk_doc *doc, struct hsk_ch
     return s;
 }
 
-void hsk_disk_service_expect_mark(struct hsk_disk_service *s,
+void hsk_disk_service_expect_mark(struct hsk_disk_service *s, uint64_t name,
                                   void (*marked)(void *opaque, struct hsk_take_point *point),
                                   void *opaque)
 {
@@ -159,6 +160,7 @@ void hsk_disk_service_expect_mark(struct hsk_disk_service *s,
     s->marked = marked;
     s->opaque = opaque;
     s->expected = true;
+    s->name = name;
     g_mutex_unlock(&s->lock);
 }
 

@@ -15,9 +15,9 @@ struct hsk_disk_service;
 /* Gives the machine its ends ("disks", "disks.slots"). The document is borrowed. */
 struct hsk_disk_service *hsk_disk_service_new(struct hsk_doc *doc, struct hsk_child *c,
                                               GError **error);
-/* The machine will mark the moment of a take: marked is called on the main thread with the point,
- * which it takes. A mark that nobody expects is none. */
-void hsk_disk_service_expect_mark(struct hsk_disk_service *s,
+/* The machine will mark the moment of the take with that name: marked is called on the main thread
+ * with the point, which it takes. A mark that nobody expects is none. */
+void hsk_disk_service_expect_mark(struct hsk_disk_service *s, uint64_t name,
                                   void (*marked)(void *opaque, struct hsk_take_point *point),
                                   void *opaque);
 /* Nobody expects it any more. */

@@ -153,6 +153,8 @@ static bool resume(struct hsk_document *d, const char *id, GError **error)
         g_prefix_error(error, "%s: ", HSK_NO_RESUME);
         return false;
     }
+    g_free(d->base);
+    d->base = g_strdup(id);
     return hsk_document_add_near(d, &d->now, error) && hsk_running_start(d, &d->now, state, error);
 }
 
@@ -272,6 +274,8 @@ int hsk_keeper_run(const json_t *options)
     hsk_clock_take_sample(&d.started);
     d.path = g_strdup(real ? real : hsk_json_str(options, "path", ""));
     free(real);
+    d.changes = hsk_changes_new();
+    d.base = g_strdup("");
     d.near = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
     g_queue_init(&d.ops);
     g_queue_init(&d.screenshots);

@@ -13,6 +13,7 @@
 #include <snapshots/store.h>
 #include <vmm/engine.h>
 
+#include "changes.h"
 #include "child.h"
 #include "common/settings.h"
 #include "control.h"
@@ -99,6 +100,8 @@ struct hsk_op {
     void (*ran)(struct hsk_op *op);                      /* the machine goes on; or NULL */
     void (*back)(struct hsk_op *op, const json_t *body); /* answer to "go-back"; or NULL */
     bool is_back;                                        /* it could */
+    char *base;                  /* what its dirty pages count from, if not d->base any more */
+    struct hsk_fetched *fetched; /* pages that the machine has to get; or NULL */
     char new_id[33];
     uint64_t bytes_added;
     bool answered;
@@ -128,9 +131,11 @@ struct hsk_document {
     struct hsk_running now;
     struct hsk_settings settings;
     uint64_t memory_bytes;
-    json_t *versions;   /* as in the reply to "log" */
-    bool want_run;      /* the user wants it to run (not paused) */
-    bool from_zeros;    /* no version yet since power-on: dirty is what is not zeros */
+    json_t *versions; /* as in the reply to "log" */
+    bool want_run;    /* the user wants it to run (not paused) */
+    bool from_zeros;  /* no version yet since power-on: dirty is what is not zeros */
+    char *base;       /* id of the version that dirty counts from; "": zeros */
+    struct hsk_changes *changes;
     int64_t last_point; /* names of the machine's points count from 1 */
     GHashTable *near;   /* id of a version -> name of its point in the machine that runs now */
     char *trouble;      /* why it is paused, or NULL */
@@ -249,9 +254,13 @@ void hsk_take_start(struct hsk_op *op, enum hsk_version_kind kind, const char *t
 /* Asks the machine for a point by that message (taken; without its name) and expects the disks'
  * mark; then op->answer. */
 void hsk_take_ask(struct hsk_op *op, json_t *message);
+/* Without near versions: copies what is dirty, while the machine is held. false: op has failed. */
+bool hsk_take_copy(struct hsk_op *op);
 /* Commits what was captured; then op->taken, or failed. */
 void hsk_take_commit(struct hsk_op *op, void (*failed)(struct hsk_op *op, GError *error));
-/* Messages "point" and "run" of the machine for the op under way. */
+/* "way" of a message: to the pages of the point under way. */
+void hsk_take_note_way(struct hsk_op *op, const json_t *body);
+/* Messages "point", "back" and "run" of the machine for the op under way. */
 void hsk_take_message(struct hsk_op *op, const char *event, const json_t *body, int fd);
 void hsk_snapshot_start(struct hsk_op *op);
 void hsk_stop_start(struct hsk_op *op);
@@ -261,8 +270,21 @@ void hsk_take_clear(struct hsk_op *op);
 /* ---- revert.c ---- */
 
 void hsk_revert_start(struct hsk_op *op);
+/* The machine is held at a point that is not stored yet: it is, and a new process is built. */
+void hsk_revert_anew(struct hsk_op *op);
+/* The machine goes on as it was; the op has failed. */
+void hsk_revert_give_up(struct hsk_op *op, GError *error);
+/* The machine is what the user wanted and goes on; tells everybody; the end of the op. */
+void hsk_revert_go_on(struct hsk_op *op);
+void hsk_revert_answer(struct hsk_op *op);
+void hsk_revert_publish(struct hsk_op *op);
 /* The new machine said "ready" or "failed", or died (event "ended"). */
 void hsk_revert_message(struct hsk_op *op, const char *event, const json_t *body);
+
+/* ---- going.c ---- */
+
+/* The version is open: goes back to it in place, if that can be, else by hsk_revert_anew(). */
+void hsk_going_start(struct hsk_op *op);
 
 /* ---- commands.c ---- */
 

@@ -41,6 +41,8 @@ void hsk_op_free(struct hsk_op *op)
     g_clear_error(&op->refusal);
     hsk_conn_unref(op->conn);
     json_decref(op->id);
+    hsk_fetched_free(op->fetched);
+    g_free(op->base);
     g_free(op->arg);
     g_free(op->words);
     g_free(op->title);

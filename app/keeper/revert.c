@@ -3,13 +3,8 @@
  * Going back to a version of a running machine. The present is parked first as a version of kind
  * "before-revert" (undo goes to it, and a second undo to the one that the first undo made).
  *
- * In place, if the machine keeps the version near (vmm/near.h):
- * - go-back: the machine stops, says that now is a point, and becomes what it was then
- * - the disks are switched, it runs -> answer
- * - job: the point is committed as "before revert" -> job: publish
- *
- * Else a new machine is built beside the stopped old one; only when it stands complete do the disks
- * change over and the old one ends:
+ * In place, if that can be: going.c. Else a new machine is built beside the stopped old one; only
+ * when it stands complete do the disks change over and the old one ends:
  * - take BEFORE_REVERT
  * - job: fill fresh memory; start a process with it, which loads the state
  * - "ready": the disks are switched -> swap, run -> answer -> job: publish
@@ -37,7 +32,7 @@ static void unparked(struct hsk_op *op)
 }
 
 /* What was parked for nothing goes again: undo would lead to it, and so nowhere. */
-static void give_up(struct hsk_op *op, GError *error)
+void hsk_revert_give_up(struct hsk_op *op, GError *error)
 {
     hsk_running_clear(&op->next);
     hsk_op_let_go(op);
@@ -166,12 +161,18 @@ static void built(struct hsk_op *op)
     if (!error)
         hsk_running_start(op->d, &op->next, op->next_state, &error);
     if (error)
-        give_up(op, error);
+        hsk_revert_give_up(op, error);
 }
 
 static void parked(struct hsk_op *op)
 {
     hsk_op_job(op, build_job, built);
+}
+
+void hsk_revert_anew(struct hsk_op *op)
+{
+    op->taken = parked;
+    hsk_take_commit(op, hsk_revert_give_up);
 }
 
 static void publish_job(struct hsk_op *op)
@@ -188,7 +189,12 @@ static void published(struct hsk_op *op)
     hsk_op_finish(op, NULL);
 }
 
-static void now_it_is(struct hsk_op *op)
+void hsk_revert_publish(struct hsk_op *op)
+{
+    hsk_op_job(op, publish_job, published);
+}
+
+void hsk_revert_go_on(struct hsk_op *op)
 {
     struct hsk_document *d = op->d;
 
@@ -197,7 +203,7 @@ static void now_it_is(struct hsk_op *op)
     hsk_op_let_go(op);
 }
 
-static void answer(struct hsk_op *op)
+void hsk_revert_answer(struct hsk_op *op)
 {
     struct hsk_document *d = op->d;
 
@@ -220,7 +226,7 @@ static void change_over(struct hsk_op *op)
     GError *error = NULL;
 
     if (!hsk_disks_switch(d->doc, op->version, &error)) {
-        give_up(op, error);
+        hsk_revert_give_up(op, error);
         return;
     }
     hsk_running_clear(&d->now);
@@ -229,15 +235,17 @@ static void change_over(struct hsk_op *op)
     hsk_document_keep_generation(d);
     d->from_zeros = false;
     g_hash_table_remove_all(d->near);
+    g_free(d->base);
+    d->base = g_strdup(op->target);
     hsk_screenshots_refuse(d, "the machine went back to another state; ask again");
-    now_it_is(op);
+    hsk_revert_go_on(op);
     op->pause_ms = (double)(g_get_monotonic_time() - op->started_us) / 1000;
     hsk_document_reload_versions(d);
-    answer(op);
+    hsk_revert_answer(op);
     /* If it has died meanwhile, nobody has said so yet. */
     if (!hsk_child_pid(d->now.child))
         hsk_document_child_ops.ended(d, d->now.child, "ended as soon as it was started");
-    hsk_op_job(op, publish_job, published);
+    hsk_revert_publish(op);
 }
 
 void hsk_revert_message(struct hsk_op *op, const char *event, const json_t *body)
@@ -248,75 +256,14 @@ void hsk_revert_message(struct hsk_op *op, const char *event, const json_t *body
         hsk_running_ready(&op->next, hsk_json_str(body, "text", NULL));
         change_over(op);
     } else if (strcmp(event, "failed") == 0 && !op->d->in_job)
-        give_up(op, g_error_new(HSK_ERROR, HSK_ERROR_FAILED,
-                                "\"%s\" could not be resumed (%s); the machine goes on as it was",
-                                op->target_title, text));
-    else if (strcmp(event, "ended") == 0 && !op->d->in_job)
-        give_up(op, g_error_new(HSK_ERROR, HSK_ERROR_FAILED,
-                                "the new machine process %s; the machine goes on as it was", text));
-}
-
-/* ---- in place ---- */
-
-/* It runs. */
-static void ran(struct hsk_op *op)
-{
-    answer(op);
-}
-
-static void kept(struct hsk_op *op)
-{
-    hsk_document_reload_versions(op->d);
-    hsk_op_job(op, publish_job, published);
-}
-
-static void lost(struct hsk_op *op, GError *error)
-{
-    g_prefix_error(&error,
-                   "the machine went back to \"%s\", but what it was before could not be "
-                   "kept, so this cannot be undone: ",
-                   op->target_title);
-    hsk_op_fail(op, error);
-}
-
-/* The point and its mark are here; the machine is what it was, or as it was if that failed. */
-static void at_point(struct hsk_op *op)
-{
-    struct hsk_document *d = op->d;
-    GError *error = NULL;
-
-    if (!op->is_back) {
-        g_hash_table_remove(d->near, op->target);
-        hsk_take_commit(op, give_up);
-        return;
-    }
-    if (!hsk_disks_switch(d->doc, op->version, &error)) {
-        hsk_child_send(d->now.child, json_pack("{s:s, s:I}", "cmd", "go-back", "to", op->name), -1);
-        hsk_child_send(d->now.child, json_pack("{s:s, s:b}", "cmd", "release", "failed", 1), -1);
-        give_up(op, error);
-        return;
-    }
-    op->ran = ran;
-    op->taken = kept;
-    memcpy(d->now.generation, op->next.generation, sizeof(d->now.generation));
-    now_it_is(op);
-    hsk_document_keep_generation(d);
-    hsk_take_commit(op, lost);
-}
-
-/* The answer to "go-back"; the point comes behind it. */
-static void back(struct hsk_op *op, const json_t *body)
-{
-    const char *text = hsk_json_str(body, "text", NULL);
-
-    op->is_back = hsk_json_bool(body, "near") && !text;
-    if (!text)
-        return;
-    hsk_take_clear(op);
-    hsk_child_send(op->d->now.child, json_pack("{s:s, s:b}", "cmd", "release", "failed", 1), -1);
-    give_up(op, g_error_new(HSK_ERROR, HSK_ERROR_FAILED,
+        hsk_revert_give_up(
+            op, g_error_new(HSK_ERROR, HSK_ERROR_FAILED,
                             "\"%s\" could not be resumed (%s); the machine goes on as it was",
                             op->target_title, text));
+    else if (strcmp(event, "ended") == 0 && !op->d->in_job)
+        hsk_revert_give_up(
+            op, g_error_new(HSK_ERROR, HSK_ERROR_FAILED,
+                            "the new machine process %s; the machine goes on as it was", text));
 }
 
 static void open_job(struct hsk_op *op)
@@ -326,24 +273,10 @@ static void open_job(struct hsk_op *op)
 
 static void opened(struct hsk_op *op)
 {
-    gint to = GPOINTER_TO_INT(g_hash_table_lookup(op->d->near, op->target));
-
-    if (op->error) {
+    if (op->error)
         hsk_op_fail(op, g_steal_pointer(&op->error));
-    } else if (to) {
-        op->version_kind = HSK_VERSION_BEFORE_REVERT;
-        op->title = g_strdup("Before revert");
-        op->taken = parked;
-        op->back = back;
-        op->answer = at_point;
-        op->held = true;
-        hsk_running_new_generation(&op->next);
-        hsk_take_ask(op, json_pack("{s:s, s:i, s:[I, I]}", "cmd", "go-back", "to", to, "generation",
-                                   (json_int_t)op->next.generation[0],
-                                   (json_int_t)op->next.generation[1]));
-    } else {
-        hsk_take_start(op, HSK_VERSION_BEFORE_REVERT, "Before revert", parked);
-    }
+    else
+        hsk_going_start(op);
 }
 
 void hsk_revert_start(struct hsk_op *op)

@@ -151,8 +151,15 @@ static void committed(struct hsk_op *op)
                        json_pack("{s:s, s:b}", "cmd", "release", "failed", error != NULL), -1);
     for (unsigned i = 0; error && i < op->ncaptured; i++)
         hsk_captured_lost(&op->captured[i]);
-    if (!error && op->ncaptured)
+    if (!error && op->ncaptured) {
         d->from_zeros = false;
+        hsk_changes_add(d->changes, op->new_id, op->base ? op->base : d->base, op->captured,
+                        op->ncaptured);
+        if (!op->is_back) {
+            g_free(d->base);
+            d->base = g_strdup(op->new_id);
+        }
+    }
     hsk_take_clear(op);
     if (error) {
         op->failed(op, error);
@@ -188,7 +195,7 @@ static bool goes_on(const struct hsk_op *op)
 }
 
 /* Without near versions: the machine stands still. */
-static bool copy(struct hsk_op *op)
+bool hsk_take_copy(struct hsk_op *op)
 {
     const struct hsk_guest_memory *m = &op->d->now.memory;
     GError *error = NULL;
@@ -207,7 +214,7 @@ static bool copy(struct hsk_op *op)
 
 static void at_point(struct hsk_op *op)
 {
-    if (!copy(op))
+    if (!hsk_take_copy(op))
         return;
     if (op->held && goes_on(op)) {
         copy_pixels(op);
@@ -251,7 +258,7 @@ void hsk_take_ask(struct hsk_op *op, json_t *message)
     op->name = ++d->last_point;
     json_object_set_new(message, "name", json_integer(op->name));
     op->asked = true;
-    hsk_disk_service_expect_mark(d->now.disks, marked, op);
+    hsk_disk_service_expect_mark(d->now.disks, (uint64_t)op->name, marked, op);
     op->watchdog = g_timeout_add_seconds(ANSWER_SECONDS, no_answer, op);
     if (hsk_child_send(d->now.child, message, -1))
         return;
@@ -280,14 +287,19 @@ static uint32_t number(const json_t *o, const char *key)
     return (uint32_t)CLAMP(hsk_json_int(o, key, 0), 0, (int64_t)UINT32_MAX);
 }
 
-/* "way" and "picture": where things are at the point. */
-static void note_places(struct hsk_op *op, const json_t *body)
+void hsk_take_note_way(struct hsk_op *op, const json_t *body)
 {
-    const json_t *way = json_object_get(body, "way"), *shown = json_object_get(body, "picture");
+    const json_t *way = json_object_get(body, "way");
 
     op->nway = (unsigned)MIN(json_array_size(way), HSK_NEAR_POINTS);
     for (unsigned i = 0; i < op->nway; i++)
         op->way[i] = (uint32_t)json_integer_value(json_array_get(way, i)); /* checked at use */
+}
+
+static void note_picture(struct hsk_op *op, const json_t *body)
+{
+    const json_t *shown = json_object_get(body, "picture");
+
     op->shown = (struct hsk_shown){.offset = (uint64_t)hsk_json_int(shown, "offset", 0),
                                    .width = number(shown, "width"),
                                    .height = number(shown, "height"),
@@ -306,12 +318,13 @@ void hsk_take_message(struct hsk_op *op, const char *event, const json_t *body, 
             op->ran(op);
         return;
     }
-    if (strcmp(event, "back") == 0 && op->back && op->asked) {
+    if (strcmp(event, "back") == 0 && op->back) {
         op->back(op, body);
         return;
     }
     /* Only the answer to the question under way counts. */
-    if (strcmp(event, "point") != 0 || !op->asked || op->state)
+    if (strcmp(event, "point") != 0 || !op->asked || op->state ||
+        hsk_json_int(body, "name", 0) != op->name)
         return;
     op->state = hsk_message_bytes(body, fd, &error);
     if (!op->state) {
@@ -319,7 +332,8 @@ void hsk_take_message(struct hsk_op *op, const char *event, const json_t *body, 
         refused(op, error);
         return;
     }
-    note_places(op, body);
+    hsk_take_note_way(op, body);
+    note_picture(op, body);
     op->pause_ms = paused_ms;
     maybe_answered(op);
 }

@@ -256,9 +256,9 @@ void hsk_keeper_disks_retry(struct hsk_keeper_disks *k)
     pthread_mutex_unlock(&k->lock);
 }
 
-void hsk_keeper_disks_mark(struct hsk_keeper_disks *k)
+void hsk_keeper_disks_mark(struct hsk_keeper_disks *k, uint64_t name)
 {
-    const struct hsk_disk_request q = {.op = HSK_DISK_OP_MARK};
+    const struct hsk_disk_request q = {.op = HSK_DISK_OP_MARK, .offset = name};
 
     pthread_mutex_lock(&k->lock);
     if (send(k->sock, &q, sizeof(q), MSG_NOSIGNAL) != sizeof(q))

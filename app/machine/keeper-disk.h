@@ -19,7 +19,7 @@ struct hsk_block *hsk_keeper_disk_new(struct hsk_keeper_disks *k, unsigned index
                                       uint64_t size_bytes, bool readonly);
 /* The moment of a take: tells the keeper between the requests that were sent before and those that
  * come after. The machine is stopped or frozen. */
-void hsk_keeper_disks_mark(struct hsk_keeper_disks *k);
+void hsk_keeper_disks_mark(struct hsk_keeper_disks *k, uint64_t name);
 /* Loop thread. Requests that are waiting after trouble are asked again; before the machine runs
  * again. */
 void hsk_keeper_disks_retry(struct hsk_keeper_disks *k);

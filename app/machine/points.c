@@ -11,7 +11,12 @@
  * - go-back {name, to, generation}: stops, point name, and the machine becomes what it was at point
  * to; stays stopped. Answers "back" ("near": false: that point is not kept and nothing was done but
  * the point; "text": why it cannot be resumed, it is as at the new point), then "point" as above.
- *   Without name: back to where the last go-back came from.
+ *
+ * - become {name, pages, state, generation}: at a point, stopped: the machine becomes another
+ *   version. The descriptor has the numbers of that many pages (vmm/near.h), filled up to a whole
+ *   page, the pages, and a state of that many bytes. Answers "back" with the new "way" to the
+ * point, or "text": why not, it is as it was at the point.
+ * - return {to}: after one of these two and before it runs: back to that point; not answered
  *
  * Without near versions (KVM) a point stops the machine and the keeper looks at the attributes.
  *
@@ -33,6 +38,8 @@ void hsk_runner_ran(struct hsk_runner *r)
     if (r->stopped_us)
         json_object_set_new(body, "paused_us", json_integer(now_us() - r->stopped_us));
     r->stopped_us = 0;
+    hsk_runner_keep_contents(r, NULL);
+    g_clear_pointer(&r->point_state, g_bytes_unref);
     hsk_runner_tell(r, body, -1);
 }
 
@@ -86,7 +93,7 @@ static GBytes *make_point(struct hsk_runner *r, uint64_t name, bool passing)
     struct hsk_engine *e = hsk_machine_engine(r->machine);
 
     if (r->disks)
-        hsk_keeper_disks_mark(r->disks);
+        hsk_keeper_disks_mark(r->disks, name);
     e->ops->dirty_sync(e);
     if (r->near) {
         hsk_near_point(r->near, name, passing);
@@ -95,6 +102,9 @@ static GBytes *make_point(struct hsk_runner *r, uint64_t name, bool passing)
     GBytes *state = hsk_machine_save(r->machine);
     if (r->near)
         hsk_near_set_state(r->near, state);
+    r->point = name;
+    g_clear_pointer(&r->point_state, g_bytes_unref);
+    r->point_state = g_bytes_ref(state);
     return state;
 }
 
@@ -109,19 +119,23 @@ static json_t *picture(struct hsk_runner *r)
                      (json_int_t)so.stride_bytes, "blank", so.blank);
 }
 
-/* The way to a point's pages is asked for when the keeper may begin to read: going back changes it.
- */
-static void tell_point(struct hsk_runner *r, uint64_t name, GBytes *state, json_t *shown,
-                       int64_t paused_us)
+json_t *hsk_runner_way(struct hsk_runner *r)
 {
-    uint32_t way[HSK_NEAR_POINTS];
-    unsigned n = r->near ? hsk_near_way(r->near, name, way) : 0;
+    uint32_t layers[HSK_NEAR_POINTS];
+    unsigned n = r->near ? hsk_near_way(r->near, r->point, layers) : 0;
     json_t *list = json_array();
 
     for (unsigned i = 0; i < n; i++)
-        json_array_append_new(list, json_integer(way[i]));
+        json_array_append_new(list, json_integer(layers[i]));
+    return list;
+}
+
+/* The way to the point's pages is told when the keeper may begin to read: going back changes it. */
+static void tell_point(struct hsk_runner *r, GBytes *state, json_t *shown, int64_t paused_us)
+{
     hsk_runner_tell_bytes(r, "point", state,
-                          json_pack("{s:o, s:o, s:I}", "way", list, "picture", shown, "paused_us",
+                          json_pack("{s:I, s:o, s:o, s:I}", "name", (json_int_t)r->point, "way",
+                                    hsk_runner_way(r), "picture", shown, "paused_us",
                                     (json_int_t)paused_us));
 }
 
@@ -143,11 +157,13 @@ void hsk_runner_point(struct hsk_runner *r, struct hsk_wire_msg *msg)
     json_t *shown = picture(r);
     hsk_machine_thaw(r->machine);
     const int64_t paused = now_us() - began;
-    if (!go_on) {
+    if (go_on) {
+        g_clear_pointer(&r->point_state, g_bytes_unref);
+    } else {
         r->stopped_us = began;
         hsk_screen_running(r->screen, false);
     }
-    tell_point(r, name, state, shown, paused);
+    tell_point(r, state, shown, paused);
     if (r->near)
         trim_soon(r);
 }
@@ -162,7 +178,7 @@ void hsk_runner_release(struct hsk_runner *r, struct hsk_wire_msg *msg)
 
 /* ---- going back ---- */
 
-static void changed(void *opaque, struct hsk_memobj *obj, uint64_t page)
+void hsk_runner_changed(void *opaque, struct hsk_memobj *obj, uint64_t page)
 {
     struct hsk_runner *r = opaque;
 
@@ -174,11 +190,11 @@ static bool become(struct hsk_runner *r, uint64_t point, GError **error)
 {
     g_autoptr(GBytes) state = g_bytes_ref(hsk_near_state(r->near, point));
 
-    hsk_near_go_back(r->near, point, changed, r);
+    hsk_near_go_back(r->near, point, hsk_runner_changed, r);
     return hsk_machine_load_again(r->machine, state, error);
 }
 
-static void tell_back(struct hsk_runner *r, bool near, const char *text)
+void hsk_runner_tell_back(struct hsk_runner *r, bool near, const char *text)
 {
     hsk_runner_tell(r, json_pack("{s:s, s:b, s:s?}", "event", "back", "near", near, "text", text),
                     -1);
@@ -189,14 +205,14 @@ static void go_to(struct hsk_runner *r, uint64_t from, uint64_t to)
     g_autoptr(GError) error = NULL;
 
     if (!hsk_near_state(r->near, to)) {
-        tell_back(r, false, NULL);
+        hsk_runner_tell_back(r, false, NULL);
         return;
     }
     r->loaded = true;
     if (become(r, to, &error)) {
         if (r->has_generation)
             hsk_machine_set_generation(r->machine, r->generation);
-        tell_back(r, true, NULL);
+        hsk_runner_tell_back(r, true, NULL);
         return;
     }
     GError *again = NULL;
@@ -204,7 +220,7 @@ static void go_to(struct hsk_runner *r, uint64_t from, uint64_t to)
         hsk_runner_tell_text(r, "error", again->message);
         g_error_free(again);
     }
-    tell_back(r, true, error->message);
+    hsk_runner_tell_back(r, true, error->message);
 }
 
 void hsk_runner_go_back(struct hsk_runner *r, struct hsk_wire_msg *msg)
@@ -214,10 +230,6 @@ void hsk_runner_go_back(struct hsk_runner *r, struct hsk_wire_msg *msg)
 
     if (!r->near)
         return;
-    if (!name) {
-        go_to(r, to, to);
-        return;
-    }
     r->stopped_us = now_us();
     hsk_machine_stop(r->machine);
     if (disk_waits(r, "back"))
@@ -226,6 +238,20 @@ void hsk_runner_go_back(struct hsk_runner *r, struct hsk_wire_msg *msg)
     g_autoptr(GBytes) state = make_point(r, name, false);
     json_t *shown = picture(r);
     go_to(r, name, to);
-    tell_point(r, name, state, shown, 0);
+    tell_point(r, state, shown, 0);
     trim_soon(r);
+}
+
+void hsk_runner_return(struct hsk_runner *r, struct hsk_wire_msg *msg)
+{
+    const uint64_t to = (uint64_t)hsk_json_int(msg->body, "to", 0);
+    g_autoptr(GError) error = NULL;
+
+    if (hsk_machine_running(r->machine) || to != r->point)
+        return;
+    bool good = r->contents ? hsk_runner_unbecome(r, &error)
+                            : r->near && hsk_near_state(r->near, to) && become(r, to, &error);
+    if (!good)
+        hsk_runner_tell_text(r, "error",
+                             error ? error->message : "what the machine was is not kept any more");
 }

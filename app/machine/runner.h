@@ -9,6 +9,8 @@
 #include "keeper-disk.h"
 #include "screen.h"
 
+struct hsk_contents;
+
 struct hsk_runner {
     int wire;
     GHashTable *fds; /* name -> descriptor + 1; what nobody took is closed at the end */
@@ -16,7 +18,10 @@ struct hsk_runner {
     struct hsk_keeper_disks *disks; /* of a document; NULL: disks are files */
     struct hsk_screen *screen;      /* or NULL: no display */
     struct hsk_near *near;          /* near versions, or NULL: the keeper copies */
-    int64_t stopped_us;             /* when the take or going back under way stopped it, or 0 */
+    uint64_t point;                 /* name of the newest point, and its state until it runs */
+    GBytes *point_state;
+    struct hsk_contents *contents; /* what memory had before "become", until it runs */
+    int64_t stopped_us;            /* when the take or going back under way stopped it, or 0 */
     bool
         reset_in_place; /* a reset of the guest boots again; else it stops and the keeper decides */
     bool loaded;        /* a saved state that has not run yet */
@@ -63,6 +68,16 @@ void hsk_runner_ran(struct hsk_runner *r);
 void hsk_runner_point(struct hsk_runner *r, struct hsk_wire_msg *msg);
 void hsk_runner_release(struct hsk_runner *r, struct hsk_wire_msg *msg);
 void hsk_runner_go_back(struct hsk_runner *r, struct hsk_wire_msg *msg);
+void hsk_runner_become(struct hsk_runner *r, struct hsk_wire_msg *msg);
+void hsk_runner_return(struct hsk_runner *r, struct hsk_wire_msg *msg);
+/* Of these: the way to the newest point's pages; a page of memory has changed; the answer "back".
+ */
+json_t *hsk_runner_way(struct hsk_runner *r);
+void hsk_runner_changed(void *opaque, struct hsk_memobj *obj, uint64_t page);
+void hsk_runner_tell_back(struct hsk_runner *r, bool near, const char *text);
+/* becoming.c: undoes "become"; keeps what that takes (NULL: nothing). */
+bool hsk_runner_unbecome(struct hsk_runner *r, GError **error);
+void hsk_runner_keep_contents(struct hsk_runner *r, struct hsk_contents *c);
 /* Near versions over what the keeper gave for them; true without if it gave nothing. */
 bool hsk_runner_near(struct hsk_runner *r, GError **error);
 /* Sends contents by descriptor with the fields (taken; NULL: none); if that cannot be, a sentence

@@ -45,26 +45,28 @@ def start():
         fds[message['name']] = fd
 
 
-def point(bytes_claimed, contents):
-    """The disks' mark and the answer, with places that are nowhere, and everything twice."""
+def point(bytes_claimed, contents, name):
+    """The disks' mark and the answer, with places that are nowhere, and everything twice and for somebody else."""
     disks = socket.socket(fileno=os.dup(fds['disks']))
-    for _ in range(2):
-        disks.send(struct.pack('<IIIIQQ', 77, 5, 99, 0, 1 << 63, 1 << 63))
-    for shown in ({'offset': 1 << 62, 'width': 1 << 31, 'height': -1, 'stride': 1 << 40, 'blank': False},
-                  {'offset': 0, 'width': 16384, 'height': 16384, 'stride': 65536, 'blank': False}):
-        say(memfd(contents), event='point', bytes=bytes_claimed, way=[1 << 40, -1, 'x', None, 99, 0] * 5, picture=shown, paused_us=-1)
+    for n in (name + 1, 0, name, name):
+        disks.send(struct.pack('<IIIIQQ', 77, 5, 99, 0, n, 1 << 63))
+    for n, shown in ((name + 1, None), (name, {'offset': 1 << 62, 'width': 1 << 31, 'height': -1, 'stride': 1 << 40, 'blank': False}),
+                     (name, {'offset': 0, 'width': 16384, 'height': 16384, 'stride': 65536, 'blank': False})):
+        say(memfd(contents), event='point', name=n, bytes=bytes_claimed, way=[1 << 40, -1, 'x', None, 99, 0] * 5, picture=shown, paused_us=-1)
 
 
 def answer_points(bytes_claimed, contents=b'state'):
     while True:
         message, _ = listen()
         if message['cmd'] == 'point':
-            point(bytes_claimed, contents)
+            point(bytes_claimed, contents, message['name'])
             say(event='run')
         elif message['cmd'] == 'go-back':
             say(event='back', near=True)
-            point(bytes_claimed, contents)
+            point(bytes_claimed, contents, message['name'])
             say(event='back', near=False)
+        elif message['cmd'] == 'become':
+            say(event='back', near=True, way={})
         elif message['cmd'] == 'run':
             say(event='run', paused_us=1 << 62)
         elif message['cmd'] == 'quit':
