@@ -22,7 +22,6 @@ enum {
 /* A hole frame: header with an 8-byte content size and a window of 128 KiB, then one RLE block of
  * zeros per 128 KiB. */
 enum { HOLE_HEADER_BYTES = 14, HOLE_BLOCK_BYTES = 131072 };
-size_t hsk_hole_frame_bytes(uint32_t rawsize);
 void hsk_hole_frame_make(uint8_t *out, uint32_t rawsize);
 bool hsk_hole_frame_is(const uint8_t *frame, size_t bytes, uint32_t rawsize);
 /* 8 + 8 n + 9 bytes */

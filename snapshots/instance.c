@@ -306,6 +306,16 @@ static struct hsk_root *read_root(struct hsk_doc *doc, const char *name, GError 
     return g_steal_pointer(&root);
 }
 
+/* A document that was compacted has the same members with holes in them. */
+static void follow_document(struct hsk_doc *doc)
+{
+    for (guint i = 0; i < doc->base_root->entries->len; i++) {
+        const struct hsk_root_entry *e = g_ptr_array_index(doc->base_root->entries, i);
+        if (hsk_root_find(doc->root, e->name) != NULL)
+            hsk_root_set(doc->root, e->name, e->hash, e->is_segment ? &e->segment : NULL);
+    }
+}
+
 static bool load_instance(struct hsk_doc *doc, const char *folder, char **orphan, GError **error)
 {
     bool busy;
@@ -333,6 +343,7 @@ static bool load_instance(struct hsk_doc *doc, const char *folder, char **orphan
             *orphan = g_strdup_printf("%s; the state before the last saved one was opened.",
                                       first->message);
     }
+    follow_document(doc);
     return hsk_instance_expect(doc, NULL, error);
 }
 

@@ -43,12 +43,13 @@ static const struct command {
     {"timeline", hsk_cmd_timeline, "automatic checkpoints: on, off, how often, how large"},
     {"clock", hsk_cmd_clock, "what time it is in a machine that goes on"},
     {"verify", hsk_cmd_verify, "check every byte of a document"},
+    {"compact", hsk_cmd_compact, "free what no snapshot of a document needs"},
     {"sign", hsk_cmd_sign, "sign a document as its publisher"},
     {"publisher", hsk_cmd_publisher, "your signing key, and the publishers that you trust"},
 };
 
 /* Part of the design, not of this version. */
-static const char *const later[] = {"import", "export", "compact", NULL};
+static const char *const later[] = {"import", "export", NULL};
 
 static int help(FILE *out, int status)
 {

@@ -77,6 +77,7 @@ HSK_DEFINE_AUTO(hsk_segment_writer, hsk_segment_writer_free)
 /* Compresses one frame of at most HSK_FRAME_MAX_BYTES; tells where it is. */
 bool hsk_segment_writer_add(struct hsk_segment_writer *w, const void *raw, size_t bytes,
                             uint32_t *segment, uint32_t *frame, GError **error);
+size_t hsk_hole_frame_bytes(uint32_t rawsize); /* what a hole of that size takes */
 /* A frame of zeros, a multiple of 4096 and at most HSK_HOLE_MAX_BYTES. */
 bool hsk_segment_writer_add_hole(struct hsk_segment_writer *w, uint32_t bytes, GError **error);
 /* A frame as it is stored elsewhere, read by hsk_segment_stored. */

@@ -200,5 +200,14 @@ const char *hsk_disk_error(struct hsk_disk *d);
 bool hsk_doc_publish(struct hsk_doc *doc, GError **error);
 /* Is every byte as it was written? The first thing that is not is the error; snapshots/verify.h
  * tells more. */
+/* Writes the document anew without what no version needs, in place of the old one; the versions, and
+ * what this computer knows beyond the document, stay. progress as in hsk_doc_create; after false
+ * (HSK_ERROR_CANCELLED) nothing has changed. */
+bool hsk_doc_compact(const char *path, bool (*progress)(void *opaque, double fraction),
+                     void *opaque, GError **error);
+/* A new machine, with an identity of its own: from one version of a document (id, prefix or title),
+ * in whose state it begins, or (NULL) from its disks as they are now. */
+bool hsk_doc_clone(const char *path, const char *version, const char *out,
+                   bool (*progress)(void *opaque, double fraction), void *opaque, GError **error);
 bool hsk_doc_verify(const char *path, bool (*progress)(void *, double), void *opaque,
                     GError **error);

@@ -13,9 +13,9 @@ enum { CHECKPOINTS = 300 };
 /* What the test knows: seeds of pages of each version. */
 struct story {
     struct hsk_doc *doc;
-    char ids[CHECKPOINTS + 2][33];
-    uint8_t ram[CHECKPOINTS + 2][RAM_PAGES], disk[CHECKPOINTS + 2][8];
-    bool dropped[CHECKPOINTS + 2];
+    char ids[CHECKPOINTS + 4][33];
+    uint8_t ram[CHECKPOINTS + 4][RAM_PAGES], disk[CHECKPOINTS + 4][8];
+    bool dropped[CHECKPOINTS + 4];
     unsigned n;
 };
 
@@ -272,6 +272,84 @@ static void a_full_disk_leaves_everything(void **state)
     end(t);
 }
 
+static off_t size_of(const char *path)
+{
+    struct stat st;
+    assert_int_equal(stat(path, &st), 0);
+    return st.st_size;
+}
+
+static bool stop_at_once(void *opaque, double fraction)
+{
+    return false;
+}
+
+static void a_compacted_document_has_only_what_is_needed(void **state)
+{
+    struct scratch *s = *state;
+    struct story *t = begin(s);
+    drop_most(t);
+    assert_ok(live_on(t, HSK_VERSION_USER, &error));
+    hsk_doc_close(t->doc);
+    assert_refused(hsk_doc_compact(s->doc, stop_at_once, NULL, &error), "stopped");
+    g_autofree char *tmp = g_strconcat(s->doc, ".tmp", NULL);
+    assert_false(g_file_test(tmp, G_FILE_TEST_EXISTS));
+    off_t before = size_of(s->doc);
+    assert_ok(hsk_doc_compact(s->doc, NULL, NULL, &error));
+    assert_false(g_file_test(tmp, G_FILE_TEST_EXISTS));
+    assert_true(size_of(s->doc) < before);
+    assert_ok(hsk_doc_verify(s->doc, NULL, NULL, &error));
+    for (unsigned i = 0; i < 2; i++) {
+        char *orphan = NULL;
+        assert_ok((t->doc = hsk_doc_open(s->doc, false, &orphan, &error)) != NULL);
+        assert_null(orphan);
+        check_all(t);
+        assert_ok(live_on(t, HSK_VERSION_USER, &error));
+        assert_ok(hsk_doc_publish(t->doc, &error));
+        check_all(t);
+        hsk_doc_close(t->doc);
+        if (i == 0)
+            assert_ok(hsk_doc_compact(s->doc, NULL, NULL, &error));
+    }
+    assert_ok(hsk_doc_verify(s->doc, NULL, NULL, &error));
+    g_free(t);
+}
+
+static void a_clone_is_a_machine_of_its_own(void **state)
+{
+    struct scratch *s = *state;
+    struct story *t = begin(s);
+    hsk_doc_close(t->doc);
+    g_autofree char *out = g_build_filename(s->dir, "clone.hva", NULL);
+    assert_ok(hsk_doc_clone(s->doc, t->ids[50], out, NULL, NULL, &error));
+    assert_refused(hsk_doc_clone(s->doc, t->ids[50], out, NULL, NULL, &error), "exists already");
+    assert_ok(hsk_doc_verify(out, NULL, NULL, &error));
+    assert_ok((t->doc = hsk_doc_open(out, false, NULL, &error)) != NULL);
+    assert_int_equal(t->doc->versions->len, 1);
+    assert_string_equal(hsk_doc_saved(t->doc), t->ids[50]);
+    assert_string_equal(hsk_doc_current(t->doc), t->ids[50]);
+    assert_false(hsk_doc_live_changed(t->doc));
+    struct hsk_version *v;
+    assert_ok((v = hsk_version_open(t->doc, t->ids[50], &error)) != NULL);
+    check_version(t, v, 50);
+    hsk_version_free(v);
+    struct hsk_doc *first = open_doc(s);
+    assert_string_not_equal(hsk_doc_manifest(first)->uuid, hsk_doc_manifest(t->doc)->uuid);
+    hsk_doc_close(first);
+    hsk_doc_close(t->doc);
+    /* the disks of now, without any version */
+    g_autofree char *other = g_build_filename(s->dir, "other.hva", NULL);
+    assert_ok(hsk_doc_clone(s->doc, NULL, other, NULL, NULL, &error));
+    assert_ok(hsk_doc_verify(other, NULL, NULL, &error));
+    assert_true(size_of(other) < size_of(s->doc));
+    assert_ok((t->doc = hsk_doc_open(other, false, NULL, &error)) != NULL);
+    assert_int_equal(t->doc->versions->len, 0);
+    for (unsigned i = 0; i < t->n; i++)
+        t->dropped[i] = true;
+    check_all(t);
+    end(t);
+}
+
 int main(void)
 {
     g_autofree char *data = scratch_data_home();
@@ -281,6 +359,8 @@ int main(void)
         T(branches_move_along),
         T(cancelling_leaves_everything),
         T(a_full_disk_leaves_everything),
+        T(a_compacted_document_has_only_what_is_needed),
+        T(a_clone_is_a_machine_of_its_own),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     remove_tree(data);
