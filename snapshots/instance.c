@@ -221,6 +221,7 @@ static bool find_instance(struct hsk_doc *doc, const char *instances, char **id,
     if (fstat(doc->fd, &st) < 0)
         return hsk_io_error(error, errno, "read %s", doc->path);
     g_autoptr(GDir) dir = g_dir_open(instances, 0, NULL);
+    g_autofree char *whose = NULL;
     const char *name;
     bool ok = true;
     while (ok && dir != NULL && (name = g_dir_read_name(dir)) != NULL) {
@@ -237,6 +238,10 @@ static bool find_instance(struct hsk_doc *doc, const char *instances, char **id,
                 g_propagate_error(error, g_steal_pointer(&unread));
             else if (unread->code == HSK_ERROR_NOT_FOUND)
                 remove_nobodys(folder);
+            else if (whose == NULL)
+                whose = g_strdup_printf("%s. If it was this document's, what was not saved into "
+                                        "the document is there.",
+                                        unread->message);
             continue;
         }
         enum match m = match(doc, &st, &o);
@@ -247,6 +252,8 @@ static bool find_instance(struct hsk_doc *doc, const char *instances, char **id,
         }
         origin_clear(&o);
     }
+    if (*id == NULL && orphan != NULL && *orphan == NULL)
+        *orphan = g_steal_pointer(&whose);
     return ok;
 }
 

@@ -210,3 +210,50 @@ void life_check(struct life *l, unsigned at)
     check_goes_on(l, doc);
     life_must(l, hsk_doc_verify(l->s->doc, NULL, NULL, &error), "%s", error->message);
 }
+
+/* ---- damage ---- */
+
+static void check_what_is_left(struct life *l, struct hsk_doc *doc, const char *id,
+                               const struct life_version *want)
+{
+    uint8_t page[HSK_PAGE_SIZE], got[HSK_PAGE_SIZE];
+    struct hsk_version *v = hsk_version_open(doc, id, NULL);
+    for (unsigned i = 0; v != NULL && i < RAM_PAGES; i++) {
+        g_autoptr(GError) error = NULL;
+        bool ok = hsk_version_read(v, "ram", i, 1, got, &error);
+        life_must(l, ok || error != NULL, "no sentence");
+        fill_page(page, i, want->ram[i]);
+        life_must(l, !ok || memcmp(page, got, sizeof(page)) == 0,
+                  "page %u of the memory of v%u is another one", i, want->number);
+    }
+    hsk_version_free(v);
+}
+
+void life_check_damaged(struct life *l)
+{
+    g_autoptr(GError) error = NULL;
+    g_autofree char *orphan = NULL;
+    struct hsk_doc *doc = hsk_doc_open(l->s->doc, false, &orphan, &error);
+    life_must(l, doc != NULL || error != NULL, "no sentence");
+    struct hsk_version_info *list = doc == NULL ? NULL : hsk_doc_versions(doc, NULL);
+    for (struct hsk_version_info *i = list; i != NULL; i = i->next) {
+        const struct life_version *v = life_version_titled(l, i->title);
+        life_must(l, v != NULL || i->damaged, "\"%s\" was never taken", i->title);
+        if (v != NULL)
+            check_what_is_left(l, doc, i->id, v);
+    }
+    hsk_version_info_free(list);
+    uint8_t page[HSK_PAGE_SIZE], want[HSK_PAGE_SIZE];
+    for (unsigned i = 0; doc != NULL && i < LIFE_PAGES; i++) {
+        if (hsk_disk_read(hsk_doc_disk(doc, 0), life_page(i) * HSK_PAGE_SIZE, page, sizeof(page)) !=
+            0)
+            continue;
+        bool ok = false;
+        for (guint k = 0; k < l->disks->len && !ok; k++) {
+            want_page(want, life_page(i), g_array_index(l->disks, struct life_disk, k).seed[i]);
+            ok = memcmp(page, want, sizeof(page)) == 0;
+        }
+        life_must(l, ok, "page %u of the disk was never that", i);
+    }
+    hsk_doc_close(doc);
+}

@@ -74,6 +74,9 @@ struct life_version *life_version_titled(struct life *l, const char *title);
  * not right; else the document works and is closed again. */
 void life_check(struct life *l, unsigned now);
 
+/* A file of it is damaged: it does not open, or what it gives is right. The rest is left alone. */
+void life_check_damaged(struct life *l);
+
 #define life_must(l, condition, ...)                                                               \
     do {                                                                                           \
         if (!(condition)) {                                                                        \
