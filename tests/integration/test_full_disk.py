@@ -50,6 +50,61 @@ class FullDisk(Document):
         self.assertEqual(m.wait()[0], 0)
 
 
+    def test_whatever_space_is_left_nothing_is_lost(self):
+        """Each operation with a little more space than the last time, until it fits; the guest writes its disk meanwhile."""
+        store = self.env['XDG_DATA_HOME']
+        self.mount('60m')
+        self.addCleanup(subprocess.run, ['umount', '-l', store])
+        doc = self.create()
+        m = harness.Running(self, doc)
+        states = {'first': self.change(m, 'FIRSTONE')}
+        self.json('snapshot', doc, 'first')
+        states['second'] = self.change(m, 'SECONDON')
+        self.json('snapshot', doc, 'second')
+        now = 'second'
+        for operation in 'snapshot', 'revert', 'undo', 'stop':
+            left, done = 0, False
+            while not done:
+                to = now if operation in ('snapshot', 'stop') else 'first' if now == 'second' else 'second'
+                if operation == 'undo':
+                    self.json('revert', doc, to)
+                    now, to = to, now
+                st = os.statvfs(store)
+                used = (st.f_blocks - st.f_bfree) * st.f_frsize
+                self.mount(str(used + left), 'remount')
+                command = {'snapshot': ['snapshot', doc, '--wait'], 'revert': ['revert', doc, to]}.get(operation, [operation, doc])
+                p = subprocess.run([harness.BIN + '/hva', *command], capture_output=True, text=True, env=self.env, timeout=harness.PATIENCE)
+                done = p.returncode == 0
+                if not done:
+                    self.sentence(p.stderr, 'disk is full')
+                if operation == 'stop' and done:
+                    m.wait()
+                    self.mount('60m', 'remount')
+                    m = harness.Running(self, doc)
+                else:
+                    with m.console() as c:
+                        c.send('D' + states[to if done else now][2])
+                        # It fits, or the machine waits until it does.
+                        while self.json('info', doc)['state'] != 'paused':
+                            try:
+                                c.expect('ok', timeout=0.2)
+                                break
+                            except AssertionError:
+                                pass
+                        self.mount('60m', 'remount')
+                        if self.json('info', doc)['state'] == 'paused':
+                            self.assertIn('disk is full', self.json('info', doc)['text'])
+                            self.hva('resume', doc)
+                            c.expect('ok')
+                now = to if done else now
+                self.assertEqual(self.state(m), states[now], f'{operation} with {left} bytes left')
+                left = left + 16384 if os.environ.get('HSK_LONG') else max(4096, left * 4)
+        self.hva('stop', doc)
+        self.assertEqual(m.wait()[0], 0)
+        self.is_clean(doc)
+        self.hva('verify', doc)
+
+
 def can_mount(*prefix):
     with tempfile.TemporaryDirectory() as place:
         if subprocess.run([*prefix, 'mount', '-t', 'tmpfs', 'none', place], capture_output=True).returncode:
