@@ -411,10 +411,30 @@ static bool reopen(struct life *l)
     return l->doc != NULL || failed(l, "opening", &error);
 }
 
+/* The guest goes on meanwhile, and the user may want something else. */
+static void compact(struct life *l)
+{
+    g_autoptr(GError) error = NULL;
+    struct taking t = {.gives_up = chance(l, 4) == 0};
+    l->guest_runs = true;
+    if (!hsk_doc_compact_instance(l->doc, is_cancelled, &t, &error) &&
+        !g_error_matches(error, HSK_ERROR, HSK_ERROR_CANCELLED))
+        failed(l, "compacting", &error);
+    l->guest_runs = false;
+}
+
+static void pin(struct life *l, const struct life_version *v)
+{
+    g_autoptr(GError) error = NULL;
+    if (v != NULL && v->kind != HSK_VERSION_SAVED &&
+        !hsk_doc_pin(l->doc, v->id, chance(l, 2) == 0, &error))
+        failed(l, "pinning", &error);
+}
+
 static void step(struct life *l)
 {
     g_autoptr(GError) error = NULL;
-    switch (chance(l, 16)) {
+    switch (chance(l, 19)) {
     case 0:
     case 1:
         take_one(l, HSK_VERSION_USER);
@@ -445,6 +465,13 @@ static void step(struct life *l)
         break;
     case 11:
         flush(l);
+        break;
+    case 12:
+    case 13:
+        compact(l);
+        break;
+    case 14:
+        pin(l, any_version(l));
         break;
     default:
         write_page(l);
