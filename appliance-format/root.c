@@ -280,7 +280,7 @@ static bool once(unsigned *seen, unsigned what)
 
 static bool parse_line(struct hsk_root *root, const char *line, unsigned *seen)
 {
-    uint64_t n;
+    uint64_t n = 0;
     const char *p = line;
     if (skip(&p, "BLAKE2b-256 ("))
         return parse_member(root, p);
