@@ -91,6 +91,8 @@ bool hsk_doc_forget_content(struct hsk_doc *doc);
  * versions are open it waits for the next call. */
 void hsk_instance_clean(struct hsk_doc *doc);
 char *hsk_data_folder(void);
+/* Notes whether the instance can go with its document. */
+void hsk_instance_settled(struct hsk_doc *doc, bool saved);
 /* The document that the instance in this folder belongs to; NULL if it is no instance. */
 char *hsk_instance_origin_path(const char *folder);
 /* trust.c */

@@ -21,7 +21,7 @@
 struct origin {
     char *path, *document, *root, *next;
     uint64_t dev, ino;
-    bool aside;
+    bool aside, saved;
 };
 
 static void origin_clear(struct origin *o)
@@ -53,7 +53,8 @@ static bool origin_load(const char *folder, struct origin *o, GError **error)
                          .next = g_key_file_get_string(k, "origin", "next-root", NULL),
                          .dev = g_key_file_get_uint64(k, "origin", "device", NULL),
                          .ino = g_key_file_get_uint64(k, "origin", "inode", NULL),
-                         .aside = g_key_file_get_boolean(k, "origin", "aside", NULL)};
+                         .aside = g_key_file_get_boolean(k, "origin", "aside", NULL),
+                         .saved = g_key_file_get_boolean(k, "origin", "saved", NULL)};
     if (o->path != NULL && o->document != NULL && o->root != NULL && o->next != NULL)
         return true;
     origin_clear(o);
@@ -70,6 +71,7 @@ static int origin_save(const struct hsk_io *io, int dirfd, const struct origin *
     g_key_file_set_uint64(k, "origin", "device", o->dev);
     g_key_file_set_uint64(k, "origin", "inode", o->ino);
     g_key_file_set_boolean(k, "origin", "aside", o->aside);
+    g_key_file_set_boolean(k, "origin", "saved", o->saved);
     gsize len;
     g_autofree char *text = g_key_file_to_data(k, &len, NULL);
     return hsk_io_replace_file(io, dirfd, "origin", text, len);
@@ -409,5 +411,49 @@ void hsk_instance_clean(struct hsk_doc *doc)
                 hsk_root_find(doc->base_root, name) != NULL)
                 unlinkat(doc->dirfd, name, 0);
         }
+    }
+}
+
+/* ---- going with the document ---- */
+
+void hsk_instance_settled(struct hsk_doc *doc, bool saved)
+{
+    g_autoptr(GError) error = NULL;
+    struct origin o;
+    if (!origin_load(hsk_carrier_label(doc->dir), &o, &error))
+        return;
+    o.saved = saved;
+    if (origin_save(doc->io, doc->dirfd, &o) < 0)
+        g_debug("the origin of %s was not written", doc->path);
+    origin_clear(&o);
+}
+
+/* The file is not there, but the folder that it was in is, on the same disk: nobody has only pulled
+ * out a stick. */
+static bool was_deleted(const struct origin *o)
+{
+    g_autofree char *parent = g_path_get_dirname(o->path);
+    struct stat st;
+    return stat(o->path, &st) < 0 && errno == ENOENT && stat(parent, &st) == 0 &&
+           (uint64_t)st.st_dev == o->dev;
+}
+
+void hsk_instances_tidy(void)
+{
+    g_autofree char *instances = instances_folder();
+    g_autoptr(GDir) dir = g_dir_open(instances, 0, NULL);
+    const char *name;
+    while (dir != NULL && (name = g_dir_read_name(dir)) != NULL) {
+        g_autofree char *folder = g_build_filename(instances, name, NULL);
+        struct origin o;
+        bool busy;
+        if (!hsk_version_id_ok(name) || !origin_load(folder, &o, NULL))
+            continue;
+        if (o.saved && !o.aside && was_deleted(&o)) {
+            HSK_AUTOFD fd = open_instance(folder, &busy);
+            if (fd >= 0)
+                remove_instance(folder);
+        }
+        origin_clear(&o);
     }
 }

@@ -187,3 +187,12 @@ bool hsk_doc_publish(struct hsk_doc *doc, GError **error)
            hsk_instance_expect(doc, doc->next_hash, error) && append(doc, root, text, error) &&
            reload(doc, error);
 }
+
+void hsk_doc_settle(struct hsk_doc *doc)
+{
+    HSK_AUTO(hsk_root, root) = NULL;
+    if (doc->instance == NULL)
+        return;
+    bool saved = !hsk_doc_live_changed(doc) && make_root(doc, &root, NULL) && root == NULL;
+    hsk_instance_settled(doc, saved);
+}

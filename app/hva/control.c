@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The commands that talk to a running machine: a table of what each one sends and shows. Those that
- * also work on a document that does not run (info, log, drop) are in document.c.
+ * also work on a document that does not run are in document.c, versions.c and settings.c.
  */
+#include <snapshots/store.h>
+
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -217,6 +219,7 @@ int hsk_cmd_ps(int argc, char **argv)
 
     if (!hsk_parse_options(&argc, &argv, "- list running machines", entries, &status))
         return status;
+    hsk_instances_tidy();
     json_t *all = hsk_client_all(), *m;
     size_t i;
     if (json) {

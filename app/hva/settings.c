@@ -21,6 +21,7 @@ static char *uuid_of(const char *machine, GError **error)
     if (!doc)
         return NULL;
     char *uuid = g_strdup(hsk_doc_manifest(doc)->uuid);
+    hsk_doc_settle(doc);
     hsk_doc_close(doc);
     return uuid;
 }
@@ -162,6 +163,7 @@ static json_t *timeline_in_file(const char *machine, const json_t *q, GError **e
         return NULL;
     hsk_settings_load(hsk_doc_manifest(doc)->uuid, &s);
     json_t *r = apply(doc, q, &s, error) ? timeline_info(doc, &s, error) : NULL;
+    hsk_doc_settle(doc);
     hsk_doc_close(doc);
     return r;
 }

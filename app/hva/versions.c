@@ -36,6 +36,7 @@ static json_t *versions_of(const char *machine, bool timeline, GError **error)
         return NULL;
     json_t *list = hsk_versions_json(doc, &failed);
     json_t *r = json_pack("{s:o, s:s}", "versions", list, "current", hsk_doc_current(doc));
+    hsk_doc_settle(doc);
     hsk_doc_close(doc);
     if (failed) {
         json_decref(r);
@@ -218,6 +219,7 @@ static bool edit_in_file(const struct edit *e, const struct edit_args *a, GError
         return false;
     bool good = hsk_version_edit(doc, e->verb, a->rest[1], a->rest[2], a->force, error) &&
                 hsk_doc_publish(doc, error);
+    hsk_doc_settle(doc);
     hsk_doc_close(doc);
     return good;
 }

@@ -69,6 +69,8 @@ static bool open_document(struct hsk_document *d, GError **error)
                     d->path);
         return false;
     }
+    /* Not before: a document that was moved has its instance only now. */
+    hsk_instances_tidy();
     hsk_settings_load(m->uuid, &d->settings);
     if (!hsk_generation_load(m->uuid, hsk_doc_instance(d->doc), d->now.generation)) {
         hsk_running_new_generation(&d->now);
@@ -253,8 +255,10 @@ static void close_all(struct hsk_document *d)
         hsk_op_free(op);
     hsk_serial_free(d->serial);
     /* The document is free before the sockets close: who waits for their end may open it. */
-    if (d->doc)
+    if (d->doc) {
+        hsk_doc_settle(d->doc);
         hsk_doc_close(d->doc);
+    }
     hsk_control_free(d->control);
     g_clear_pointer(&d->needed, g_array_unref);
     json_decref(d->versions);

@@ -154,6 +154,47 @@ class Points(Timeline):
         self.sentence(self.hva('run', '--no-window', '--at=last', '--fresh', self.doc, status=2)[1], '--fresh')
         self.hva('verify', self.doc)
 
+    def instances(self):
+        return os.listdir(self.env['XDG_DATA_HOME'] + '/haversack/instances')
+
+    def test_the_timeline_goes_with_its_document(self):
+        m = self.create()
+        self.changed_point(m, 'DELETED-')
+        self.hva('stop', self.doc)
+        m.wait()
+        self.hva('ps')
+        self.assertEqual(len(self.instances()), 1)
+        # a folder that is away is no document that was deleted
+        folder = self.path('folder')
+        os.mkdir(folder)
+        moved = folder + '/doc.hva'
+        os.rename(self.doc, moved)
+        m = Running(self, moved)
+        self.hva('stop', moved)
+        m.wait()
+        os.rename(folder, self.path('away'))
+        self.hva('ps')
+        self.assertEqual(len(self.instances()), 1)
+        os.rename(self.path('away'), folder)
+        self.assertGreater(len([v for v in self.json('log', moved, '--timeline') if v['kind'] == 'auto']), 0)
+        # what is in no document stays
+        m = Running(self, moved)
+        with m.console() as c:
+            c.ask('DUNSAVED-', 'ok')
+        m.process.kill()
+        m.wait()
+        os.rename(moved, self.doc)
+        self.hva('ps')
+        self.assertEqual(len(self.instances()), 1)
+        m = Running(self, self.doc)
+        with m.console() as c:
+            self.assertEqual(c.ask('d', r'disk=(.{8})\n')[1], 'UNSAVED-')
+        self.hva('stop', self.doc)
+        m.wait()
+        os.unlink(self.doc)
+        self.hva('ps')
+        self.assertEqual(self.instances(), [])
+
     def test_off_means_off_and_purge_deletes(self):
         m = self.create('every 1', 'off')
         for i in range(3):

@@ -66,6 +66,13 @@ bool hsk_doc_create(const char *path, const struct hsk_create *c, bool replace,
    info and log only, no instance, no lock. */
 struct hsk_doc *hsk_doc_open(const char *path, bool readonly, char **orphan, GError **error);
 void hsk_doc_close(struct hsk_doc *doc);
+/* Before closing: notes in the instance whether the document has all that is known of the machine
+ * here, but for the timeline. */
+void hsk_doc_settle(struct hsk_doc *doc);
+/* Removes the instances of documents that were deleted when they had all: with its document goes
+ * its timeline. An instance that has more stays, and that of a document whose folder or disk is not
+ * there just now. */
+void hsk_instances_tidy(void);
 const struct hsk_manifest *hsk_doc_manifest(struct hsk_doc *doc);
 /* Was the last generation of this document written by this user on this computer (a per-user key in
  * the instance folder)? */
