@@ -76,6 +76,26 @@ static void act_revert_to(GSimpleAction *action, GVariant *parameter, gpointer o
     revert(opaque, args);
 }
 
+static void act_revert_ago(GSimpleAction *action, GVariant *parameter, gpointer opaque)
+{
+    json_t *args = json_object();
+
+    json_object_set_new(
+        args, "at",
+        json_integer(g_get_real_time() / G_USEC_PER_SEC - g_variant_get_int32(parameter)));
+    revert(opaque, args);
+}
+
+static void act_timeline_off(GSimpleAction *action, GVariant *parameter, gpointer opaque)
+{
+    struct machine_window *w = opaque;
+    json_t *args = json_object();
+
+    json_object_set_new(args, "on", json_false());
+    hsk_notice_clear(w->notices, "timeline");
+    hsk_session_call(w, "timeline", args);
+}
+
 static void act_undo(GSimpleAction *action, GVariant *parameter, gpointer opaque)
 {
     struct machine_window *w = opaque;
@@ -211,6 +231,8 @@ static const GActionEntry entries[] = {
     {.name = "snapshot", .activate = act_snapshot},
     {.name = "revert", .activate = act_revert},
     {.name = "revert-to", .activate = act_revert_to, .parameter_type = "s"},
+    {.name = "revert-ago", .activate = act_revert_ago, .parameter_type = "i"},
+    {.name = "timeline-off", .activate = act_timeline_off},
     {.name = "undo", .activate = act_undo},
     {.name = "pause", .state = "false", .change_state = act_pause},
     {.name = "fullscreen", .state = "false", .change_state = act_fullscreen},
@@ -242,8 +264,8 @@ void hsk_acts_update(struct machine_window *w)
 {
     static const char *const on_machine[] = {"snapshot", "pause",     "power",
                                              "reset",    "reset-now", "ctrl-alt-delete"};
-    static const char *const on_keeper[] = {"revert",    "revert-to",     "undo",
-                                            "power-off", "close-unsaved", "show-screen"};
+    static const char *const on_keeper[] = {"revert", "revert-to", "revert-ago",    "timeline-off",
+                                            "undo",   "power-off", "close-unsaved", "show-screen"};
     static const char *const on_nothing[] = {"open-again", "open-fresh", "open-trusted"};
     bool live = w->phase == PHASE_LIVE, machine = live && !w->died && g_strcmp0(w->state, "off");
 

@@ -44,6 +44,28 @@ static char *menu_label(json_t *version)
     return g_string_free(label, FALSE);
 }
 
+/* How far the timeline reaches back, in steps that people think in. */
+static void add_points(struct machine_window *w, gint64 oldest)
+{
+    static const struct {
+        const char *label;
+        int seconds;
+    } steps[] = {
+        {"30 seconds ago", 30},   {"2 minutes ago", 120}, {"10 minutes ago", 600},
+        {"30 minutes ago", 1800}, {"2 hours ago", 7200},  {"6 hours ago", 21600},
+    };
+    g_autoptr(GMenu) menu = g_menu_new();
+    gint64 now = g_get_real_time() / G_USEC_PER_SEC;
+
+    for (size_t i = 0; i < G_N_ELEMENTS(steps) && now - steps[i].seconds >= oldest; i++) {
+        g_autoptr(GMenuItem) item = g_menu_item_new(steps[i].label, NULL);
+        g_menu_item_set_action_and_target(item, "win.revert-ago", "i", steps[i].seconds);
+        g_menu_append_item(menu, item);
+    }
+    if (g_menu_model_get_n_items(G_MENU_MODEL(menu)))
+        g_menu_append_section(w->revert_menu, "Timeline", G_MENU_MODEL(menu));
+}
+
 static void on_log(void *opaque, json_t *reply, const char *error)
 {
     struct machine_window *w = opaque;
@@ -53,6 +75,7 @@ static void on_log(void *opaque, json_t *reply, const char *error)
     if (error)
         return;
     g_menu_remove_all(w->revert_menu);
+    gint64 oldest_point = 0;
     w->last_snapshot = 0;
     /* The order is the keeper's, oldest first. */
     for (size_t i = n; i-- > 0;) {
@@ -63,6 +86,10 @@ static void on_log(void *opaque, json_t *reply, const char *error)
 
         if (!id || !g_strcmp0(kind, "saved"))
             continue;
+        if (!g_strcmp0(kind, "auto")) {
+            oldest_point = time_of(version); /* in the end: the oldest */
+            continue;
+        }
         if (!g_strcmp0(kind, "user"))
             w->last_snapshot = MAX(w->last_snapshot, time_of(version));
         if (g_menu_model_get_n_items(G_MENU_MODEL(w->revert_menu)) >= MENU_VERSIONS)
@@ -73,6 +100,8 @@ static void on_log(void *opaque, json_t *reply, const char *error)
         g_menu_append_item(w->revert_menu, item);
         g_object_unref(item);
     }
+    if (oldest_point)
+        add_points(w, oldest_point);
     hsk_window_update(w);
 }
 
@@ -188,6 +217,12 @@ static void on_event(void *opaque, const char *name, json_t *event)
     } else if (!strcmp(name, "reverted")) {
         show_reverted(w, string_of(event, "to"), string_of(event, "title"),
                       json_is_true(json_object_get(event, "undo")));
+    } else if (!strcmp(name, "versions")) {
+        hsk_session_refresh_versions(w);
+    } else if (!strcmp(name, "notice") && string_of(event, "text")) {
+        static const struct hsk_notice_button off[] = {{"Switch Off", "win.timeline-off", NULL}};
+
+        hsk_notice_show(w->notices, "timeline", GTK_MESSAGE_INFO, string_of(event, "text"), off, 1);
     } else if (!strcmp(name, "machine-died")) {
         on_died(w, string_of(event, "text"));
     } else if (!strcmp(name, "closing")) {

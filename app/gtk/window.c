@@ -100,6 +100,7 @@ void hsk_window_set_busy(struct machine_window *w, const char *text, bool progre
 static gboolean on_minute(gpointer opaque)
 {
     hsk_window_update(opaque);
+    hsk_session_refresh_versions(opaque); /* the timeline goes on without an event */
     return G_SOURCE_CONTINUE;
 }
 
