@@ -165,11 +165,10 @@ static int run(const char *fmt, ...)
     return status;
 }
 
-static char *put(const char *dir, const char *name, const char *text)
+static void put(const char *dir, const char *name, const char *text)
 {
-    char *path = g_build_filename(dir, name, NULL);
+    g_autofree char *path = g_build_filename(dir, name, NULL);
     assert_true(g_file_set_contents(path, text, -1, NULL));
-    return path;
 }
 
 static char *get(const char *dir, const char *name)
@@ -185,20 +184,20 @@ static void minisign_and_we_agree(void **state)
     if (run("command -v minisign >/dev/null") != 0)
         skip(); /* Debian's package minisign */
     g_autofree char *dir = g_dir_make_tmp("hsk-minisign-XXXXXX", NULL);
-    g_autofree char *root = put(dir, "ROOT", data);
+    put(dir, "ROOT", data);
     /* ours, by its eyes */
     struct hsk_seckey k = new_key(), theirs;
     g_autofree char *pub = hsk_pubkey_format(&k.public, "ours");
     g_autofree char *sig = hsk_signature_make(&k, data, strlen(data), "timestamp:1\tby:me");
-    g_autofree char *pub_path = put(dir, "ours.pub", pub);
-    g_autofree char *sig_path = put(dir, "ROOT.minisig", sig);
+    put(dir, "ours.pub", pub);
+    put(dir, "ROOT.minisig", sig);
     assert_int_equal(run("cd '%s' && minisign -V -p ours.pub -m ROOT | grep -q by:me", dir), 0);
     assert_int_equal(run("cd '%s' && minisign -V -H -p ours.pub -m ROOT", dir), 0);
     /* its secret key reads ours, its signature passes here */
     const char *const passwords[] = {NULL, "open sesame"};
     for (unsigned i = 0; i < 2; i++) {
         g_autofree char *secret = hsk_seckey_format(&k, passwords[i], NULL);
-        g_autofree char *secret_path = put(dir, "ours.key", secret);
+        put(dir, "ours.key", secret);
         assert_int_equal(run("cd '%s' && rm ROOT.minisig && echo '%s' | minisign -S -s ours.key -m "
                              "ROOT >/dev/null",
                              dir, passwords[i] != NULL ? passwords[i] : ""),

@@ -240,7 +240,6 @@ static void set_ref(struct forgery *f, const struct row *r, const struct base *b
 static void endless_object(struct forgery *f, const struct row *r, const struct base *b)
 {
     struct forged_member *maps = forge_add(f, "map/000900", "", 0);
-    g_autofree char *record = forge_text(forge_need(f, "versions/"));
     uint8_t leaf[HSK_MAP_LEAF_BYTES], inner[HSK_MAP_INNER_BYTES];
     for (unsigned i = 0; i < HSK_MAP_FANOUT; i++)
         memcpy(leaf + 8 * i, ram_leaf(f), 8);
@@ -258,7 +257,6 @@ static void endless_object(struct forgery *f, const struct row *r, const struct 
         g_byte_array_append(maps->data, inner, sizeof(inner));
     }
     struct hsk_map_ref ref = {900, top, {0}};
-    unsigned budget = 1000;
     /* sealed by hand, once per node: the general way would take the years */
     uint32_t offsets[] = {0, 1024, 1024 + 4096, 1024 + 2 * 4096, 1024 + 3 * 4096};
     uint8_t hash[24];
@@ -271,7 +269,6 @@ static void endless_object(struct forgery *f, const struct row *r, const struct 
         crypto_generichash(hash, sizeof(hash), node, level == 0 ? 1024 : 4096, NULL, 0);
     }
     memcpy(ref.hash, hash, 24);
-    (void)budget;
     char digits[HSK_MAP_REF_DIGITS + 1];
     hsk_map_ref_format(digits, &ref);
     struct forged_member *root = forge_root(f);
