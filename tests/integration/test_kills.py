@@ -7,7 +7,9 @@ what the guest had flushed; and in the end nothing was left lying about. HSK_SEE
 import json
 import os
 import random
+import shutil
 import signal
+import sys
 import time
 
 import harness
@@ -92,11 +94,11 @@ class Kills(Document):
             m.kill()
         s.close()
 
-    def kill(self, whom):
-        self.rng = random.Random(SEED)
+    def life(self, kills, whom):
+        """The document grows with each publish, so one is not killed for ever."""
         self.versions, self.disks = {}, None
         doc = self.create()
-        for i in range(KILLS):
+        for i in range(kills):
             self.round(doc, i, whom)
             if i % 10 == 9:
                 self.hva('verify', doc)
@@ -109,6 +111,15 @@ class Kills(Document):
         self.assertEqual(m.wait()[0], 0)
         self.hva('verify', doc)
         self.is_clean(doc)
+        os.unlink(doc)
+        shutil.rmtree(self.env['XDG_DATA_HOME'])
+        os.mkdir(self.env['XDG_DATA_HOME'])
+
+    def kill(self, whom):
+        self.rng = random.Random(SEED)
+        for done in range(0, KILLS, 50):
+            self.life(min(KILLS - done, 50), whom)
+            print(f'{min(done + 50, KILLS)} kills; ', end='', file=sys.stderr, flush=True)
 
     def test_keeper_killed_at_any_moment(self):
         self.kill('keeper')

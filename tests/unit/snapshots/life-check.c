@@ -140,7 +140,6 @@ static void check_folder(struct life *l, struct hsk_doc *doc, const char *folder
     const char *name;
     while (dir != NULL && (name = g_dir_read_name(dir)) != NULL) {
         g_autofree char *member = g_strconcat(folder, "/", name, NULL);
-        g_autofree char *file = g_build_filename(path, name, NULL);
         life_must(l, !g_str_has_suffix(name, ".tmp"), "%s was left behind", member);
         if (folder[0] == '\0')
             continue;
