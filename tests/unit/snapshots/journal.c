@@ -149,6 +149,14 @@ unsigned journal_now(struct journal *j)
     return j->changes->len;
 }
 
+unsigned journal_before_sync(struct journal *j, unsigned from)
+{
+    while (from < j->changes->len &&
+           ((const struct change *)g_ptr_array_index(j->changes, from))->kind != CHANGE_SYNC)
+        from++;
+    return from;
+}
+
 /* ---- recording ---- */
 
 static struct change *add_change(struct journal *j, enum change_kind kind, unsigned node)

@@ -21,6 +21,8 @@ struct journal *journal_new(const char *const *folders);
 void journal_free(struct journal *j);
 /* How many changes there were so far: a moment. */
 unsigned journal_now(struct journal *j);
+/* The first sync from that moment on: before it the most is open. Without one: the end. */
+unsigned journal_before_sync(struct journal *j, unsigned from);
 /* Did it see every change? Compares what it knows with the folders. */
 bool journal_agrees(struct journal *j);
 

@@ -55,6 +55,8 @@ static void cut_a_life(const struct scratch *s, uint32_t seed, unsigned steps, u
     for (unsigned i = 0; i < cuts; i++) {
         uint32_t how = g_rand_int(rand);
         unsigned at = g_rand_int(rand) % (all + 1);
+        if (i % 4 < 2)
+            at = journal_before_sync(j, at);
         enum journal_cut cut = i % 2 == 0 ? JOURNAL_ANY : how % JOURNAL_CUTS;
         g_snprintf(l->where, sizeof(l->where), "life %u (%u changes), cut at %u, %s, seed %u%s",
                    seed, all, at, cut_names[cut], how, i % 4 == 3 ? ", twice" : "");
