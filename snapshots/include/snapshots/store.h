@@ -39,6 +39,8 @@ struct hsk_version_info {
     bool damaged;           /* its record cannot be read: it can only be dropped */
     char *engine;
     uint64_t bytes; /* stored bytes that this version added */
+    uint64_t own_bytes,
+        shared_bytes; /* hsk_doc_sizes: what goes when it is dropped, and the rest */
     struct hsk_version_info *next;
 };
 void hsk_version_info_free(struct hsk_version_info *list);
@@ -81,6 +83,10 @@ bool hsk_doc_trusted(struct hsk_doc *doc);
 GBytes *hsk_doc_boot_member(struct hsk_doc *doc, const char *name, GError **error);
 /* All versions, oldest first. Owned by the caller. */
 struct hsk_version_info *hsk_doc_versions(struct hsk_doc *doc, GError **error);
+/* Fills in own_bytes and shared_bytes of a list of hsk_doc_versions; may take a while (threads as
+ * hsk_version_commit; cancelled may be NULL, true: HSK_ERROR_CANCELLED). */
+bool hsk_doc_sizes(struct hsk_doc *doc, struct hsk_version_info *list,
+                   bool (*cancelled)(void *opaque), void *opaque, GError **error);
 /* The version the machine's present derives from ("" if none), the newest of kind SAVED ("" if
  * none), and undo's target. */
 const char *hsk_doc_current(struct hsk_doc *doc);
@@ -156,7 +162,8 @@ bool hsk_doc_fold(struct hsk_doc *doc, uint64_t limit_bytes, GError **error);
 
 /* Every version leaves members in the instance's store. If there are many small ones, or much of it
  * is needed by no version any more, writes what is needed anew, together; else it does nothing and
- * costs nothing. Threads as hsk_version_commit. cancelled may be NULL; true: HSK_ERROR_CANCELLED. */
+ * costs nothing. Threads as hsk_version_commit. cancelled may be NULL; true: HSK_ERROR_CANCELLED.
+ */
 bool hsk_doc_compact_instance(struct hsk_doc *doc, bool (*cancelled)(void *opaque), void *opaque,
                               GError **error);
 
@@ -207,9 +214,9 @@ const char *hsk_disk_error(struct hsk_disk *d);
 bool hsk_doc_publish(struct hsk_doc *doc, GError **error);
 /* Is every byte as it was written? The first thing that is not is the error; snapshots/verify.h
  * tells more. */
-/* Writes the document anew without what no version needs, in place of the old one; the versions, and
- * what this computer knows beyond the document, stay. progress as in hsk_doc_create; after false
- * (HSK_ERROR_CANCELLED) nothing has changed. */
+/* Writes the document anew without what no version needs, in place of the old one; the versions,
+ * and what this computer knows beyond the document, stay. progress as in hsk_doc_create; after
+ * false (HSK_ERROR_CANCELLED) nothing has changed. */
 bool hsk_doc_compact(const char *path, bool (*progress)(void *opaque, double fraction),
                      void *opaque, GError **error);
 /* A new machine, with an identity of its own: from one version of a document (id, prefix or title),

@@ -272,6 +272,39 @@ static void a_full_disk_leaves_everything(void **state)
     end(t);
 }
 
+static void sizes_tell_what_dropping_frees(void **state)
+{
+    struct scratch *s = *state;
+    char ids[3][33];
+    g_autofree uint8_t *a = make_ram(1), *b = make_ram(1);
+    assert_ok(make_document(s, NULL, &error));
+    struct hsk_doc *doc = open_doc(s);
+    /* b differs in half of its pages; the third version is the second again */
+    for (unsigned i = 0; i < RAM_PAGES / 2; i++)
+        fill_page(b + (size_t)i * HSK_PAGE_SIZE, i, 99);
+    assert_ok(take(doc, "a", HSK_VERSION_USER, a, ids[0], &error));
+    assert_ok(take(doc, "b", HSK_VERSION_USER, b, ids[1], &error));
+    assert_ok(take(doc, "c", HSK_VERSION_USER, b, ids[2], &error));
+    struct hsk_version_info *list = hsk_doc_versions(doc, NULL);
+    assert_ok(hsk_doc_sizes(doc, list, NULL, NULL, &error));
+    const struct hsk_version_info *v[] = {list, list->next, list->next->next};
+    uint64_t half = RAM_BYTES / 2 / 2 * 3 / 4; /* half of the bytes are random, a quarter zeros */
+    assert_in_range(v[0]->own_bytes, half, half * 5 / 4);
+    assert_in_range(v[0]->shared_bytes, half, half * 8);
+    assert_in_range(v[1]->own_bytes, 0, 1000);
+    assert_in_range(v[2]->own_bytes, 0, 1000);
+    assert_in_range(v[1]->shared_bytes, half * 2, half * 8);
+    hsk_version_info_free(list);
+    assert_ok(hsk_doc_drop(doc, ids[1], &error));
+    assert_ok(hsk_doc_drop(doc, ids[2], &error));
+    list = hsk_doc_versions(doc, NULL);
+    assert_ok(hsk_doc_sizes(doc, list, NULL, NULL, &error));
+    assert_null(list->next);
+    assert_in_range(list->own_bytes, half, half * 5 / 4); /* the present still shares the rest */
+    hsk_version_info_free(list);
+    hsk_doc_close(doc);
+}
+
 static off_t size_of(const char *path)
 {
     struct stat st;
@@ -359,6 +392,7 @@ int main(void)
         T(branches_move_along),
         T(cancelling_leaves_everything),
         T(a_full_disk_leaves_everything),
+        T(sizes_tell_what_dropping_frees),
         T(a_compacted_document_has_only_what_is_needed),
         T(a_clone_is_a_machine_of_its_own),
     };
