@@ -3,12 +3,14 @@
  * Live disks: the newest copy of a page is where the live branch's layers say, else where its page
  * map says (branch.c).
  *
- * Threads: everything here holds disk_lock; the commit thread holds it only to swap. Reading a page
- * of the base decodes under it, which only the one disk thread waits for.
+ * Threads: everything here holds disk_lock while it looks at branches or writes; the commit thread
+ * holds it only to swap. Pages are read and decoded without it.
  */
 #include <errno.h>
 
 #include "doc.h"
+
+enum { MAX_RUN = 64 }; /* pages that are looked up at once */
 
 char *hsk_disk_object_name(const struct hsk_manifest_disk *d)
 {
@@ -35,19 +37,54 @@ static int damaged(struct hsk_disk *d, GError *e)
     return -EIO;
 }
 
+/* Where a page is: in the log, else in a frame. */
+struct place {
+    uint64_t loc, entry;
+};
+
+static bool locate(struct hsk_disk *d, uint64_t page, struct place *p, GError **error)
+{
+    *p = (struct place){.loc = find_loc(d, page)};
+    return p->loc != 0 || hsk_pagemap_get(base(d), page, &p->entry, error);
+}
+
+/* 0 or a negative errno, with error if something is damaged. */
+static int fetch(struct hsk_disk *d, const struct place *p, void *dst, GError **error)
+{
+    if (p->loc != 0 && p->loc != HSK_LOC_HOLE)
+        return hsk_log_read(d->doc->log, p->loc, dst);
+    return hsk_content_page(d->doc->content, p->entry, dst, error) ? 0 : -EIO;
+}
+
+/* Under the lock. */
 static int read_page(struct hsk_disk *d, uint64_t page, void *dst)
 {
     GError *e = NULL;
-    uint64_t loc = find_loc(d, page), entry;
-    if (loc == HSK_LOC_HOLE) {
-        memset(dst, 0, HSK_PAGE_SIZE);
+    struct place p;
+    int r = locate(d, page, &p, &e) ? fetch(d, &p, dst, &e) : -EIO;
+    return e != NULL ? damaged(d, e) : r;
+}
+
+static int read_pages(struct hsk_disk *d, uint64_t page, unsigned n, uint8_t *dst)
+{
+    struct place places[MAX_RUN];
+    g_autoptr(GError) e = NULL;
+    bool ok = true;
+    g_mutex_lock(&d->doc->disk_lock);
+    for (unsigned i = 0; i < n && ok; i++)
+        ok = locate(d, page + i, &places[i], &e);
+    g_mutex_unlock(&d->doc->disk_lock);
+    for (unsigned i = 0; i < n && ok; i++)
+        ok = fetch(d, &places[i], dst + (size_t)i * HSK_PAGE_SIZE, &e) == 0;
+    if (ok)
         return 0;
+    /* A commit may have taken away what was found; with the lock held it cannot. */
+    G_GNUC_UNUSED g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&d->doc->disk_lock);
+    for (unsigned i = 0; i < n; i++) {
+        int r = read_page(d, page + i, dst + (size_t)i * HSK_PAGE_SIZE);
+        if (r < 0)
+            return r;
     }
-    if (loc != 0)
-        return hsk_log_read(d->doc->log, loc, dst);
-    if (!hsk_pagemap_get(base(d), page, &entry, &e) ||
-        !hsk_content_page(d->doc->content, entry, dst, &e))
-        return damaged(d, e);
     return 0;
 }
 
@@ -56,15 +93,17 @@ int hsk_disk_read(struct hsk_disk *d, uint64_t off, void *buf, size_t len)
     uint8_t *out = buf;
     if (!hsk_range_ok(off, len, d->npages * HSK_PAGE_SIZE))
         return -EINVAL;
-    G_GNUC_UNUSED g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&d->doc->disk_lock);
     while (len > 0) {
         uint8_t page[HSK_PAGE_SIZE];
         size_t in = off % HSK_PAGE_SIZE, n = MIN(len, HSK_PAGE_SIZE - in);
-        int r = read_page(d, off / HSK_PAGE_SIZE, n == HSK_PAGE_SIZE ? out : page);
+        bool whole = n == HSK_PAGE_SIZE;
+        unsigned run = whole ? (unsigned)MIN(len / HSK_PAGE_SIZE, MAX_RUN) : 1;
+        int r = read_pages(d, off / HSK_PAGE_SIZE, run, whole ? out : page);
         if (r < 0)
             return r;
-        if (n != HSK_PAGE_SIZE)
+        if (!whole)
             memcpy(out, page + in, n);
+        n = whole ? (size_t)run * HSK_PAGE_SIZE : n;
         off += n;
         out += n;
         len -= n;
