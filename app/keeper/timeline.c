@@ -195,10 +195,20 @@ static void tell_once(struct hsk_document *d)
                                                 "timeline", "text", text));
 }
 
+static bool is_cancelled(void *opaque)
+{
+    struct hsk_op *op = opaque;
+
+    return atomic_load(&op->cancelled);
+}
+
+/* What points leave behind in segments that others still need goes by compacting. */
 static void thin_job(struct hsk_op *op)
 {
-    if (!atomic_load(&op->cancelled))
-        thin(op->d, &op->error);
+    if (!is_cancelled(op) && thin(op->d, &op->error))
+        hsk_doc_compact_instance(op->d->doc, is_cancelled, op, &op->error);
+    if (g_error_matches(op->error, HSK_ERROR, HSK_ERROR_CANCELLED))
+        g_clear_error(&op->error);
 }
 
 static void thinned(struct hsk_op *op)
