@@ -100,7 +100,11 @@ class Operations(Faulty):
             self.alive(m[0], states[now[0]])
 
         def undo(i):
-            to = 'first' if now[0] == 'second' else 'second'
+            # What a revert leaves for undo is stored behind its answer: here that goes well.
+            to = now[0]
+            now[0] = 'first' if to == 'second' else 'second'
+            self.json('revert', doc, now[0])
+            self.json('snapshot', doc, f'behind it {i}')  # one thing after the other
             yield
             yield self.went(now, to, self.try_hva('undo', doc))
             self.alive(m[0], states[now[0]])
