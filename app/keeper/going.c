@@ -4,8 +4,8 @@
  * was. What it was before is stored behind that.
  *
  * - near: the machine has the pages itself (vmm/near.h): go-back
- * - under KVM, where it is known which pages differ (changes.h): they are read out of the store
- * while the machine runs, then, at the point, those that it has written since: become
+ * - else, where it is known which pages differ (changes.h): they are read out of the store while
+ * the machine runs, then, at the point, those that it has written since: become
  * - then: the disks are switched, it runs -> answer -> job: the point is committed as "before
  *   revert" -> job: publish
  *
@@ -129,9 +129,7 @@ static void find_difference(struct hsk_op *op)
 {
     struct hsk_document *d = op->d;
 
-    /* Beside near versions a new process is built. */
-    if (!d->now.memory.has_near)
-        op->fetched = hsk_changes_between(d->changes, &d->now.memory, d->base, op->target);
+    op->fetched = hsk_changes_between(d->changes, &d->now.memory, d->base, op->target);
 }
 
 /* The point and its mark are here. */

@@ -196,7 +196,9 @@ static bool become(struct hsk_runner *r, uint64_t point, GError **error)
 
 void hsk_runner_tell_back(struct hsk_runner *r, bool near, const char *text)
 {
-    hsk_runner_tell(r, json_pack("{s:s, s:b, s:s?}", "event", "back", "near", near, "text", text),
+    hsk_runner_tell(r,
+                    json_pack("{s:s, s:b, s:s?, s:o}", "event", "back", "near", near, "text", text,
+                              "way", hsk_runner_way(r)),
                     -1);
 }
 

@@ -75,7 +75,7 @@ class GoingBack(Document):
         self.hva('stop', doc)
         self.hva('verify', doc)
 
-    def far_away(self, *args, in_place):
+    def far_away(self, *args):
         """Versions that the machine does not keep: the pages that differ come out of the store."""
         doc = self.create()
         m = Running(self, doc, *args)
@@ -85,11 +85,11 @@ class GoingBack(Document):
             states[self.json('snapshot', doc, f'number {i}')['id']] = state
         present = self.change(m, 'PRESENT-')
         for target in [list(states)[i] for i in (0, 9, 4, 0)]:
-            in_place(m, lambda: self.json('revert', doc, target))
+            self.in_place(m, lambda: self.json('revert', doc, target))
             self.assertEqual(self.state(m), states[target])
-            in_place(m, lambda: self.json('undo', doc))
+            self.in_place(m, lambda: self.json('undo', doc))
             self.assertEqual(self.state(m), present)
-        in_place(m, lambda: self.json('revert', doc, 'number 3'))
+        self.in_place(m, lambda: self.json('revert', doc, 'number 3'))
         last = self.state(m)
         self.hva('stop', doc)
         m = Running(self, doc, *args)
@@ -100,14 +100,14 @@ class GoingBack(Document):
         self.hva('verify', doc)
 
     def test_far_versions(self):
-        self.far_away(in_place=lambda m, action: action())
+        self.far_away()
 
     @unittest.skipUnless(os.access('/dev/kvm', os.W_OK), '/dev/kvm cannot be used')
     def test_far_versions_on_kvm(self):
         # A KVM that interprets this kernel would take minutes over megabytes.
         self.change = lambda m, nonce: (self.say(m, 'w' + nonce, 'ok'), self.state(m))[1]
         self.state = self.nonce
-        self.far_away('--engine', 'kvm', in_place=self.in_place)
+        self.far_away('--engine', 'kvm')
 
     def under_load(self, *args, cpus=1, append='serve', rounds=10):
         doc = self.create(append=append, cpus=cpus)
