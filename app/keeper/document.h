@@ -138,6 +138,7 @@ struct hsk_document {
     struct hsk_changes *changes;
     int64_t last_point; /* names of the machine's points count from 1 */
     GHashTable *near;   /* id of a version -> name of its point in the machine that runs now */
+    bool undo_lost;   /* what was before the last revert could not be stored */
     char *trouble;      /* why it is paused, or NULL */
     bool broken;        /* for good: a part of its memory cannot be read */
     struct hsk_clock_sample started; /* the keeper's start */

@@ -23,12 +23,14 @@ static void ran(struct hsk_op *op)
 
 static void kept(struct hsk_op *op)
 {
+    op->d->undo_lost = false;
     hsk_document_reload_versions(op->d);
     hsk_revert_publish(op);
 }
 
 static void lost(struct hsk_op *op, GError *error)
 {
+    op->d->undo_lost = true;
     g_prefix_error(&error,
                    "the machine went back to \"%s\", but what it was before could not be kept, so "
                    "this cannot be undone: ",

@@ -63,10 +63,16 @@ static char *parent_snapshot(struct hsk_op *op, struct hsk_version_info *list, G
     return v ? g_strdup(v->id) : hsk_doc_resolve(op->d->doc, NULL, error);
 }
 
-static char *undo_target(struct hsk_version_info *list, GError **error)
+static char *undo_target(struct hsk_document *d, struct hsk_version_info *list, GError **error)
 {
     struct hsk_version_info *last = NULL;
 
+    if (d->undo_lost) {
+        g_set_error(error, HSK_ERROR, HSK_ERROR_NOT_FOUND,
+                    "what the machine was before the last revert could not be kept, so that cannot "
+                    "be undone; \"hva log\" lists what one can go back to");
+        return NULL;
+    }
     for (struct hsk_version_info *v = list; v; v = v->next) {
         if (v->kind == HSK_VERSION_BEFORE_REVERT)
             last = v;
@@ -85,7 +91,7 @@ static bool find_target(struct hsk_op *op, GError **error)
     if (!list && *error)
         return false;
     if (op->kind == HSK_OP_UNDO)
-        op->target = undo_target(list, error);
+        op->target = undo_target(d, list, error);
     else if (op->at)
         op->target = hsk_point_at(list, op->at, error);
     else if (op->arg)
@@ -166,6 +172,7 @@ static void built(struct hsk_op *op)
 
 static void parked(struct hsk_op *op)
 {
+    op->d->undo_lost = false;
     hsk_op_job(op, build_job, built);
 }
 

@@ -394,7 +394,7 @@ static void tidy_job(struct hsk_op *op)
     struct hsk_version_info *list = hsk_doc_versions(op->d->doc, &error);
 
     for (struct hsk_version_info *v = list; v; v = v->next) {
-        if (v->kind == HSK_VERSION_SAVED && strcmp(v->id, op->new_id) != 0 &&
+        if (v->kind == HSK_VERSION_SAVED && !v->pinned && strcmp(v->id, op->new_id) != 0 &&
             !hsk_doc_drop(op->d->doc, v->id, &error)) {
             hsk_complain(error->message);
             g_clear_error(&error);

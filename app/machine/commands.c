@@ -128,10 +128,10 @@ void hsk_runner_tell_bytes(struct hsk_runner *r, const char *event, GBytes *byte
         json_object_set_new(body, "bytes", json_integer((json_int_t)n));
         hsk_runner_tell(r, body, fd);
     } else {
-        json_decref(body);
-        hsk_runner_tell_text(r, event,
-                             error ? error->message
-                                   : "there is not enough memory for the machine's state");
+        json_object_set_new(body, "text",
+                            json_string(error ? error->message
+                                              : "there is not enough memory for the machine's state"));
+        hsk_runner_tell(r, body, -1);
     }
 }
 

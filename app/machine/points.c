@@ -78,12 +78,15 @@ bool hsk_runner_near(struct hsk_runner *r, GError **error)
 
 /* ---- points ---- */
 
-static bool disk_waits(struct hsk_runner *r, const char *event)
+static bool disk_waits(struct hsk_runner *r, const char *event, uint64_t name)
 {
     if (!r->disks || !hsk_keeper_disks_parked(r->disks))
         return false;
-    hsk_runner_tell_text(
-        r, event, "a disk request is waiting; clear the trouble and resume the machine first");
+    hsk_runner_tell(
+        r,
+        json_pack("{s:s, s:I, s:s}", "event", event, "name", (json_int_t)name, "text",
+                  "a disk request is waiting; clear the trouble and resume the machine first"),
+        -1);
     return true;
 }
 
@@ -149,7 +152,7 @@ void hsk_runner_point(struct hsk_runner *r, struct hsk_wire_msg *msg)
         hsk_machine_freeze(r->machine);
     else
         hsk_machine_stop(r->machine);
-    if (disk_waits(r, "point")) {
+    if (disk_waits(r, "point", name)) {
         hsk_machine_thaw(r->machine);
         return;
     }
@@ -234,7 +237,7 @@ void hsk_runner_go_back(struct hsk_runner *r, struct hsk_wire_msg *msg)
         return;
     r->stopped_us = now_us();
     hsk_machine_stop(r->machine);
-    if (disk_waits(r, "back"))
+    if (disk_waits(r, "back", name))
         return;
     hsk_runner_read_generation(r, json_object_get(msg->body, "generation"));
     g_autoptr(GBytes) state = make_point(r, name, false);

@@ -137,6 +137,30 @@ class Operations(Faulty):
         m[0].wait()
         self.is_clean(doc)
 
+    def test_undo_leads_to_what_was_or_is_refused(self):
+        doc = self.create()
+        m = harness.Running(self, doc)
+        first = self.change(m, 'FIRSTONE')
+        self.json('snapshot', doc, 'first')
+        went = undone = n = 0
+        failed = True
+        while failed and n < (120 if LONG else 45):
+            other = self.change(m, f'OTHER{n:03}')
+            self.json('snapshot', doc, f'other {n}', '--wait')
+            self.faults.set(self.dir, WRITE | NAMES | TRUNCATE, errno.ENOSPC, n)
+            back = self.try_hva('revert', doc, 'first')
+            again = back and self.try_hva('undo', doc)
+            failed = self.faults.failed()
+            self.faults.clear()
+            self.alive(m, other if again or not back else first)
+            went += back
+            undone += again
+            n += 1 if LONG else 3
+        self.assertGreater(went, undone)
+        self.hva('stop', doc)
+        m.wait()
+        self.is_clean(doc)
+
     @staticmethod
     def went(now, to, done):
         if done:

@@ -68,6 +68,7 @@ class FullDisk(Document):
                 to = now if operation in ('snapshot', 'stop') else 'first' if now == 'second' else 'second'
                 if operation == 'undo':
                     self.json('revert', doc, to)
+                    self.json('snapshot', doc, f'behind it {left}')  # what was parked is stored
                     now, to = to, now
                 st = os.statvfs(store)
                 used = (st.f_blocks - st.f_bfree) * st.f_frsize
