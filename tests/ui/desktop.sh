@@ -21,7 +21,7 @@ clean_up()
     # The window starts machines in sessions of their own, which outlive it: what runs from the private folder is ours.
     for exe in /proc/[0-9]*/exe; do
         case "$(readlink "$exe" || true)" in
-        "$work"/bin/*) pid=${exe#/proc/}; kill -9 "${pid%/exe}" || true ;;
+        "$work"/*) pid=${exe#/proc/}; kill -9 "${pid%/exe}" || true ;;
         esac
     done 2>/dev/null
     test -z "$xvfb" || kill "$xvfb" 2>/dev/null || true
