@@ -30,6 +30,7 @@ int hsk_cmd_template(int argc, char **argv);
 int hsk_cmd_timeline(int argc, char **argv);
 int hsk_cmd_verify(int argc, char **argv);
 int hsk_cmd_compact(int argc, char **argv);
+int hsk_cmd_clone(int argc, char **argv);
 
 /* Parses options by GLib; wrong usage: the sentence is printed, *status = 2, false. usage:
  * "FILE..." for --help. */

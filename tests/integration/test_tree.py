@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The tree of versions: new titles, pins, branches from any snapshot, points of the timeline that become snapshots, and
 what deleting one leaves of the others; on a machine that runs and on a document that does not."""
+import os
 import time
 
 import harness
@@ -45,6 +46,31 @@ class Tree(harness.Case):
         self.sentence(self.hva('rename', self.doc, 'nothing', 'x', status=1)[1], 'nothing')
         self.sentence(self.hva('keep', self.doc, 'first', status=2)[1], 'kept already')
         self.hva('rename', self.doc, 'The second', 'second')
+
+    def test_a_new_machine_from_a_snapshot(self):
+        m = Running(self, self.doc)
+        first = self.change(m, 'FIRSTONE')
+        self.json('snapshot', self.doc, 'first')
+        second = self.change(m, 'SECONDON')
+        self.json('snapshot', self.doc, 'second', '--wait')
+        other = self.path('other.hva')
+        self.sentence(self.hva('clone', self.doc, 'first', other, status=1)[1], 'doc.hva')  # it runs
+        self.hva('stop', self.doc)
+        m.wait()
+        self.sentence(self.hva('clone', self.doc, 'nothing', other, status=1)[1], 'nothing')
+        self.assertFalse(os.path.exists(other))
+        self.hva('clone', self.doc, 'first', other)
+        self.hva('verify', other)
+        uuids = {self.json('info', doc)['uuid'] for doc in (self.doc, other)}
+        self.assertEqual(len(uuids), 2)
+        self.assertEqual([v['title'] for v in self.json('log', other)], ['first'])
+        m, n = Running(self, self.doc), Running(self, other)  # both at once
+        self.assertEqual(self.state(m), second)
+        self.assertEqual(self.state(n), first)
+        self.change(n, 'CLONEDON')
+        self.assertEqual(self.state(m), second)
+        self.hva('stop', self.doc)
+        self.hva('stop', other)
 
     def test_titles_pins_and_deleting(self):
         m = Running(self, self.doc)
