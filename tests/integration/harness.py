@@ -48,6 +48,13 @@ class Case(unittest.TestCase):
         self.assertEqual(p.returncode, status, f'hva {args}: stdout {p.stdout!r} stderr {p.stderr!r}')
         return p.stdout, p.stderr
 
+    def wait_for(self, condition):
+        """For what happens behind an answer."""
+        deadline = time.monotonic() + PATIENCE
+        while not condition():
+            self.assertLess(time.monotonic(), deadline)
+            time.sleep(0.05)
+
     def json(self, *args):
         return json.loads(self.hva(*args, '--json')[0])
 
