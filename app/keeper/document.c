@@ -261,6 +261,9 @@ static void close_all(struct hsk_document *d)
     }
     hsk_control_free(d->control);
     g_clear_pointer(&d->needed, g_array_unref);
+    hsk_changes_free(d->changes);
+    g_hash_table_unref(d->near);
+    g_free(d->base);
     json_decref(d->versions);
     g_free(d->path);
     g_free(d->engine_note);
