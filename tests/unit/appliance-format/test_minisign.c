@@ -12,6 +12,7 @@
 #include <stdlib.h>
 
 #include <cmocka.h>
+#include <shell.h>
 
 static const char data[] = "# haversack root 1\n";
 
@@ -150,20 +151,6 @@ static void other_shapes_are_refused(void **state)
 }
 
 /* ---- the other program ---- */
-
-static int run(const char *fmt, ...) G_GNUC_PRINTF(1, 2);
-static int run(const char *fmt, ...)
-{
-    va_list ap;
-    va_start(ap, fmt);
-    g_autofree char *script = g_strdup_vprintf(fmt, ap);
-    va_end(ap);
-    char *argv[] = {(char *)"sh", (char *)"-c", script, NULL};
-    int status = -1;
-    assert_true(
-        g_spawn_sync(NULL, argv, NULL, G_SPAWN_SEARCH_PATH, NULL, NULL, NULL, NULL, &status, NULL));
-    return status;
-}
 
 static void put(const char *dir, const char *name, const char *text)
 {

@@ -6,19 +6,7 @@
  */
 #include "fixture.h"
 
-static int run(const char *fmt, ...) G_GNUC_PRINTF(1, 2);
-static int run(const char *fmt, ...)
-{
-    va_list ap;
-    va_start(ap, fmt);
-    g_autofree char *script = g_strdup_vprintf(fmt, ap);
-    va_end(ap);
-    char *argv[] = {(char *)"sh", (char *)"-c", script, NULL};
-    int status = -1;
-    assert_true(
-        g_spawn_sync(NULL, argv, NULL, G_SPAWN_SEARCH_PATH, NULL, NULL, NULL, NULL, &status, NULL));
-    return status;
-}
+#include <shell.h>
 
 /* Three generations: created, a version with a disk change, a saved state. */
 static void make_history(const struct scratch *s, uint8_t *ram)
