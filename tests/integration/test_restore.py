@@ -30,10 +30,11 @@ class Restore(linux_guest.LinuxGuest):
         return m
 
     def shell(self, m, command):
+        """What the command prints; the prompt of the one before may come late."""
         mark = random.randrange(1 << 32)
         with m.console() as c:
-            c.send(f'{command}; echo "<$((0x{mark:x}))>"\n')
-            return c.expect(rf'(?s)(.*?)<{mark}>')[1].replace('\r', '').strip()
+            c.send(f'echo "<$((0x{mark:x}))"; {command}; echo "$((0x{mark:x}))>"\n')
+            return c.expect(rf'(?s)<{mark}\r?\n(.*?){mark}>')[1].replace('\r', '').strip()
 
     def create(self):
         self.doc = self.path('doc.hva')
