@@ -9,20 +9,45 @@ static const char *const kinds[] = {
     [HSK_VERSION_AUTO] = "auto",
 };
 
+static json_t *version_json(const struct hsk_version_info *v)
+{
+    g_autofree char *title = g_utf8_make_valid(v->title ? v->title : "", -1);
+
+    return json_pack("{s:s, s:s, s:s, s:I, s:s, s:I, s:b, s:b, s:b}", "id", v->id, "parent",
+                     v->parent, "title", title, "time", (json_int_t)v->time, "kind", kinds[v->kind],
+                     "bytes", (json_int_t)v->bytes, "has_state", v->has_state, "pinned", v->pinned,
+                     "damaged", v->damaged);
+}
+
 json_t *hsk_versions_json(struct hsk_doc *doc, GError **error)
 {
     struct hsk_version_info *list = hsk_doc_versions(doc, error);
     json_t *out = json_array();
 
-    for (struct hsk_version_info *v = list; v; v = v->next) {
-        g_autofree char *title = g_utf8_make_valid(v->title ? v->title : "", -1);
-        json_array_append_new(out, json_pack("{s:s, s:s, s:s, s:I, s:s, s:I, s:b, s:b, s:b}", "id",
-                                             v->id, "parent", v->parent, "title", title, "time",
-                                             (json_int_t)v->time, "kind", kinds[v->kind], "bytes",
-                                             (json_int_t)v->bytes, "has_state", v->has_state,
-                                             "pinned", v->pinned, "damaged", v->damaged));
+    for (struct hsk_version_info *v = list; v; v = v->next)
+        json_array_append_new(out, version_json(v));
+    hsk_version_info_free(list);
+    return out;
+}
+
+json_t *hsk_versions_sizes_json(struct hsk_doc *doc, bool (*cancelled)(void *opaque), void *opaque,
+                                GError **error)
+{
+    GError *failed = NULL;
+    struct hsk_version_info *list = hsk_doc_versions(doc, &failed);
+    json_t *out = json_array();
+
+    if (!failed)
+        hsk_doc_sizes(doc, list, cancelled, opaque, &failed);
+    for (struct hsk_version_info *v = list; v && !failed; v = v->next) {
+        json_t *j = version_json(v);
+        json_object_set_new(j, "own", json_integer((json_int_t)v->own_bytes));
+        json_object_set_new(j, "shared", json_integer((json_int_t)v->shared_bytes));
+        json_array_append_new(out, j);
     }
     hsk_version_info_free(list);
+    if (failed)
+        g_propagate_error(error, failed);
     return out;
 }
 

@@ -19,7 +19,7 @@
 /* ---- log ---- */
 
 /* What log is about: {"versions": list, "current": id}. */
-static json_t *versions_of(const char *machine, bool timeline, GError **error)
+static json_t *versions_of(const char *machine, bool timeline, bool sizes, GError **error)
 {
     GError *failed = NULL;
     HSK_AUTO(hsk_client, c) = hsk_client_find(machine, &failed);
@@ -29,12 +29,13 @@ static json_t *versions_of(const char *machine, bool timeline, GError **error)
         return NULL;
     }
     if (c)
-        return hsk_client_ask(c, "log", NULL, error);
+        return hsk_client_ask(c, "log", json_pack("{s:b}", "sizes", sizes), error);
     /* The timeline lies in the instance, and only one may have that. */
     struct hsk_doc *doc = hsk_open_document(machine, !timeline, error);
     if (!doc)
         return NULL;
-    json_t *list = hsk_versions_json(doc, &failed);
+    json_t *list =
+        sizes ? hsk_versions_sizes_json(doc, NULL, NULL, &failed) : hsk_versions_json(doc, &failed);
     json_t *r = json_pack("{s:o, s:s}", "versions", list, "current", hsk_doc_current(doc));
     hsk_doc_settle(doc);
     hsk_doc_close(doc);
@@ -61,9 +62,15 @@ static void print_version(const json_t *v, bool current, const char *format, con
     g_autoptr(GDateTime) t = g_date_time_new_from_unix_local(hsk_json_int(v, "time", 0));
     g_autofree char *when = t ? g_date_time_format(t, format) : g_strdup("?");
 
-    printf("%s%c %.12s  %s  %-13s %8.1f MB  %s%s\n", graph, current ? '*' : 'o', id_of(v), when,
-           hsk_json_str(v, "kind", ""), (double)hsk_json_int(v, "bytes", 0) / 1e6,
-           hsk_json_str(v, "title", ""), hsk_json_bool(v, "pinned") ? "  (pinned)" : "");
+    printf("%s%c %.12s  %s  %-13s ", graph, current ? '*' : 'o', id_of(v), when,
+           hsk_json_str(v, "kind", ""));
+    if (json_object_get(v, "own"))
+        printf("%8.1f MB own %8.1f MB shared", (double)hsk_json_int(v, "own", 0) / 1e6,
+               (double)hsk_json_int(v, "shared", 0) / 1e6);
+    else
+        printf("%8.1f MB", (double)hsk_json_int(v, "bytes", 0) / 1e6);
+    printf("  %s%s\n", hsk_json_str(v, "title", ""),
+           hsk_json_bool(v, "pinned") ? "  (pinned)" : "");
 }
 
 static void print_flat(const json_t *versions, const char *current)
@@ -149,14 +156,14 @@ static json_t *without_points(const json_t *versions)
 }
 
 struct log_args {
-    gboolean json, timeline;
+    gboolean json, timeline, sizes;
     char **rest;
 };
 
 static int show_log(const struct log_args *a)
 {
     g_autoptr(GError) error = NULL;
-    json_t *r = versions_of(a->rest[0], a->timeline, &error);
+    json_t *r = versions_of(a->rest[0], a->timeline, a->sizes, &error);
 
     if (!r)
         return hsk_fail(error);
@@ -180,6 +187,8 @@ int hsk_cmd_log(int argc, char **argv)
         {"json", 0, 0, G_OPTION_ARG_NONE, &a.json, "machine-readable output", NULL},
         {"timeline", 0, 0, G_OPTION_ARG_NONE, &a.timeline,
          "with the automatic checkpoints, in the order of time", NULL},
+        {"sizes", 0, 0, G_OPTION_ARG_NONE, &a.sizes,
+         "what would go with each, and what it shares (reads all that is listed)", NULL},
         {G_OPTION_REMAINING, 0, 0, G_OPTION_ARG_FILENAME_ARRAY, &a.rest, NULL, NULL},
         {NULL},
     };
@@ -188,7 +197,7 @@ int hsk_cmd_log(int argc, char **argv)
     if (hsk_parse_options(&argc, &argv, "MACHINE - list a machine's snapshots", entries, &status))
         status = a.rest && a.rest[0] && !a.rest[1]
                      ? show_log(&a)
-                     : hsk_usage("usage: hva log MACHINE [--timeline]");
+                     : hsk_usage("usage: hva log MACHINE [--timeline] [--sizes]");
     g_strfreev(a.rest);
     return status;
 }

@@ -91,6 +91,10 @@ static void cmd_snapshot(struct hsk_document *d, struct hsk_conn *c, const json_
 
 static void cmd_log(struct hsk_document *d, struct hsk_conn *c, const json_t *q)
 {
+    if (hsk_json_bool(q, "sizes")) {
+        queue_op(d, HSK_OP_SIZES, c, q, NULL);
+        return;
+    }
     const char *current = d->in_job ? "" : hsk_doc_current(d->doc);
     hsk_conn_reply(c, json_object_get(q, "id"),
                    json_pack("{s:O, s:s}", "versions", d->versions, "current", current));
@@ -428,7 +432,7 @@ static void request(void *opaque, struct hsk_conn *c, const json_t *body)
         {"stop", cmd_stop, false},        {"screenshot", cmd_screenshot, true},
         {"key", cmd_key, true},           {"type", cmd_type, true},
         {"mouse", cmd_mouse, true},       {"console", cmd_console, false},
-        {"clock", cmd_clock, false},        {"timeline", cmd_timeline, false},
+        {"clock", cmd_clock, false},      {"timeline", cmd_timeline, false},
     };
     struct hsk_document *d = opaque;
     const char *cmd = hsk_json_str(body, "cmd", "");

@@ -43,6 +43,7 @@ enum hsk_op_kind {
     HSK_OP_UNDO,
     HSK_OP_EDIT,
     HSK_OP_PICTURE,
+    HSK_OP_SIZES,
     HSK_OP_STOP,
     HSK_OP_OFF,
     HSK_OP_FOLD,
@@ -117,6 +118,7 @@ struct hsk_op {
     /* result of the job */
     GError *error;
     GBytes *data;
+    json_t *versions;
 };
 
 struct hsk_document {
@@ -138,7 +140,7 @@ struct hsk_document {
     struct hsk_changes *changes;
     int64_t last_point; /* names of the machine's points count from 1 */
     GHashTable *near;   /* id of a version -> name of its point in the machine that runs now */
-    bool undo_lost;   /* what was before the last revert could not be stored */
+    bool undo_lost;     /* what was before the last revert could not be stored */
     char *trouble;      /* why it is paused, or NULL */
     bool broken;        /* for good: a part of its memory cannot be read */
     struct hsk_clock_sample started; /* the keeper's start */

@@ -36,6 +36,7 @@ void hsk_op_free(struct hsk_op *op)
     g_clear_pointer(&op->next_state, g_bytes_unref);
     g_clear_pointer(&op->data, g_bytes_unref);
     g_clear_pointer(&op->needed, g_array_unref);
+    json_decref(op->versions);
     hsk_boot_files_clear(&op->boot);
     g_clear_error(&op->error);
     g_clear_error(&op->refusal);
@@ -97,6 +98,37 @@ static void picture_done(struct hsk_op *op)
     hsk_op_finish(op, json_pack("{s:s}", "png", text));
 }
 
+static bool is_cancelled(void *opaque)
+{
+    struct hsk_op *op = opaque;
+
+    return atomic_load(&op->cancelled);
+}
+
+static void sizes_job(struct hsk_op *op)
+{
+    op->versions = hsk_versions_sizes_json(op->d->doc, is_cancelled, op, &op->error);
+}
+
+/* What gave way is measured again behind what it gave way to. */
+static void sizes_done(struct hsk_op *op)
+{
+    struct hsk_document *d = op->d;
+    GError *e = g_steal_pointer(&op->error);
+
+    if (g_error_matches(e, HSK_ERROR, HSK_ERROR_CANCELLED) && op->conn) {
+        g_error_free(e);
+        hsk_op_queue(hsk_op_new(d, HSK_OP_SIZES, op->conn, op->id, NULL));
+        g_clear_pointer(&op->conn, hsk_conn_unref);
+        hsk_op_finish(op, NULL);
+    } else if (e) {
+        hsk_op_fail(op, e);
+    } else {
+        hsk_op_finish(op, json_pack("{s:O, s:s}", "versions", op->versions, "current",
+                                    hsk_doc_current(d->doc)));
+    }
+}
+
 #define FOLD_BYTES (1ull << 30)
 
 static void fold_job(struct hsk_op *op)
@@ -140,6 +172,9 @@ static void start(struct hsk_op *op)
     case HSK_OP_PICTURE:
         hsk_op_job(op, picture_job, picture_done);
         break;
+    case HSK_OP_SIZES:
+        hsk_op_job(op, sizes_job, sizes_done);
+        break;
     case HSK_OP_STOP:
         hsk_stop_start(op);
         break;
@@ -170,12 +205,14 @@ static void start_next(struct hsk_document *d)
         start(d->op);
 }
 
-/* What the computer does by itself gives way to what the user wants. */
+/* What the computer does by itself gives way to what the user wants, and so does what only looks
+ * at all there is. */
 static void make_way(const struct hsk_op *op)
 {
     struct hsk_op *now = op->d->op;
 
-    if (now && now->version_kind == HSK_VERSION_AUTO && op->kind != HSK_OP_FOLD)
+    if (now && op->kind != HSK_OP_FOLD && op->kind != HSK_OP_SIZES &&
+        (now->version_kind == HSK_VERSION_AUTO || now->kind == HSK_OP_SIZES))
         atomic_store(&now->cancelled, true);
 }
 

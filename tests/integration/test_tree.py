@@ -93,6 +93,29 @@ class Tree(harness.Case):
         self.hva('stop', self.doc)
         self.hva('verify', self.doc)
 
+    def sizes(self):
+        return {v['title']: (v['own'], v['shared']) for v in self.json('log', self.doc, '--sizes') if v['kind'] == 'user'}
+
+    def test_sizes(self):
+        m = Running(self, self.doc)
+        self.json('snapshot', self.doc, 'first')
+        self.change(m, 'SECONDON')
+        self.json('snapshot', self.doc, 'second')
+        sizes = self.sizes()
+        self.change(m, 'THIRDONE')
+        self.json('snapshot', self.doc, 'third')
+        later = self.sizes()
+        # what the present has left behind is the second's alone
+        self.assertGreater(later['second'][0], sizes['second'][0])
+        self.assertLess(later['second'][1], sizes['second'][1])
+        self.assertEqual(sum(later['second']), sum(sizes['second']))
+        self.assertNotIn('own', self.json('log', self.doc)[0])
+        self.assertIn('MB own', self.hva('log', self.doc, '--sizes')[0])
+        self.hva('stop', self.doc)
+        m.wait()
+        self.hva('drop', self.doc, 'third')
+        self.assertEqual(sum(self.sizes()['second']), sum(sizes['second']))
+
     def test_any_snapshot_is_the_base_of_further_work(self):
         m = Running(self, self.doc)
         states = {}
