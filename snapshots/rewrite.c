@@ -426,28 +426,55 @@ static bool clone_open(struct hsk_doc *doc, const char *version, struct rewrite 
            target_finish(t, doc->io, error);
 }
 
-bool hsk_doc_clone(const char *path, const char *version, const char *out,
-                   bool (*progress)(void *opaque, double fraction), void *opaque, GError **error)
+bool hsk_doc_clone_version(struct hsk_doc *doc, const char *id, const char *out,
+                           bool (*progress)(void *opaque, double fraction), void *opaque,
+                           GError **error)
 {
     if (g_file_test(out, G_FILE_TEST_EXISTS)) {
         g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED, "%s exists already", out);
         return false;
     }
-    struct hsk_doc *doc = hsk_doc_open(path, false, NULL, error);
-    if (doc == NULL)
-        return false;
     struct rewrite w = {.progress = progress, .opaque = opaque};
     struct target t = {.dirfd = -1, .fd = -1};
-    g_autofree char *id = version == NULL ? NULL : hsk_doc_resolve(doc, version, error);
     struct hsk_manifest *m = hsk_manifest_copy(doc->manifest);
     g_free(m->uuid);
     m->uuid = g_uuid_string_random();
     rewrite_init(&w, doc, m->uuid);
-    bool ok = (version == NULL ? hsk_doc_fold(doc, 0, error) : id != NULL) &&
-              clone_open(doc, id, &w, &t, m, out, error);
+    bool ok = clone_open(doc, id, &w, &t, m, out, error);
     target_clear(&t);
     rewrite_clear(&w);
     hsk_manifest_free(m);
+    return ok;
+}
+
+/* What the machine would go on with if it were opened now: a saved state, or (NULL) its disks. */
+static char *would_resume(struct hsk_doc *doc)
+{
+    const char *saved = hsk_doc_saved(doc);
+    const struct hsk_record *r = hsk_doc_find(doc, saved);
+    bool fits = r != NULL && r->info.has_state && strcmp(saved, hsk_doc_current(doc)) == 0 &&
+                !hsk_doc_live_changed(doc);
+    return fits ? g_strdup(saved) : NULL;
+}
+
+bool hsk_doc_clone(const char *path, const char *version, const char *out,
+                   bool (*progress)(void *opaque, double fraction), void *opaque, GError **error)
+{
+    g_autoptr(GError) busy = NULL;
+    struct hsk_doc *doc = hsk_doc_open(path, false, NULL, &busy);
+    /* Whoever has it open is left alone: what it has committed is there to be read. */
+    bool shared = doc == NULL && g_error_matches(busy, HSK_ERROR, HSK_ERROR_BUSY);
+    if (shared)
+        doc = hsk_doc_open(path, true, NULL, error);
+    else if (doc == NULL)
+        g_propagate_error(error, g_steal_pointer(&busy));
+    if (doc == NULL)
+        return false;
+    g_autofree char *id =
+        version == NULL ? would_resume(doc) : hsk_doc_resolve(doc, version, error);
+    bool ok = (version == NULL || id != NULL) &&
+              (id != NULL || shared || hsk_doc_fold(doc, 0, error)) &&
+              hsk_doc_clone_version(doc, id, out, progress, opaque, error);
     hsk_doc_close(doc);
     return ok;
 }

@@ -76,7 +76,37 @@ static bool send_all(struct hsk_client *c, const char *text, GError **error)
     return true;
 }
 
+/* Events that come before the answer go to event, or (NULL) nowhere. */
+static json_t *read_answer(struct hsk_client *c, void (*event)(void *opaque, const json_t *e),
+                           void *opaque, GError **error)
+{
+    for (;;) {
+        g_autofree char *line = read_line(c, error);
+        if (!line)
+            return NULL;
+        json_t *r = json_loads(line, JSON_REJECT_DUPLICATES, NULL);
+        if (!json_is_object(r)) {
+            json_decref(r);
+            g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED,
+                        "the machine gave an answer that is none");
+            return NULL;
+        }
+        if (!json_object_get(r, "event"))
+            return r;
+        if (event)
+            event(opaque, r);
+        json_decref(r);
+    }
+}
+
 json_t *hsk_client_ask(struct hsk_client *c, const char *cmd, json_t *args, GError **error)
+{
+    return hsk_client_ask_long(c, cmd, args, NULL, NULL, error);
+}
+
+json_t *hsk_client_ask_long(struct hsk_client *c, const char *cmd, json_t *args,
+                            void (*event)(void *opaque, const json_t *e), void *opaque,
+                            GError **error)
 {
     json_t *q = json_pack("{s:i, s:s}", "id", 1, "cmd", cmd);
 
@@ -89,15 +119,9 @@ json_t *hsk_client_ask(struct hsk_client *c, const char *cmd, json_t *args, GErr
     free(text);
     if (!send_all(c, line, error))
         return NULL;
-    g_autofree char *reply = read_line(c, error);
-    if (!reply)
+    json_t *r = read_answer(c, event, opaque, error);
+    if (!r)
         return NULL;
-    json_t *r = json_loads(reply, JSON_REJECT_DUPLICATES, NULL);
-    if (!json_is_object(r)) {
-        json_decref(r);
-        g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED, "the machine gave an answer that is none");
-        return NULL;
-    }
     if (!hsk_json_bool(r, "ok")) {
         g_set_error_literal(error, HSK_ERROR, hsk_error_from_word(hsk_json_str(r, "code", "")),
                             hsk_json_str(r, "error", "the machine refused"));

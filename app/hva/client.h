@@ -16,6 +16,10 @@ void hsk_client_free(struct hsk_client *c);
 /* Asks and waits for the answer: {"ok":true, ...} without id and ok, owned; else the refusal as
  * error. Takes a reference of args. */
 json_t *hsk_client_ask(struct hsk_client *c, const char *cmd, json_t *args, GError **error);
+/* The same for what takes long: events that come before the answer go to event. */
+json_t *hsk_client_ask_long(struct hsk_client *c, const char *cmd, json_t *args,
+                            void (*event)(void *opaque, const json_t *e), void *opaque,
+                            GError **error);
 /* Waits until the keeper has closed the document and is gone. */
 void hsk_client_wait_end(struct hsk_client *c);
 /* The connection itself, for the console; the client keeps nothing. */

@@ -1,29 +1,56 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * hva clone: a new machine from a snapshot of another, or from its disks as they are. It has an
- * identity of its own and none of the other's versions but that one. Ctrl-C leaves nothing.
- * Thread: main.
+ * hva clone: a new machine from a snapshot of another, or from what the other is now. It has an
+ * identity of its own and none of the other's versions but that one. A machine that runs goes on:
+ * its keeper makes the clone (app/keeper/clone.c). Ctrl-C leaves nothing. Thread: main.
  *
  * Deliberately missing: sharing storage with the original, for a document is one file.
  */
 #include <snapshots/store.h>
 
+#include <signal.h>
 #include <stdio.h>
 
-#include "hva.h"
+#include "client.h"
+#include "common/wire.h"
 #include "progress.h"
 
-static int make_clone(const char *file, const char *version, const char *out)
+static void on_progress(void *progress, const json_t *event)
 {
-    g_autoptr(GError) error = NULL;
-    struct hsk_progress p;
+    hsk_progress_step(progress, json_number_value(json_object_get(event, "fraction")));
+}
 
-    hsk_progress_begin(&p, "copying", file);
-    bool good = hsk_doc_clone(file, version, out, hsk_progress_step, &p, &error);
+static bool ask_keeper(struct hsk_client *c, const char *version, const char *out,
+                       struct hsk_progress *p, GError **error)
+{
+    g_autofree char *absolute = g_canonicalize_filename(out, NULL);
+
+    /* The keeper cleans up when we are gone. */
+    signal(SIGINT, SIG_DFL);
+    json_t *r = hsk_client_ask_long(c, "clone",
+                                    json_pack("{s:s, s:s?}", "out", absolute, "version", version),
+                                    on_progress, p, error);
+    json_decref(r);
+    return r != NULL;
+}
+
+static int make_clone(const char *machine, const char *version, const char *out)
+{
+    GError *error = NULL;
+    struct hsk_progress p;
+    HSK_AUTO(hsk_client, c) = hsk_client_find(machine, &error);
+    int status = 0;
+
+    hsk_progress_begin(&p, "copying", c ? hsk_json_str(hsk_client_info(c), "path", "") : machine);
+    if (!error && c)
+        ask_keeper(c, version, out, &p, &error);
+    else if (!error)
+        hsk_doc_clone(machine, version, out, hsk_progress_step, &p, &error);
     hsk_progress_end(&p);
-    if (!good)
-        return p.interrupted ? 130 : hsk_fail(error);
-    return 0;
+    if (error)
+        status = p.interrupted ? 130 : hsk_fail(error);
+    g_clear_error(&error);
+    return status;
 }
 
 int hsk_cmd_clone(int argc, char **argv)
@@ -35,11 +62,12 @@ int hsk_cmd_clone(int argc, char **argv)
     };
     int status = 0;
 
-    if (hsk_parse_options(&argc, &argv, "FILE [SNAPSHOT] OUT.hva - make a new machine from this one",
-                          entries, &status)) {
+    if (hsk_parse_options(&argc, &argv,
+                          "MACHINE [SNAPSHOT] OUT.hva - make a new machine from this one", entries,
+                          &status)) {
         guint n = rest ? g_strv_length(rest) : 0;
         status = n == 2 || n == 3 ? make_clone(rest[0], n == 3 ? rest[1] : NULL, rest[n - 1])
-                                  : hsk_usage("usage: hva clone FILE [SNAPSHOT] OUT.hva");
+                                  : hsk_usage("usage: hva clone MACHINE [SNAPSHOT] OUT.hva");
     }
     g_strfreev(rest);
     return status;

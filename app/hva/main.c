@@ -44,7 +44,7 @@ static const struct command {
     {"clock", hsk_cmd_clock, "what time it is in a machine that goes on"},
     {"verify", hsk_cmd_verify, "check every byte of a document"},
     {"compact", hsk_cmd_compact, "free what no snapshot of a document needs"},
-    {"clone", hsk_cmd_clone, "make a new machine from a snapshot"},
+    {"clone", hsk_cmd_clone, "make a new machine from this one, or from a snapshot of it"},
     {"sign", hsk_cmd_sign, "sign a document as its publisher"},
     {"publisher", hsk_cmd_publisher, "your signing key, and the publishers that you trust"},
 };

@@ -146,6 +146,21 @@ static void cmd_picture(struct hsk_document *d, struct hsk_conn *c, const json_t
         queue_op(d, HSK_OP_PICTURE, c, q, version);
 }
 
+static void cmd_clone(struct hsk_document *d, struct hsk_conn *c, const json_t *q)
+{
+    const char *out = hsk_json_str(q, "out", NULL);
+
+    if (!out || !g_path_is_absolute(out)) {
+        refuse(c, json_object_get(q, "id"), HSK_ERROR_USAGE,
+               "where to? \"out\" is the absolute path of the new document");
+        return;
+    }
+    struct hsk_op *op =
+        hsk_op_new(d, HSK_OP_CLONE, c, json_object_get(q, "id"), hsk_json_str(q, "version", NULL));
+    op->out = g_strdup(out);
+    hsk_op_queue(op);
+}
+
 /* While an operation holds the machine still, want_run says what happens at its end. */
 static void cmd_pause(struct hsk_document *d, struct hsk_conn *c, const json_t *q)
 {
@@ -421,18 +436,31 @@ static void request(void *opaque, struct hsk_conn *c, const json_t *body)
         void (*fn)(struct hsk_document *d, struct hsk_conn *c, const json_t *q);
         bool machine; /* it must answer, or do something */
     } table[] = {
-        {"info", cmd_info, false},        {"subscribe", cmd_subscribe, false},
-        {"snapshot", cmd_snapshot, true}, {"log", cmd_log, false},
-        {"revert", cmd_revert, true},     {"undo", cmd_undo, true},
-        {"drop", cmd_edit, false},        {"picture", cmd_picture, false},
-        {"rename", cmd_edit, false},      {"keep", cmd_edit, false},
-        {"pin", cmd_edit, false},         {"unpin", cmd_edit, false},
-        {"pause", cmd_pause, true},       {"resume", cmd_resume, true},
-        {"reset", cmd_reset, true},       {"power", cmd_power, true},
-        {"stop", cmd_stop, false},        {"screenshot", cmd_screenshot, true},
-        {"key", cmd_key, true},           {"type", cmd_type, true},
-        {"mouse", cmd_mouse, true},       {"console", cmd_console, false},
-        {"clock", cmd_clock, false},      {"timeline", cmd_timeline, false},
+        {"info", cmd_info, false},
+        {"subscribe", cmd_subscribe, false},
+        {"snapshot", cmd_snapshot, true},
+        {"log", cmd_log, false},
+        {"revert", cmd_revert, true},
+        {"undo", cmd_undo, true},
+        {"drop", cmd_edit, false},
+        {"picture", cmd_picture, false},
+        {"rename", cmd_edit, false},
+        {"keep", cmd_edit, false},
+        {"pin", cmd_edit, false},
+        {"unpin", cmd_edit, false},
+        {"pause", cmd_pause, true},
+        {"resume", cmd_resume, true},
+        {"reset", cmd_reset, true},
+        {"power", cmd_power, true},
+        {"clone", cmd_clone, false},
+        {"stop", cmd_stop, false},
+        {"screenshot", cmd_screenshot, true},
+        {"key", cmd_key, true},
+        {"type", cmd_type, true},
+        {"mouse", cmd_mouse, true},
+        {"console", cmd_console, false},
+        {"clock", cmd_clock, false},
+        {"timeline", cmd_timeline, false},
     };
     struct hsk_document *d = opaque;
     const char *cmd = hsk_json_str(body, "cmd", "");
@@ -459,4 +487,14 @@ static void display(void *opaque, int fd)
     close(fd);
 }
 
-const struct hsk_control_ops hsk_document_control_ops = {.request = request, .display = display};
+/* Nobody wants a copy that nobody waits for. */
+static void closed(void *opaque, const struct hsk_conn *c)
+{
+    struct hsk_document *d = opaque;
+
+    if (d->op && d->op->conn == c && d->op->kind == HSK_OP_CLONE)
+        atomic_store(&d->op->cancelled, true);
+}
+
+const struct hsk_control_ops hsk_document_control_ops = {
+    .request = request, .display = display, .closed = closed};

@@ -71,6 +71,8 @@ static void drop(struct hsk_conn *c)
     if (!c->server)
         return;
     c->fd = -1;
+    if (c->server->ops->closed)
+        c->server->ops->closed(c->server->opaque, c);
     detach(c);
     close(fd);
 }
@@ -147,6 +149,13 @@ void hsk_conn_refuse(struct hsk_conn *c, const json_t *id, const GError *error)
 void hsk_conn_subscribe(struct hsk_conn *c)
 {
     c->subscribed = true;
+}
+
+void hsk_conn_tell(struct hsk_conn *c, json_t *event)
+{
+    if (c->server)
+        send_line(c, event);
+    json_decref(event);
 }
 
 int hsk_conn_steal(struct hsk_conn *c)

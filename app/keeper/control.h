@@ -18,6 +18,8 @@ struct hsk_control_ops {
     void (*request)(void *opaque, struct hsk_conn *c, const json_t *body);
     /* A window connected to the display socket; fd is taken. */
     void (*display)(void *opaque, int fd);
+    /* Nobody reads there any more; or NULL. */
+    void (*closed)(void *opaque, const struct hsk_conn *c);
 };
 
 /* Listens in the folder of the instance. */
@@ -31,6 +33,8 @@ void hsk_control_broadcast(struct hsk_control *s, json_t *event);
 struct hsk_conn *hsk_conn_ref(struct hsk_conn *c);
 void hsk_conn_unref(struct hsk_conn *c);
 void hsk_conn_subscribe(struct hsk_conn *c);
+/* {"event": ...} to this connection, whether it subscribed or not; takes a reference of event. */
+void hsk_conn_tell(struct hsk_conn *c, json_t *event);
 /* ok reply to the request with that id (json_t of the request, may be NULL); takes a reference of
  * fields (an object or NULL). */
 void hsk_conn_reply(struct hsk_conn *c, const json_t *id, json_t *fields);

@@ -44,6 +44,7 @@ enum hsk_op_kind {
     HSK_OP_EDIT,
     HSK_OP_PICTURE,
     HSK_OP_SIZES,
+    HSK_OP_CLONE,
     HSK_OP_STOP,
     HSK_OP_OFF,
     HSK_OP_FOLD,
@@ -119,6 +120,10 @@ struct hsk_op {
     GError *error;
     GBytes *data;
     json_t *versions;
+    /* copying */
+    char *out;           /* the new document's path */
+    _Atomic int permill; /* of it that are done */
+    guint teller;        /* tells who waits how far it is */
 };
 
 struct hsk_document {
@@ -288,6 +293,10 @@ void hsk_revert_message(struct hsk_op *op, const char *event, const json_t *body
 
 /* The version is open: goes back to it in place, if that can be, else by hsk_revert_anew(). */
 void hsk_going_start(struct hsk_op *op);
+
+/* ---- clone.c ---- */
+
+void hsk_clone_start(struct hsk_op *op);
 
 /* ---- commands.c ---- */
 

@@ -44,6 +44,8 @@ void hsk_op_free(struct hsk_op *op)
     json_decref(op->id);
     hsk_fetched_free(op->fetched);
     g_free(op->base);
+    g_clear_handle_id(&op->teller, g_source_remove);
+    g_free(op->out);
     g_free(op->arg);
     g_free(op->words);
     g_free(op->title);
@@ -174,6 +176,9 @@ static void start(struct hsk_op *op)
         break;
     case HSK_OP_SIZES:
         hsk_op_job(op, sizes_job, sizes_done);
+        break;
+    case HSK_OP_CLONE:
+        hsk_clone_start(op);
         break;
     case HSK_OP_STOP:
         hsk_stop_start(op);

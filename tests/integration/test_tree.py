@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: MIT
 """The tree of versions: new titles, pins, branches from any snapshot, points of the timeline that become snapshots, and
 what deleting one leaves of the others; on a machine that runs and on a document that does not."""
+import fcntl
 import os
+import subprocess
 import time
 
 import harness
@@ -54,7 +56,6 @@ class Tree(harness.Case):
         second = self.change(m, 'SECONDON')
         self.json('snapshot', self.doc, 'second', '--wait')
         other = self.path('other.hva')
-        self.sentence(self.hva('clone', self.doc, 'first', other, status=1)[1], 'doc.hva')  # it runs
         self.hva('stop', self.doc)
         m.wait()
         self.sentence(self.hva('clone', self.doc, 'nothing', other, status=1)[1], 'nothing')
@@ -71,6 +72,78 @@ class Tree(harness.Case):
         self.assertEqual(self.state(m), second)
         self.hva('stop', self.doc)
         self.hva('stop', other)
+
+    def runs_as(self, doc, state):
+        """The clone goes on from there, and is a machine of its own."""
+        self.hva('verify', doc)
+        self.assertNotEqual(self.json('info', doc)['uuid'], self.json('info', self.doc)['uuid'])
+        m = Running(self, doc)
+        self.assertEqual(self.state(m), state)
+        self.change(m, 'CLONEDON')
+        self.hva('stop', doc)
+        self.assertEqual(m.wait()[0], 0)
+
+    def test_a_machine_that_runs_is_cloned(self):
+        m = Running(self, self.doc)
+        first = self.change(m, 'FIRSTONE')
+        self.json('snapshot', self.doc, 'first', '--wait')
+        second = self.change(m, 'SECONDON')
+        with open(self.doc, 'rb') as f:
+            before = f.read()
+        self.hva('clone', self.doc, self.path('now.hva'))
+        self.hva('clone', 'doc', 'first', 'then.hva')  # by its name, into the folder we are in
+        self.sentence(self.hva('clone', self.doc, self.path('now.hva'), status=1)[1], 'now.hva', 'exists')
+        self.sentence(self.hva('clone', self.doc, 'nothing', self.path('x.hva'), status=1)[1], 'nothing')
+        self.sentence(self.hva('clone', self.doc, self.path('no/x.hva'), status=1)[1], 'no')
+        # the original is what it was: the file, its versions, and what runs
+        with open(self.doc, 'rb') as f:
+            self.assertEqual(f.read(), before)
+        self.assertEqual([v['title'] for v in self.json('log', self.doc)], ['first'])
+        self.assertEqual(self.state(m), second)
+        self.runs_as(self.path('now.hva'), second)
+        self.runs_as(self.path('then.hva'), first)
+        third = self.change(m, 'THIRDONE')
+        self.json('snapshot', self.doc, 'third')
+        self.json('revert', self.doc, 'first')
+        self.assertEqual(self.state(m), first)
+        self.json('undo', self.doc)
+        self.assertEqual(self.state(m), third)
+        self.hva('stop', self.doc)
+        m.wait()
+        self.hva('verify', self.doc)
+        # a saved machine's clone goes on where it was saved
+        self.hva('clone', self.doc, self.path('saved.hva'))
+        self.runs_as(self.path('saved.hva'), third)
+        self.assertEqual([n for n in os.listdir(self.dir) if n.endswith('.tmp')], [])
+
+    def test_a_clone_that_nobody_waits_for_is_given_up(self):
+        big = self.path('big.raw')
+        with open(big, 'wb') as f:
+            f.write(os.urandom(96 << 20))
+        self.doc = self.path('big.hva')
+        self.hva('create', self.doc, '--kernel', KERNEL, '--append', 'serve', '--disk', big, '--memory', '64M')
+        m = Running(self, self.doc)
+        state = self.change(m, 'FIRSTONE')
+        out = self.path('out.hva')
+        p = subprocess.Popen([harness.BIN + '/hva', 'clone', self.doc, out], env=self.env)
+        self.wait_for(lambda: os.path.exists(out + '.tmp'))
+        p.kill()
+        p.wait()
+        self.json('snapshot', self.doc, 'behind it')
+        self.assertEqual([n for n in os.listdir(self.dir) if n.startswith('out.hva')], [])
+        self.assertEqual([v['title'] for v in self.json('log', self.doc)], ['behind it'])
+        self.assertEqual(self.state(m), state)
+        self.hva('stop', self.doc)
+
+    def test_a_document_that_somebody_else_has_open_is_cloned(self):
+        m = Running(self, self.doc)
+        state = self.change(m, 'FIRSTONE')
+        self.hva('stop', self.doc)
+        m.wait()
+        with open(self.doc) as f:
+            fcntl.flock(f, fcntl.LOCK_EX)
+            self.hva('clone', self.doc, self.path('other.hva'))
+        self.runs_as(self.path('other.hva'), state)
 
     def test_titles_pins_and_deleting(self):
         m = Running(self, self.doc)
