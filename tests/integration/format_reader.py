@@ -51,15 +51,16 @@ def tar_members(data):
         at += 512 + (size + 511) // 512 * 512
 
 
-def check_tail(data, end, members, generation):
+def check_tail(data, end, members, generation, settled):
+    """settled: nobody was killed in an append; else what is behind the first zero block does not count."""
     tail = members['TAIL']
     must(len(tail) == 512 and tail[480:] == blake(tail[:480]), 'TAIL does not fit itself')
     magic, version, features, its_generation, root_at, root_bytes, here, commit, size = struct.unpack_from('<8sIIQQQQQQ', tail)
     must((magic, version, features) == (b'HVATAIL1', 1, 0) and tail[64:480] == bytes(416), 'TAIL is not of version 1')
     must(its_generation == generation and data[root_at:root_at + root_bytes] == members['ROOT'], 'TAIL names another ROOT')
-    must(data[here:here + 512] == tail and size == len(data), 'TAIL is somewhere else')
+    must(data[here:here + 512] == tail and here < end, 'TAIL is somewhere else')
     must(commit == 0 or re.match(rb'[a-zA-Z]', data[commit:]), 'the commit block is no header')
-    must(data[end:end + 1024] == bytes(1024), 'there is no end')
+    must(not settled or (size == len(data) == end + 1024 and data[end:] == bytes(1024)), 'there is no end')
 
 
 def folder_members(folder):
@@ -253,15 +254,15 @@ def xxh128(data):
     return bytes.fromhex(out.split()[0].decode())
 
 
-def open_document(path):
+def open_document(path, settled=True):
     with open(path, 'rb') as f:
         data = f.read()
     members, end = tar_members(data)
     must(next(iter(members)) == 'mimetype' and members['mimetype'] == b'application/vnd.haversack.appliance', 'no mimetype')
     store = Store(members)
-    check_tail(data, end, members, store.generation)
+    check_tail(data, end, members, store.generation, settled)
     return store
 
 
 def open_instance(folder, document):
-    return Store(folder_members(folder), open_document(document).members)
+    return Store(folder_members(folder), open_document(document, settled=False).members)
