@@ -294,9 +294,10 @@ static bool make_instance(struct hsk_doc *doc, const char *instances, GError **e
     if (!hsk_doc_commit_root(doc, doc->root, error) || !hsk_instance_expect(doc, NULL, error))
         return false;
     g_autofree char *data = hsk_data_folder();
-    int r = sync_folder(doc->io, instances);
-    if (r == 0)
-        r = sync_folder(doc->io, data);
+    const char *const names[] = {instances, data, g_get_user_data_dir()};
+    int r = 0;
+    for (size_t i = 0; i < G_N_ELEMENTS(names) && r == 0; i++)
+        r = sync_folder(doc->io, names[i]);
     return r == 0 || hsk_io_error(error, r, "write %s", instances);
 }
 

@@ -18,18 +18,27 @@ char *hsk_data_folder(void)
     return g_build_filename(g_get_user_data_dir(), "haversack", NULL);
 }
 
-static int open_folder(GError **error)
+/* $data, or a folder in it, which is made. */
+static int open_folder(const char *name, GError **error)
 {
-    g_autofree char *path = hsk_data_folder();
-    g_autofree char *trusted = g_build_filename(path, "trusted", NULL);
-    if (g_mkdir_with_parents(trusted, 0700) < 0) {
-        hsk_io_error(error, errno, "make the folder %s", trusted);
+    g_autofree char *data = hsk_data_folder();
+    g_autofree char *path = g_build_filename(data, name, NULL);
+    if (g_mkdir_with_parents(path, 0700) < 0) {
+        hsk_io_error(error, errno, "make the folder %s", path);
         return -1;
     }
     int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (fd < 0)
         hsk_io_error(error, errno, "open %s", path);
     return fd;
+}
+
+/* Makes the name of the data folder durable, and what is in it. */
+static int sync_names(int dirfd)
+{
+    HSK_AUTOFD above = open(g_get_user_data_dir(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int r = above < 0 ? -errno : hsk_io_sync(NULL, above);
+    return r < 0 ? r : hsk_io_sync(NULL, dirfd);
 }
 
 static bool read_exact(int dirfd, const char *name, void *buf, size_t len)
@@ -40,7 +49,8 @@ static bool read_exact(int dirfd, const char *name, void *buf, size_t len)
            hsk_pread_all(fd, buf, len, 0) == 0;
 }
 
-/* Two programs may start at once: the first link wins. */
+/* Two programs may start at once: the first link wins. Where there is a key, there is surely the
+ * folder for what it seals. */
 static bool make_key(int dirfd, uint8_t key[KEY_BYTES], GError **error)
 {
     char tmp[64];
@@ -50,6 +60,8 @@ static bool make_key(int dirfd, uint8_t key[KEY_BYTES], GError **error)
     int r = fd < 0 ? fd : hsk_io_pwrite(NULL, fd, key, KEY_BYTES, 0);
     if (r == 0)
         r = hsk_io_sync(NULL, fd);
+    if (r == 0)
+        r = sync_names(dirfd);
     if (r == 0 && linkat(dirfd, tmp, dirfd, "key", 0) < 0 && errno != EEXIST)
         r = -errno;
     unlinkat(dirfd, tmp, 0);
@@ -70,17 +82,12 @@ static void make_tag(const uint8_t key[KEY_BYTES], const uint8_t root_hash[HSK_H
     crypto_generichash_final(&st, tag, HSK_HASH_BYTES);
 }
 
-static void record_name(char out[80], const uint8_t root_hash[HSK_HASH_BYTES])
-{
-    memcpy(out, "trusted/", 8);
-    hsk_hex(out + 8, root_hash, HSK_HASH_BYTES);
-}
-
 bool hsk_trust_mark(const uint8_t root_hash[HSK_HASH_BYTES], GHashTable *foreign, GError **error)
 {
     uint8_t key[KEY_BYTES], tag[HSK_HASH_BYTES] = {0}, raw[ID_BYTES];
-    char name[80];
-    HSK_AUTOFD dirfd = open_folder(error);
+    char name[2 * HSK_HASH_BYTES + 1];
+    HSK_AUTOFD trusted = open_folder("trusted", error);
+    HSK_AUTOFD dirfd = trusted < 0 ? -1 : open_folder("", error);
     if (dirfd < 0 || (!read_exact(dirfd, "key", key, sizeof(key)) && !make_key(dirfd, key, error)))
         return false;
     g_autoptr(GByteArray) record = g_byte_array_new();
@@ -94,8 +101,8 @@ bool hsk_trust_mark(const uint8_t root_hash[HSK_HASH_BYTES], GHashTable *foreign
             g_byte_array_append(record, raw, sizeof(raw));
     }
     make_tag(key, root_hash, record->data + sizeof(tag), record->len - sizeof(tag), record->data);
-    record_name(name, root_hash);
-    int r = hsk_io_replace_file(NULL, dirfd, name, record->data, record->len);
+    hsk_hex(name, root_hash, HSK_HASH_BYTES);
+    int r = hsk_io_replace_file(NULL, trusted, name, record->data, record->len);
     sodium_memzero(key, sizeof(key));
     return r == 0 || hsk_io_error(error, r, "note that this document was written here");
 }
@@ -103,11 +110,12 @@ bool hsk_trust_mark(const uint8_t root_hash[HSK_HASH_BYTES], GHashTable *foreign
 bool hsk_trust_check(const uint8_t root_hash[HSK_HASH_BYTES], GHashTable *foreign)
 {
     uint8_t key[KEY_BYTES], tag[HSK_HASH_BYTES];
-    char name[80], id[2 * ID_BYTES + 1];
+    char hex[2 * HSK_HASH_BYTES + 1], id[2 * ID_BYTES + 1];
     struct stat st;
     g_autofree char *path = hsk_data_folder();
     HSK_AUTOFD dirfd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    record_name(name, root_hash);
+    hsk_hex(hex, root_hash, HSK_HASH_BYTES);
+    g_autofree char *name = g_strconcat("trusted/", hex, NULL);
     HSK_AUTOFD fd = dirfd < 0 ? -1 : openat(dirfd, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
     if (fd < 0 || fstat(fd, &st) < 0 || st.st_size < HSK_HASH_BYTES ||
         st.st_size > MAX_RECORD_BYTES || (st.st_size - HSK_HASH_BYTES) % ID_BYTES != 0 ||
