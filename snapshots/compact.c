@@ -14,9 +14,8 @@
 
 #include "doc.h"
 
-#define SMALL_BYTES  (16u << 20)
-#define MANY_MEMBERS 256u
-#define MUCH_BYTES   (64u << 20)
+#define SMALL_BYTES (16u << 20)
+#define MUCH_BYTES  (64u << 20)
 
 enum { BIN_PAGES = HSK_FRAME_MAX_BYTES / HSK_PAGE_SIZE };
 
@@ -151,7 +150,8 @@ static bool look_around(struct compaction *c)
         g_hash_table_insert(c->own, key_of(e->segment.number), (gpointer)e);
         bytes += member_bytes(c, e->name);
     }
-    return maps >= MANY_MEMBERS || g_hash_table_size(c->own) >= MANY_MEMBERS || bytes >= MUCH_BYTES;
+    unsigned many = c->doc->many_members;
+    return maps >= many || g_hash_table_size(c->own) >= many || bytes >= MUCH_BYTES;
 }
 
 static uint64_t pages_of(const struct hsk_segment *s)
@@ -166,7 +166,7 @@ static uint64_t pages_of(const struct hsk_segment *s)
 static bool find_victims(struct compaction *c, bool *reason, GError **error)
 {
     uint64_t dead = 0, all = 0;
-    unsigned small = 0, maps = 0;
+    unsigned small = 0, maps = 0, many = c->doc->many_members;
     GHashTableIter it;
     gpointer key, value;
     g_hash_table_iter_init(&it, c->own);
@@ -188,8 +188,7 @@ static bool find_victims(struct compaction *c, bool *reason, GError **error)
         const struct hsk_root_entry *e = g_ptr_array_index(c->doc->root->entries, i);
         maps += g_str_has_prefix(e->name, "map/");
     }
-    *reason =
-        small >= MANY_MEMBERS || maps >= MANY_MEMBERS || (dead >= MUCH_BYTES && dead > all / 2);
+    *reason = small >= many || maps >= many || (dead >= MUCH_BYTES && dead > all / 2);
     return true;
 }
 

@@ -36,6 +36,7 @@ struct hsk_doc {
     char *instance; /* its id */
     int dirfd;
     struct hsk_carrier *dir;
+    unsigned many_members; /* so many small ones are worth compacting; tests do not wait so long */
 
     struct hsk_root *root; /* what holds: the instance's, or a copy of base_root */
     bool

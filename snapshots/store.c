@@ -11,7 +11,8 @@
 
 #include "doc.h"
 
-#define MIME_TYPE "application/vnd.haversack.appliance"
+#define MANY_MEMBERS 256u
+#define MIME_TYPE    "application/vnd.haversack.appliance"
 
 struct hsk_record *hsk_doc_find(struct hsk_doc *doc, const char *id)
 {
@@ -243,7 +244,13 @@ struct hsk_doc *hsk_doc_open_io(const char *path, bool readonly, const struct hs
     }
     struct hsk_doc *doc = g_new0(struct hsk_doc, 1);
     *doc = (struct hsk_doc){
-        .io = io, .readonly = readonly, .path = g_steal_pointer(&real), .fd = -1, .dirfd = -1};
+        .io = io,
+        .readonly = readonly,
+        .path = g_steal_pointer(&real),
+        .fd = -1,
+        .dirfd = -1,
+        .many_members = MANY_MEMBERS,
+    };
     doc->versions = g_ptr_array_new_with_free_func((GDestroyNotify)hsk_record_free);
     g_mutex_init(&doc->lock);
     g_mutex_init(&doc->disk_lock);

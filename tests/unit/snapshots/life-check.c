@@ -41,6 +41,23 @@ static void check_content(struct life *l, struct hsk_doc *doc, const char *id,
     hsk_version_free(v);
 }
 
+/* It says what it was made to say, the newest that was acknowledged or something later. */
+static void check_words(struct life *l, const struct hsk_version_info *i,
+                        const struct life_version *v, unsigned at, bool in_file)
+{
+    bool ok = false;
+    for (guint k = v->words->len; k-- > 0 && !ok;) {
+        const struct life_words *w = &g_array_index(v->words, struct life_words, k);
+        g_autofree char *title = life_title(v, w);
+        ok = w->begun < at && strcmp(title, i->title) == 0 && w->kind == i->kind &&
+             w->pinned == i->pinned;
+        if ((in_file ? w->published : w->done) <= at)
+            break;
+    }
+    life_must(l, ok, "v%u is called \"%s\", kind %d, %spinned%s", v->number, i->title, i->kind,
+              i->pinned ? "" : "not ", in_file ? " in the document" : "");
+}
+
 /* All versions that a document lists are right; the ones that were promised are among them. */
 static void check_versions(struct life *l, struct hsk_doc *doc, unsigned at, bool in_file)
 {
@@ -49,7 +66,7 @@ static void check_versions(struct life *l, struct hsk_doc *doc, unsigned at, boo
     for (struct hsk_version_info *i = list; i != NULL; i = i->next) {
         struct life_version *v = life_version_titled(l, i->title);
         life_must(l, v != NULL && v->begun < at, "\"%s\" was never taken", i->title);
-        life_must(l, i->kind == v->kind, "v%u is of another kind", v->number);
+        check_words(l, i, v, at, in_file);
         life_must(l, in_file || v->gone > at, "v%u was dropped", v->number);
         if (!in_file || v->published <= at)
             check_content(l, doc, i->id, v, in_file);
@@ -64,7 +81,9 @@ static void check_versions(struct life *l, struct hsk_doc *doc, unsigned at, boo
     }
 }
 
-static void read_disk(struct life *l, struct hsk_doc *doc, uint8_t (*pages)[HSK_PAGE_SIZE])
+typedef uint8_t (*life_disk_pages)[HSK_PAGE_SIZE];
+
+static void read_disk(struct life *l, struct hsk_doc *doc, life_disk_pages pages)
 {
     for (unsigned i = 0; i < LIFE_PAGES; i++) {
         int r = hsk_disk_read(hsk_doc_disk(doc, 0), life_page(i) * HSK_PAGE_SIZE, pages[i],
@@ -73,7 +92,7 @@ static void read_disk(struct life *l, struct hsk_doc *doc, uint8_t (*pages)[HSK_
     }
 }
 
-static bool is_state(uint8_t (*pages)[HSK_PAGE_SIZE], const struct life_disk *d)
+static bool is_state(life_disk_pages pages, const struct life_disk *d)
 {
     uint8_t want[HSK_PAGE_SIZE];
     for (unsigned i = 0; i < LIFE_PAGES; i++) {
@@ -84,8 +103,7 @@ static bool is_state(uint8_t (*pages)[HSK_PAGE_SIZE], const struct life_disk *d)
     return true;
 }
 
-/* The oldest state of the disk that may be found. */
-static unsigned promised(const struct life *l, unsigned at)
+unsigned life_promised(const struct life *l, unsigned at)
 {
     unsigned first = 0;
     for (guint i = 0; i < l->promises->len; i++) {
@@ -100,7 +118,7 @@ static unsigned promised(const struct life *l, unsigned at)
 static void check_disk(struct life *l, struct hsk_doc *doc, unsigned at)
 {
     g_autofree uint8_t(*pages)[HSK_PAGE_SIZE] = g_malloc_n(LIFE_PAGES, HSK_PAGE_SIZE);
-    unsigned first = promised(l, at), last = 0, found = NEVER;
+    unsigned first = life_promised(l, at), last = 0, found = NEVER;
     read_disk(l, doc, pages);
     for (guint i = 0; i < l->disks->len; i++) {
         const struct life_disk *d = &g_array_index(l->disks, struct life_disk, i);
@@ -125,7 +143,7 @@ static void check_current(struct life *l, struct hsk_doc *doc, unsigned at)
     for (guint i = l->currents->len; i-- > 0 && !ok;) {
         const struct life_current *c = &g_array_index(l->currents, struct life_current, i);
         ok = c->begun < at + 1 && c->version == have;
-        if (c->done <= at || (c->state != 0 && c->state <= promised(l, at)))
+        if (c->done <= at || (c->state != 0 && c->state <= life_promised(l, at)))
             break;
     }
     life_must(l, ok, "the current version is v%u", have);
@@ -153,6 +171,66 @@ static void check_folder(struct life *l, struct hsk_doc *doc, const char *folder
                       "%s was left behind", member);
     }
 }
+
+/* ---- clones ---- */
+
+/* The disk of a document that is open for reading only. */
+static void read_present(struct life *l, struct hsk_doc *doc, life_disk_pages pages)
+{
+    g_autoptr(GError) error = NULL;
+    const struct hsk_object *o = hsk_objects_find(doc->root->present, "disk.root");
+    life_must(l, o != NULL, "a clone has no disk");
+    HSK_AUTO(hsk_pagemap, map) = hsk_object_map(doc, o);
+    for (unsigned i = 0; i < LIFE_PAGES; i++) {
+        uint64_t entry;
+        life_must(l,
+                  hsk_pagemap_get(map, life_page(i), &entry, &error) &&
+                      hsk_content_page(doc->content, entry, pages[i], &error),
+                  "a clone: %s", error->message);
+    }
+}
+
+static void check_clone(struct life *l, const struct life_clone *c, struct hsk_doc *doc)
+{
+    g_autofree uint8_t(*pages)[HSK_PAGE_SIZE] = g_malloc_n(LIFE_PAGES, HSK_PAGE_SIZE);
+    struct hsk_version_info *list = hsk_doc_versions(doc, NULL);
+    bool ok = false;
+    life_must(l, hsk_doc_trusted(doc), "a clone is a stranger's");
+    if (c->version != 0) {
+        struct life_version *v = g_ptr_array_index(l->versions, c->version - 1);
+        life_must(l, list != NULL && list->next == NULL && life_version_titled(l, list->title) == v,
+                  "a clone of v%u has other versions", c->version);
+        check_content(l, doc, list->id, v, true);
+    } else {
+        life_must(l, list == NULL, "a clone of the disks has a version");
+    }
+    hsk_version_info_free(list);
+    read_present(l, doc, pages);
+    for (unsigned i = c->first; i <= c->last && c->version == 0 && !ok; i++)
+        ok = is_state(pages, &g_array_index(l->disks, struct life_disk, i));
+    life_must(l, ok || c->version != 0, "a clone's disk was never that");
+}
+
+/* Each is there as a whole, or, before it was acknowledged, not at all. */
+static void check_clones(struct life *l, unsigned at)
+{
+    for (guint i = 0; i < l->clones->len; i++) {
+        const struct life_clone *c = &g_array_index(l->clones, struct life_clone, i);
+        g_autoptr(GError) error = NULL;
+        g_autofree char *path = life_clone_path(l, i);
+        if (!g_file_test(path, G_FILE_TEST_EXISTS)) {
+            life_must(l, c->done > at, "clone %u is lost", i);
+            continue;
+        }
+        life_must(l, c->begun < at, "clone %u was not made yet", i);
+        struct hsk_doc *doc = hsk_doc_open(path, true, NULL, &error);
+        life_must(l, doc != NULL, "%s", error->message);
+        check_clone(l, c, doc);
+        hsk_doc_close(doc);
+    }
+}
+
+/* ---- all ---- */
 
 /* Nothing lies about that nobody needs. */
 static void check_litter(struct life *l, struct hsk_doc *doc)
@@ -196,10 +274,12 @@ void life_check(struct life *l, unsigned at)
     char *orphan = NULL;
     struct hsk_doc *doc = hsk_doc_open(l->s->doc, true, NULL, &error);
     life_must(l, doc != NULL, "%s", error->message);
+    life_must(l, l->own_from > at || hsk_doc_trusted(doc), "the document is a stranger's");
     life_must(l, l->generation_at > at || doc->base_root->generation >= l->generation,
               "generation %u is lost", l->generation);
     check_versions(l, doc, at, true);
     hsk_doc_close(doc);
+    check_clones(l, at);
     doc = hsk_doc_open(l->s->doc, false, &orphan, &error);
     life_must(l, doc != NULL, "%s", error->message);
     life_must(l, orphan == NULL, "something was put aside: %s", orphan);

@@ -23,8 +23,7 @@ static const char *const cut_names[JOURNAL_CUTS] = {"least", "most", "names", "i
 /* What is found after a cut is opened, and the power fails again. */
 static void cut_the_opening(struct life *l, unsigned at, uint32_t seed)
 {
-    g_autofree char *data = hsk_data_folder();
-    const char *const folders[] = {l->s->dir, data, NULL};
+    const char *const folders[] = {l->s->dir, g_get_user_data_dir(), NULL};
     struct journal *j = journal_new(folders);
     struct wrap_hooks hooks = {.journal = j};
     wrap_set(&hooks);
@@ -37,12 +36,14 @@ static void cut_the_opening(struct life *l, unsigned at, uint32_t seed)
     journal_free(j);
 }
 
-/* Lives once, cuts it `cuts` times. */
+/* Lives once, cuts it `cuts` times. Every other document came from another computer. */
 static void cut_a_life(const struct scratch *s, uint32_t seed, unsigned steps, unsigned cuts)
 {
     g_autofree char *data = hsk_data_folder();
-    const char *const folders[] = {s->dir, data, NULL};
+    const char *const folders[] = {s->dir, g_get_user_data_dir(), NULL};
     fresh_document(s);
+    if (seed % 2 == 0)
+        remove_tree(data);
     struct journal *j = journal_new(folders);
     struct life *l = life_new(s, j, seed);
     struct wrap_hooks hooks = {guest, l, j};
@@ -70,6 +71,38 @@ static void cut_a_life(const struct scratch *s, uint32_t seed, unsigned steps, u
     journal_free(j);
 }
 
+/* Once it is acknowledged it is there; before, it is whole or not there. On a computer that never
+ * saw Haversack before. */
+static void a_new_document_is_whole_or_not_there(void **state)
+{
+    const struct scratch *s = *state;
+    g_autofree char *data = hsk_data_folder();
+    const char *const folders[] = {s->dir, g_get_user_data_dir(), NULL};
+    unsigned cuts = test_rounds(100, 1000);
+    remove_tree(data);
+    struct journal *j = journal_new(folders);
+    struct wrap_hooks hooks = {.journal = j};
+    wrap_set(&hooks);
+    bool made = make_document(s, NULL, NULL);
+    wrap_set(NULL);
+    assert_true(made && journal_agrees(j));
+    unsigned all = journal_now(j);
+    for (unsigned i = 0; i < cuts; i++) {
+        g_autoptr(GError) why = NULL;
+        unsigned at = i % 4 == 0 ? all : all - i % (all + 1);
+        journal_restore(j, at, i % JOURNAL_CUTS, i);
+        if (at < all && !g_file_test(s->doc, G_FILE_TEST_EXISTS))
+            continue;
+        struct hsk_doc *doc = hsk_doc_open(s->doc, true, NULL, &why);
+        if (doc == NULL)
+            fail_msg("cut %u at %u of %u: %s", i, at, all, why->message);
+        assert_true(hsk_doc_trusted(doc));
+        hsk_doc_close(doc);
+        assert_ok(hsk_doc_verify(s->doc, NULL, NULL, &error));
+    }
+    journal_free(j);
+}
+
 static void nothing_promised_is_missing_after_a_power_cut(void **state)
 {
     unsigned lives = test_rounds(6, 200), first = 1;
@@ -92,6 +125,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(nothing_promised_is_missing_after_a_power_cut,
                                         scratch_setup, scratch_teardown),
+        cmocka_unit_test_setup_teardown(a_new_document_is_whole_or_not_there, scratch_setup,
+                                        scratch_teardown),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     remove_tree(data);
