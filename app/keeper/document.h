@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The inside of a keeper that runs a document: shared by document.c (life), machine.c (start and
- * messages of the machine), take.c (versions), revert.c (going back), commands.c (the control
- * socket's commands).
+ * messages of the machine), take.c and precopy.c (versions), revert.c (going back), commands.c (the
+ * control socket's commands).
  *
  * Threads: main, except job functions (hsk_job). The store's calls other than hsk_disk_* are made
  * by the main thread while no job is under way, or by the job: never both.
@@ -92,6 +92,10 @@ struct hsk_op {
     struct hsk_take_point *point;      /* the disks' */
     struct hsk_captured captured[HSK_MAX_OBJECTS];
     unsigned ncaptured;
+    void (*precopied)(struct hsk_op *op); /* main thread, when little is left to copy; or NULL */
+    unsigned rounds;                      /* of copies while the machine runs */
+    uint64_t copied;                      /* pages in the last one */
+    uint64_t copied_before;               /* and in the one before it */
     struct hsk_shown shown;
     uint8_t *pixels; /* what was shown, copied */
     uint32_t way[HSK_NEAR_POINTS];
@@ -262,6 +266,12 @@ void hsk_take_start(struct hsk_op *op, enum hsk_version_kind kind, const char *t
 /* Asks the machine for a point by that message (taken; without its name) and expects the disks'
  * mark; then op->answer. */
 void hsk_take_ask(struct hsk_op *op, json_t *message);
+/* Asks something of the machine, by op->name, which it has to answer within a minute. */
+void hsk_take_question(struct hsk_op *op, json_t *message);
+/* It fails, and the machine goes on with all that is dirty. */
+void hsk_take_refuse(struct hsk_op *op, GError *error);
+/* What was captured is dirty again. */
+void hsk_take_lost(struct hsk_op *op);
 /* Without near versions: copies what is dirty, while the machine is held. false: op has failed. */
 bool hsk_take_copy(struct hsk_op *op);
 /* Commits what was captured; then op->taken, or failed. */
@@ -274,6 +284,15 @@ void hsk_snapshot_start(struct hsk_op *op);
 void hsk_stop_start(struct hsk_op *op);
 void hsk_off_start(struct hsk_op *op);
 void hsk_take_clear(struct hsk_op *op);
+
+/* ---- precopy.c ---- */
+
+/* Copies most of what is dirty while the machine runs; then next, or the op fails. */
+void hsk_precopy_start(struct hsk_op *op, void (*next)(struct hsk_op *op));
+/* The machine's answer to "collect". */
+void hsk_precopy_round(struct hsk_op *op);
+/* Copies the pages with these attributes into the capture, which is begun if there is none. */
+bool hsk_precopy_copy(struct hsk_op *op, uint8_t attributes, GError **error);
 
 /* ---- revert.c ---- */
 

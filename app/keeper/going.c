@@ -45,8 +45,7 @@ static void stay(struct hsk_op *op, GError *error)
 
     if (d->now.memory.has_near)
         hsk_child_send(d->now.child, json_pack("{s:s, s:b}", "cmd", "release", "failed", 1), -1);
-    for (unsigned i = 0; i < op->ncaptured; i++)
-        hsk_captured_lost(&op->captured[i]);
+    hsk_take_lost(op);
     hsk_take_clear(op);
     hsk_revert_give_up(op, error);
 }
@@ -73,7 +72,7 @@ static void went(struct hsk_op *op)
     op->ran = ran;
     op->taken = kept;
     for (unsigned i = 0; i < op->ncaptured; i++) /* without near versions */
-        hsk_memobj_collect(d->now.memory.obj[i], HSK_PAGE_DIRTY, NULL);
+        hsk_memobj_collect(d->now.memory.obj[i], HSK_PAGE_CHANGED, NULL);
     op->base = g_steal_pointer(&d->base);
     d->base = g_strdup(op->target);
     memcpy(d->now.generation, op->next.generation, sizeof(d->now.generation));

@@ -2,9 +2,6 @@
 /* Guest memory as the keeper sees it: see memory.h. */
 #include "memory.h"
 
-#include <errno.h>
-#include <sys/mman.h>
-
 bool hsk_guest_memory_init(struct hsk_guest_memory *m, uint64_t ram_bytes, uint64_t vram_bytes,
                            GError **error)
 {
@@ -79,45 +76,67 @@ static bool no_memory(uint64_t bytes, GError **error)
     return false;
 }
 
-static bool map_pages(struct hsk_captured *c, uint64_t bytes, GError **error)
-{
-    if (!bytes)
-        return true;
-    void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
-                   -1, 0);
-    if (p == MAP_FAILED)
-        return no_memory(bytes, error);
-    c->pages = p;
-    c->pages_bytes = bytes;
-    return true;
-}
-
 static uint64_t bitmap_bytes(const struct hsk_memobj *obj)
 {
     return (obj->size_bytes / HSK_PAGE_SIZE + 7) / 8;
 }
 
-bool hsk_captured_copy(struct hsk_captured *c, const struct hsk_guest_memory *m, unsigned object,
+bool hsk_captured_begin(struct hsk_captured *c, const struct hsk_guest_memory *m, unsigned object,
+                        GError **error)
+{
+    const struct hsk_memobj *obj = m->obj[object];
+
+    *c =
+        (struct hsk_captured){.memory = m, .object = object, .dirty = g_malloc0(bitmap_bytes(obj))};
+    c->copies = hsk_memfd_new("copies", obj->size_bytes, error);
+    if (c->copies >= 0)
+        return true;
+    hsk_captured_clear(c);
+    return false;
+}
+
+static bool has_page(const uint8_t *bitmap, uint64_t page)
+{
+    return bitmap[page / 8] >> page % 8 & 1;
+}
+
+/* The next pages of a bitmap from *page on, as many as follow each other; there are some. */
+static uint64_t next_run(const uint8_t *bitmap, uint64_t *page, uint64_t npages)
+{
+    uint64_t end;
+
+    while (!has_page(bitmap, *page))
+        *page += *page % 8 == 0 && !bitmap[*page / 8] ? 8 : 1;
+    for (end = *page; end < npages && has_page(bitmap, end); end++)
+        ;
+    return end - *page;
+}
+
+/* By system calls: what cannot be had is an error then, and not the end. */
+static bool copy_pages(const struct hsk_captured *c, const uint8_t *bitmap, uint64_t n,
                        GError **error)
 {
-    struct hsk_memobj *obj = m->obj[object];
+    const struct hsk_memobj *obj = c->memory->obj[c->object];
 
-    *c = (struct hsk_captured){.memory = m, .object = object, .dirty = g_malloc(bitmap_bytes(obj))};
-    uint64_t n = hsk_memobj_collect(obj, HSK_PAGE_DIRTY, c->dirty);
-    if (!map_pages(c, n * HSK_PAGE_SIZE, error)) {
-        hsk_captured_lost(c);
-        hsk_captured_clear(c);
-        return false;
-    }
-    uint8_t *to = c->pages;
-    for (uint64_t i = 0; n; i++) {
-        if (!(c->dirty[i / 8] & (1u << (i % 8))))
-            continue;
-        memcpy(to, obj->host + i * HSK_PAGE_SIZE, HSK_PAGE_SIZE);
-        to += HSK_PAGE_SIZE;
-        n--;
+    for (uint64_t page = 0, run; n; page += run, n -= run) {
+        run = next_run(bitmap, &page, obj->size_bytes / HSK_PAGE_SIZE);
+        if (hsk_pwrite_all(c->copies, obj->host + page * HSK_PAGE_SIZE, run * HSK_PAGE_SIZE,
+                           page * HSK_PAGE_SIZE) < 0)
+            return no_memory(n * HSK_PAGE_SIZE, error);
     }
     return true;
+}
+
+bool hsk_captured_copy(struct hsk_captured *c, uint8_t attributes, uint64_t *n, GError **error)
+{
+    struct hsk_memobj *obj = c->memory->obj[c->object];
+    g_autofree uint8_t *found = g_malloc(bitmap_bytes(obj));
+    const uint64_t count = hsk_memobj_collect(obj, attributes, found);
+
+    *n += count;
+    for (uint64_t i = 0; i < bitmap_bytes(obj); i++)
+        c->dirty[i] |= found[i];
+    return copy_pages(c, found, count, error);
 }
 
 void hsk_captured_point(struct hsk_captured *c, const struct hsk_guest_memory *m, unsigned object,
@@ -126,6 +145,7 @@ void hsk_captured_point(struct hsk_captured *c, const struct hsk_guest_memory *m
     *c = (struct hsk_captured){
         .memory = m,
         .object = object,
+        .copies = -1,
         .dirty = g_memdup2(hsk_near_dirty(&m->near, object), bitmap_bytes(m->obj[object])),
         .nway = MIN(nway, HSK_NEAR_POINTS)};
     memcpy(c->way, way, c->nway * sizeof way[0]);
@@ -135,8 +155,11 @@ void hsk_captured_read(void *opaque, uint64_t page, void *dst)
 {
     const struct hsk_captured *c = opaque;
 
-    hsk_near_read(&c->memory->near, c->way, c->nway, c->object, c->memory->obj[c->object], page,
-                  dst);
+    if (c->copies >= 0 && has_page(c->dirty, page))
+        hsk_assert(hsk_pread_all(c->copies, dst, HSK_PAGE_SIZE, page * HSK_PAGE_SIZE) == 0);
+    else
+        hsk_near_read(&c->memory->near, c->way, c->nway, c->object, c->memory->obj[c->object], page,
+                      dst);
 }
 
 void hsk_captured_lost(const struct hsk_captured *c)
@@ -144,14 +167,14 @@ void hsk_captured_lost(const struct hsk_captured *c)
     struct hsk_memobj *obj = c->memory->obj[c->object];
 
     for (uint64_t i = 0; !c->nway && i < obj->size_bytes / HSK_PAGE_SIZE; i++)
-        if (c->dirty[i / 8] & (1u << (i % 8)))
+        if (has_page(c->dirty, i))
             atomic_fetch_or(&obj->attr[i], HSK_PAGE_DIRTY);
 }
 
 void hsk_captured_clear(struct hsk_captured *c)
 {
-    if (c->pages)
-        munmap(c->pages, c->pages_bytes);
+    if (c->copies >= 0)
+        close(c->copies);
     g_free(c->dirty);
     *c = (struct hsk_captured){0};
 }

@@ -30,25 +30,31 @@ void hsk_guest_memory_clear(struct hsk_guest_memory *m);
 /* Hands the objects and their attributes to a machine; they stay ours, too. */
 void hsk_guest_memory_give(const struct hsk_guest_memory *m, struct hsk_child *c);
 
+/* What a take has to store: also what a collection under way, or one that came to nothing, left. */
+#define HSK_PAGE_CHANGED (HSK_PAGE_DIRTY | HSK_PAGE_GATHERED)
+
 /* An object's pages at one moment, as hsk_version_commit wants them: those that are dirty, copied,
  * or to be read from the machine's near versions while the machine goes on. */
 struct hsk_captured {
     const struct hsk_guest_memory *memory;
     unsigned object;
     uint8_t *dirty; /* bit per page */
-    uint8_t *pages; /* the dirty ones in order: mapping of pages_bytes, or NULL */
-    uint64_t pages_bytes;
-    uint32_t way[HSK_NEAR_POINTS]; /* if there is no copy */
+    int copies; /* memfd: each of the dirty ones at its place in the object; -1: no copies but: */
+    uint32_t way[HSK_NEAR_POINTS];
     unsigned nway;
 };
-/* Copies the pages with HSK_PAGE_DIRTY and clears that. The machine is stopped. */
-bool hsk_captured_copy(struct hsk_captured *c, const struct hsk_guest_memory *m, unsigned object,
-                       GError **error);
+/* No pages yet. */
+bool hsk_captured_begin(struct hsk_captured *c, const struct hsk_guest_memory *m, unsigned object,
+                        GError **error);
+/* Adds the pages that have one of these attributes, which are cleared, and counts them in *n. What
+ * there was of such a page is replaced. HSK_PAGE_GATHERED: while the guest runs; CHANGED: while it
+ * does not. On error they belong to the capture, without a copy. */
+bool hsk_captured_copy(struct hsk_captured *c, uint8_t attributes, uint64_t *n, GError **error);
 /* The point under way (hsk_near_point); nothing is copied. */
 void hsk_captured_point(struct hsk_captured *c, const struct hsk_guest_memory *m, unsigned object,
                         const uint32_t *way, unsigned nway);
-/* One page of a point; opaque is the capture. */
+/* One page of it, or, before the guest runs on, any other; opaque is the capture. */
 void hsk_captured_read(void *opaque, uint64_t page, void *dst);
-/* It was not stored: what was copied is dirty again. */
+/* It was not stored: its pages are dirty again. */
 void hsk_captured_lost(const struct hsk_captured *c);
 void hsk_captured_clear(struct hsk_captured *c);

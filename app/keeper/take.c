@@ -2,16 +2,16 @@
 /*
  * Taking versions of a running machine.
  *
+ * - without near versions (KVM) before that: what is dirty is copied while the machine runs
+ *   (precopy.c), so that little is left to copy at the point, where it stands still then
  * - point: the machine says that now is a point, saves its state and goes on; the mark between its
  *   disks' requests says where they were (app/machine/points.c). Nobody waits for anybody.
  * - job: commit -> answer -> job: publish into the .hva. The pages are read meanwhile as they were
  *   at the point (vmm/near.h).
  * - release: the machine need not keep the point for us any more
  *
- * Under KVM there are no near versions: the machine stands still while the dirty pages are copied.
- *
  * The dirty bits count from the newest version that was committed, or from where a revert led. The
- * point clears them; if the commit fails, they are set again.
+ * point clears them (or the copy before it); if the commit fails, they are set again.
  *
  * Thread: main, but for the job functions.
  */
@@ -44,6 +44,12 @@ void hsk_take_clear(struct hsk_op *op)
         hsk_take_abandon(g_steal_pointer(&op->point));
     g_clear_pointer(&op->state, g_bytes_unref);
     g_clear_pointer(&op->pixels, g_free);
+}
+
+void hsk_take_lost(struct hsk_op *op)
+{
+    for (unsigned i = 0; i < op->ncaptured; i++)
+        hsk_captured_lost(&op->captured[i]);
 }
 
 static double ms_since(gint64 us)
@@ -120,8 +126,7 @@ static void commit_job(struct hsk_op *op)
                                                  .size_bytes = c->memory->obj[i]->size_bytes,
                                                  .dirty = c->dirty,
                                                  .from_zeros = op->d->from_zeros,
-                                                 .pages = c->pages,
-                                                 .read_page = c->pages ? NULL : hsk_captured_read,
+                                                 .read_page = hsk_captured_read,
                                                  .opaque = c};
     }
     if (op->needed) {
@@ -149,9 +154,9 @@ static void committed(struct hsk_op *op)
     if (near)
         hsk_child_send(d->now.child,
                        json_pack("{s:s, s:b}", "cmd", "release", "failed", error != NULL), -1);
-    for (unsigned i = 0; error && i < op->ncaptured; i++)
-        hsk_captured_lost(&op->captured[i]);
-    if (!error && op->ncaptured) {
+    if (error)
+        hsk_take_lost(op);
+    else if (op->ncaptured) {
         d->from_zeros = false;
         hsk_changes_add(d->changes, op->new_id, op->base ? op->base : d->base, op->captured,
                         op->ncaptured);
@@ -180,8 +185,9 @@ void hsk_take_commit(struct hsk_op *op, void (*failed)(struct hsk_op *op, GError
     hsk_op_job(op, commit_job, committed);
 }
 
-static void refused(struct hsk_op *op, GError *error)
+void hsk_take_refuse(struct hsk_op *op, GError *error)
 {
+    hsk_take_lost(op);
     if (op->held)
         hsk_op_let_go(op);
     hsk_op_fail(op, error);
@@ -197,19 +203,12 @@ static bool goes_on(const struct hsk_op *op)
 /* Without near versions: the machine stands still. */
 bool hsk_take_copy(struct hsk_op *op)
 {
-    const struct hsk_guest_memory *m = &op->d->now.memory;
     GError *error = NULL;
 
-    for (unsigned i = 0; i < m->n && !m->has_near; i++) {
-        if (!hsk_captured_copy(&op->captured[i], m, i, &error)) {
-            for (unsigned k = 0; k < op->ncaptured; k++)
-                hsk_captured_lost(&op->captured[k]);
-            refused(op, error);
-            return false;
-        }
-        op->ncaptured++;
-    }
-    return true;
+    if (op->d->now.memory.has_near || hsk_precopy_copy(op, HSK_PAGE_CHANGED, &error))
+        return true;
+    hsk_take_refuse(op, error);
+    return false;
 }
 
 static void at_point(struct hsk_op *op)
@@ -220,7 +219,7 @@ static void at_point(struct hsk_op *op)
         copy_pixels(op);
         hsk_op_let_go(op);
     }
-    hsk_take_commit(op, refused);
+    hsk_take_commit(op, hsk_take_refuse);
 }
 
 static void maybe_answered(struct hsk_op *op)
@@ -245,10 +244,22 @@ static gboolean no_answer(gpointer opaque)
 
     op->watchdog = 0;
     forget_question(op);
-    refused(op, g_error_new(HSK_ERROR, HSK_ERROR_BUSY,
-                            "the machine process does not come to a stop; try again, or end it "
-                            "with \"hva stop --force\""));
+    hsk_take_refuse(op, g_error_new(HSK_ERROR, HSK_ERROR_BUSY,
+                                    "the machine process does not come to a stop; try again, or "
+                                    "end it with \"hva stop --force\""));
     return G_SOURCE_REMOVE;
+}
+
+void hsk_take_question(struct hsk_op *op, json_t *message)
+{
+    json_object_set_new(message, "name", json_integer(op->name));
+    op->asked = true;
+    op->watchdog = g_timeout_add_seconds(ANSWER_SECONDS, no_answer, op);
+    if (hsk_child_send(op->d->now.child, message, -1))
+        return;
+    forget_question(op);
+    hsk_take_refuse(
+        op, g_error_new(HSK_ERROR, HSK_ERROR_FAILED, "the machine process does not answer"));
 }
 
 void hsk_take_ask(struct hsk_op *op, json_t *message)
@@ -256,14 +267,15 @@ void hsk_take_ask(struct hsk_op *op, json_t *message)
     struct hsk_document *d = op->d;
 
     op->name = ++d->last_point;
-    json_object_set_new(message, "name", json_integer(op->name));
-    op->asked = true;
     hsk_disk_service_expect_mark(d->now.disks, (uint64_t)op->name, marked, op);
-    op->watchdog = g_timeout_add_seconds(ANSWER_SECONDS, no_answer, op);
-    if (hsk_child_send(d->now.child, message, -1))
-        return;
-    forget_question(op);
-    refused(op, g_error_new(HSK_ERROR, HSK_ERROR_FAILED, "the machine process does not answer"));
+    hsk_take_question(op, message);
+}
+
+static void ask_for_point(struct hsk_op *op)
+{
+    op->held = !goes_on(op) || !op->d->now.memory.has_near;
+    hsk_take_ask(op, json_pack("{s:s, s:b, s:b}", "cmd", "point", "go_on", !op->held, "passing",
+                               op->version_kind == HSK_VERSION_AUTO));
 }
 
 void hsk_take_start(struct hsk_op *op, enum hsk_version_kind kind, const char *title,
@@ -277,9 +289,11 @@ void hsk_take_start(struct hsk_op *op, enum hsk_version_kind kind, const char *t
         return;
     }
     op->answer = at_point;
-    op->held = !goes_on(op) || !op->d->now.memory.has_near;
-    hsk_take_ask(op, json_pack("{s:s, s:b, s:b}", "cmd", "point", "go_on", !op->held, "passing",
-                               kind == HSK_VERSION_AUTO));
+    /* Who ends anyway need not wait for a copy of what it still changes. */
+    if (goes_on(op) && !op->d->now.memory.has_near)
+        hsk_precopy_start(op, ask_for_point);
+    else
+        ask_for_point(op);
 }
 
 static uint32_t number(const json_t *o, const char *key)
@@ -323,13 +337,19 @@ void hsk_take_message(struct hsk_op *op, const char *event, const json_t *body, 
         return;
     }
     /* Only the answer to the question under way counts. */
-    if (strcmp(event, "point") != 0 || !op->asked || op->state ||
-        hsk_json_int(body, "name", 0) != op->name)
+    if (!op->asked || op->state || hsk_json_int(body, "name", 0) != op->name)
+        return;
+    if (strcmp(event, "collected") == 0 && op->precopied) {
+        forget_question(op);
+        hsk_precopy_round(op);
+        return;
+    }
+    if (strcmp(event, "point") != 0)
         return;
     op->state = hsk_message_bytes(body, fd, &error);
     if (!op->state) {
         forget_question(op);
-        refused(op, error);
+        hsk_take_refuse(op, error);
         return;
     }
     hsk_take_note_way(op, body);

@@ -6,7 +6,7 @@
  * - reset, power: not answered
  * - boot-file {name}: kernel or initrd in the descriptor, asked for by "boot-files" when a machine
  *   that was resumed resets; with the kernel it boots; not answered
- * - point, release, go-back, become, return: see points.c
+ * - collect, point, release, go-back, become, return: see points.c
  * - memory-there: all of the memory that came while the machine ran is there; not answered
  * - screenshot: answers "screenshot" with the picture in the descriptor, or with "text": why not
  * - display: a window's connected socket in the descriptor
@@ -268,6 +268,7 @@ void hsk_runner_command(struct hsk_runner *r, struct hsk_wire_msg *msg)
         {"run", cmd_run},
         {"stop", cmd_stop},
         {"point", hsk_runner_point},
+        {"collect", hsk_runner_collect},
         {"release", hsk_runner_release},
         {"go-back", hsk_runner_go_back},
         {"become", hsk_runner_become},

@@ -7,6 +7,8 @@
  * as soon as its state is saved; else it stays stopped. Answers "point" with the state in the
  *   descriptor, its size in "bytes", the "way" to the point's pages, where the "picture" is in the
  *   display's memory, and "paused_us"; or "text": why not.
+ * - collect {name}: without near versions, so that little is left to copy at the point: what is
+ *   dirty is to be copied now, while the guest runs (HSK_PAGE_GATHERED). Answers "collected".
  * - release {failed}: the keeper has stored the point, or could not; not answered
  * - go-back {name, to, generation}: stops, point name, and the machine becomes what it was at point
  * to; stays stopped. Answers "back" ("near": false: that point is not kept and nothing was done but
@@ -18,7 +20,7 @@
  * point, or "text": why not, it is as it was at the point.
  * - return {to}: after one of these two and before it runs: back to that point; not answered
  *
- * Without near versions (KVM) a point stops the machine and the keeper looks at the attributes.
+ * Without near versions (KVM) the keeper looks at the attributes.
  *
  * Thread: loop thread.
  */
@@ -77,6 +79,32 @@ bool hsk_runner_near(struct hsk_runner *r, GError **error)
 }
 
 /* ---- points ---- */
+
+static void gather(void *opaque)
+{
+    struct hsk_runner *r = opaque;
+    struct hsk_engine *e = hsk_machine_engine(r->machine);
+
+    for (unsigned i = 0; i < HSK_NEAR_OBJECTS; i++) {
+        struct hsk_memobj *obj = hsk_machine_memobj(r->machine, i ? "vram" : "ram");
+        if (obj)
+            hsk_memobj_gather(obj);
+    }
+    e->ops->flush(e, HSK_FLUSH_WRITES);
+}
+
+void hsk_runner_collect(struct hsk_runner *r, struct hsk_wire_msg *msg)
+{
+    struct hsk_engine *e = hsk_machine_engine(r->machine);
+
+    /* The long part needs no stop. */
+    e->ops->dirty_sync(e);
+    hsk_machine_at_safe_point(r->machine, gather, r);
+    hsk_runner_tell(r,
+                    json_pack("{s:s, s:I}", "event", "collected", "name",
+                              (json_int_t)hsk_json_int(msg->body, "name", 0)),
+                    -1);
+}
 
 static bool disk_waits(struct hsk_runner *r, const char *event, uint64_t name)
 {

@@ -66,6 +66,7 @@ void hsk_runner_event(void *opaque, enum hsk_event_kind kind, uint64_t value, co
 void hsk_runner_ran(struct hsk_runner *r);
 /* The commands of takes and of going back (points.c). */
 void hsk_runner_point(struct hsk_runner *r, struct hsk_wire_msg *msg);
+void hsk_runner_collect(struct hsk_runner *r, struct hsk_wire_msg *msg);
 void hsk_runner_release(struct hsk_runner *r, struct hsk_wire_msg *msg);
 void hsk_runner_go_back(struct hsk_runner *r, struct hsk_wire_msg *msg);
 void hsk_runner_become(struct hsk_runner *r, struct hsk_wire_msg *msg);

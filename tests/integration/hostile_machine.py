@@ -59,8 +59,13 @@ def answer_points(bytes_claimed, contents=b'state'):
     while True:
         message, _ = listen()
         if message['cmd'] == 'point':
+            say(event='collected', name=message['name'])
             point(bytes_claimed, contents, message['name'])
             say(event='run')
+        elif message['cmd'] == 'collect':  # all is dirty, always
+            os.pwrite(fds['ram.attr'], b'\xff' * (64 << 20 >> 12), 0)
+            for n in (message['name'] + 1, message['name'], message['name'], 'x'):
+                say(event='collected', name=n)
         elif message['cmd'] == 'go-back':
             say(event='back', near=True)
             point(bytes_claimed, contents, message['name'])

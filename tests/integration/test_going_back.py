@@ -2,6 +2,7 @@
 """Reverts and undos in place, many of them, and snapshots of a guest that writes all the time and checks itself."""
 import os
 import random
+import signal
 import time
 import unittest
 
@@ -148,6 +149,38 @@ class GoingBack(Document):
     @unittest.skipUnless(os.access('/dev/kvm', os.W_OK), '/dev/kvm cannot be used')
     def test_on_kvm(self):
         self.under_load('--engine', 'kvm', cpus=2, append='smp serve', rounds=20 if LONG else 3)
+
+    @unittest.skipUnless(os.access('/dev/kvm', os.W_OK), '/dev/kvm cannot be used')
+    def test_copies_while_it_writes_on_kvm(self):
+        """Takes that give way, and a machine process that dies in the middle of one: what is stored is of one moment."""
+        doc = self.create()
+        rng = random.Random(3)
+        least = {}
+        for i in range(10 if LONG else 2):
+            m = Running(self, doc, '--engine', 'kvm')
+            self.hva('timeline', doc, 'every', '1')
+            self.say(m, 'W', 'ok')
+            for k in range(3):
+                time.sleep(rng.random() * 1.5)  # into a take of the timeline, or beside it
+                at_least = self.sum(m)
+                snap = self.json('snapshot', doc, f'{i}, {k}')
+                self.assertLess(snap['pause_ms'], 2000)
+                least[snap['id']] = at_least
+            for target in rng.sample(list(least), 2):
+                self.json('revert', doc, target)
+                self.assertGreaterEqual(self.sum(m), least[target])
+            s = m.control_socket()
+            s.sendall(b'{"id": 1, "cmd": "snapshot"}\n')
+            time.sleep(rng.random() * 0.02)
+            os.kill(m.machine_pid(), signal.SIGKILL)
+            self.assertNotEqual(m.wait()[0], 0)
+            s.close()
+            self.hva('verify', doc)
+        m = Running(self, doc)
+        for target in rng.sample(list(least), 3):
+            self.json('revert', doc, target)
+            self.assertGreaterEqual(self.sum(m), least[target])
+        self.hva('stop', doc)
 
     def test_snapshots_asked_for_at_once_wait_for_each_other(self):
         doc = self.create()

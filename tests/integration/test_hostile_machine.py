@@ -3,6 +3,7 @@
 import os
 import shutil
 import time
+import unittest
 
 import harness
 from harness import Running
@@ -21,9 +22,9 @@ class Hostile(Document):
         self.real_bin, harness.BIN = harness.BIN, bin_dir
         self.addCleanup(setattr, harness, 'BIN', self.real_bin)
 
-    def start(self, how):
+    def start(self, how, *args):
         self.env['HOSTILE'] = how
-        return Running(self, self.doc)
+        return Running(self, self.doc, *args)
 
     def survives(self, m):
         self.assertIn('instance', self.json('info', self.doc), 'the keeper is gone')
@@ -56,6 +57,16 @@ class Hostile(Document):
 
     def test_answers_that_nobody_asked_for_and_false_lengths(self):
         m = self.start('claims')
+        self.sentence(self.hva('snapshot', self.doc, status=1)[1], 'could not be read')
+        self.survives(m)
+
+    @unittest.skipUnless(os.access('/dev/kvm', os.W_OK), '/dev/kvm cannot be used')
+    def test_rounds_that_never_end_on_kvm(self):
+        m = self.start('made-up', '--engine', 'kvm')
+        for title in ('lies', 'more lies'):
+            self.json('snapshot', self.doc, title)
+        self.survives(m)
+        m = self.start('claims', '--engine', 'kvm')
         self.sentence(self.hva('snapshot', self.doc, status=1)[1], 'could not be read')
         self.survives(m)
 

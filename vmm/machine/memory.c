@@ -148,6 +148,22 @@ uint64_t hsk_memobj_collect(struct hsk_memobj *obj, uint8_t bits, uint8_t *bitma
     return count;
 }
 
+void hsk_memobj_gather(struct hsk_memobj *obj)
+{
+    const uint64_t words = (obj->size_bytes / HSK_PAGE_SIZE + 7) / 8,
+                   mask = HSK_PAGE_DIRTY * 0x0101010101010101ull;
+    _Atomic uint64_t *attr = (_Atomic uint64_t *)(void *)obj->attr;
+
+    for (uint64_t i = 0; i < words; i++) {
+        uint64_t found = atomic_load_explicit(&attr[i], memory_order_relaxed) & mask;
+
+        if (!found)
+            continue;
+        atomic_fetch_or(&attr[i], found * (HSK_PAGE_GATHERED / HSK_PAGE_DIRTY));
+        atomic_fetch_and(&attr[i], ~found);
+    }
+}
+
 struct hsk_ram *hsk_ram_new(void)
 {
     struct hsk_ram *ram = g_new0(struct hsk_ram, 1);

@@ -78,7 +78,8 @@ struct hsk_engine_ops {
     /* All vCPUs parked, except HSK_FLUSH_TLB, which is for any thread and takes effect at the next
      * block head. */
     void (*flush)(struct hsk_engine *e, unsigned what);
-    /* Brings dirty attributes up to date (KVM's dirty log); the soft engine has nothing to do. */
+    /* Brings dirty attributes up to date (KVM's dirty log); the soft engine has nothing to do. The
+     * guest may run meanwhile: what it writes from here on is found the next time. Any thread. */
     void (*dirty_sync)(struct hsk_engine *e);
     /* Text lines "name value" for --stats, or NULL. Caller frees. */
     char *(*stats)(struct hsk_engine *e);

@@ -29,7 +29,8 @@ enum {
     HSK_PAGE_DIRTY = 1 << 0,  /* written since the last snapshot collected it */
     HSK_PAGE_DAMAGE = 1 << 1, /* written since the display looked (only meaningful for objects that
                                  are scanned out) */
-    HSK_PAGE_SAVED = 1 << 3,  /* the copy-before-write hook has run in this epoch */
+    HSK_PAGE_GATHERED = 1 << 2, /* was dirty when hsk_memobj_gather() was called; not copied yet */
+    HSK_PAGE_SAVED = 1 << 3,    /* the copy-before-write hook has run in this epoch */
 };
 
 #define HSK_FIRST_WRITE_LOCKS 16
@@ -84,6 +85,10 @@ static inline void hsk_memobj_will_write(struct hsk_memobj *obj, uint64_t page)
    of them (little-endian bit order, (pages + 7) / 8 bytes). Call with all vCPUs stopped; then flush
    the engine's writers. */
 uint64_t hsk_memobj_collect(struct hsk_memobj *obj, uint8_t bits, uint8_t *bitmap);
+/* Dirty pages become gathered ones, to be copied by another process while the guest goes on: what
+   is written from here on is dirty again. A device announces a write before it does it, so nobody
+   but the one who parked them all can clear the bit: conditions as above. */
+void hsk_memobj_gather(struct hsk_memobj *obj);
 
 #define HSK_RAM_MAX_REGIONS 16
 
