@@ -9,6 +9,7 @@
 #include <linux/input-event-codes.h>
 
 #include "machine-window.h"
+#include "snapshots.h"
 
 static void add_string(json_t *args, const char *key, const char *value)
 {
@@ -94,6 +95,15 @@ static void act_timeline_off(GSimpleAction *action, GVariant *parameter, gpointe
     json_object_set_new(args, "on", json_false());
     hsk_notice_clear(w->notices, "timeline");
     hsk_session_call(w, "timeline", args);
+}
+
+static void act_snapshots(GSimpleAction *action, GVariant *parameter, gpointer opaque)
+{
+    struct machine_window *w = opaque;
+
+    if (!w->snapshots)
+        w->snapshots = hsk_snapshots_new(w);
+    hsk_snapshots_present(w->snapshots);
 }
 
 static void act_undo(GSimpleAction *action, GVariant *parameter, gpointer opaque)
@@ -232,6 +242,7 @@ static const GActionEntry entries[] = {
     {.name = "revert", .activate = act_revert},
     {.name = "revert-to", .activate = act_revert_to, .parameter_type = "s"},
     {.name = "revert-ago", .activate = act_revert_ago, .parameter_type = "i"},
+    {.name = "snapshots", .activate = act_snapshots},
     {.name = "timeline-off", .activate = act_timeline_off},
     {.name = "undo", .activate = act_undo},
     {.name = "pause", .state = "false", .change_state = act_pause},
@@ -264,8 +275,9 @@ void hsk_acts_update(struct machine_window *w)
 {
     static const char *const on_machine[] = {"snapshot", "pause",     "power",
                                              "reset",    "reset-now", "ctrl-alt-delete"};
-    static const char *const on_keeper[] = {"revert", "revert-to", "revert-ago",    "timeline-off",
-                                            "undo",   "power-off", "close-unsaved", "show-screen"};
+    static const char *const on_keeper[] = {"revert",    "revert-to",     "revert-ago",
+                                            "snapshots", "timeline-off",  "undo",
+                                            "power-off", "close-unsaved", "show-screen"};
     static const char *const on_nothing[] = {"open-again", "open-fresh", "open-trusted"};
     bool live = w->phase == PHASE_LIVE, machine = live && !w->died && g_strcmp0(w->state, "off");
 
@@ -298,6 +310,7 @@ gboolean hsk_acts_host_key(HskScreen *screen, guint code, struct machine_window 
     } keys[] = {
         {KEY_S, "snapshot"},
         {KEY_Z, "revert"},
+        {KEY_L, "snapshots"},
         {KEY_Q, "close"},
         {KEY_DELETE, "ctrl-alt-delete"},
     };

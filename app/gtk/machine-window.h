@@ -22,7 +22,8 @@ struct machine_window {
     GtkBox *notices;
     HskScreen *screen;
     GMenu *revert_menu;
-    char *path; /* absolute */
+    struct hsk_snapshots *snapshots; /* NULL: not opened yet */
+    char *path;                      /* absolute */
     char *name;
 
     enum phase phase;

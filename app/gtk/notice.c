@@ -76,6 +76,8 @@ void hsk_notice_show(GtkBox *box, const char *id, GtkMessageType type, const cha
     atk_object_set_name(gtk_widget_get_accessible(dismiss), "Dismiss");
     gtk_widget_set_tooltip_text(dismiss, "Dismiss");
     add_button(GTK_INFO_BAR(bar), dismiss);
+    gtk_button_box_set_child_non_homogeneous(
+        GTK_BUTTON_BOX(gtk_info_bar_get_action_area(GTK_INFO_BAR(bar))), dismiss, TRUE);
     gtk_widget_show_all(bar);
     gtk_box_pack_start(box, bar, FALSE, FALSE, 0);
 }

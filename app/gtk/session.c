@@ -11,6 +11,7 @@
 
 #include "common/rundir.h"
 #include "machine-window.h"
+#include "snapshots.h"
 
 #define DISPLAY_RETRY_MS  100
 #define DISPLAY_TRIES     50
@@ -66,6 +67,14 @@ static void add_points(struct machine_window *w, gint64 oldest)
         g_menu_append_section(w->revert_menu, "Timeline", G_MENU_MODEL(menu));
 }
 
+static void add_all(struct machine_window *w)
+{
+    g_autoptr(GMenu) menu = g_menu_new();
+
+    g_menu_append(menu, "All Snapshots…", "win.snapshots");
+    g_menu_append_section(w->revert_menu, NULL, G_MENU_MODEL(menu));
+}
+
 static void on_log(void *opaque, json_t *reply, const char *error)
 {
     struct machine_window *w = opaque;
@@ -102,6 +111,7 @@ static void on_log(void *opaque, json_t *reply, const char *error)
     }
     if (oldest_point)
         add_points(w, oldest_point);
+    add_all(w);
     hsk_window_update(w);
 }
 
@@ -109,6 +119,7 @@ void hsk_session_refresh_versions(struct machine_window *w)
 {
     if (w->control)
         hsk_control_call(w->control, "log", NULL, on_log, w);
+    hsk_snapshots_changed(w->snapshots);
 }
 
 static void show_reverted(struct machine_window *w, const char *to, const char *title, bool undo)
@@ -244,6 +255,7 @@ static void on_closed(void *opaque, const char *why)
     if (w->parting_words)
         why = w->parting_words;
     w->phase = PHASE_GONE;
+    hsk_snapshots_end(w->snapshots);
     hsk_notice_clear(w->notices, "close");
     hsk_window_set_busy(w, NULL, false);
     if (w->died)
@@ -301,8 +313,12 @@ static void ask_trust(struct machine_window *w, const char *words)
     };
 
     const char *terminal = strstr(words, "; \"hva run");
-    g_autofree char *question =
+    g_autofree char *what =
         terminal ? g_strndup(words, (gsize)(terminal - words)) : g_strdup(words);
+    g_autofree char *question = g_strdup_printf(
+        "%s. What ran in it goes on if you resume it, so do that only if you trust where it comes "
+        "from.",
+        what);
 
     hsk_notice_show(w->notices, "gone", GTK_MESSAGE_QUESTION, question, choices,
                     G_N_ELEMENTS(choices));
@@ -365,6 +381,7 @@ void hsk_session_end(struct machine_window *w)
 {
     g_clear_pointer(&w->launch, hsk_launch_free);
     g_clear_pointer(&w->control, hsk_control_free);
+    hsk_snapshots_end(w->snapshots);
     g_clear_handle_id(&w->display_timer, g_source_remove);
     w->display_tries = 0;
 }

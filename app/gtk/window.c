@@ -8,6 +8,7 @@
 
 #include "header.h"
 #include "machine-window.h"
+#include "snapshots.h"
 
 #define DATA_KEY       "hsk-machine-window"
 #define REVEAL_REST_MS 300
@@ -256,6 +257,7 @@ static void on_destroy(GtkWidget *window, struct machine_window *w)
     guint *timers[] = {&w->minute_timer, &w->pulse_timer, &w->reveal_timer, &w->hint_timer};
 
     hsk_session_end(w);
+    g_clear_pointer(&w->snapshots, hsk_snapshots_free);
     for (size_t i = 0; i < G_N_ELEMENTS(timers); i++)
         g_clear_handle_id(timers[i], g_source_remove);
     g_signal_handlers_disconnect_by_data(w->screen, w);

@@ -9,7 +9,7 @@ import os
 import subprocess
 import sys
 
-from desk import HOST_KEY, WORK, click, find_text, screen_box, shoot, start, step, wait_for, xdotool
+from desk import HOST_KEY, WORK, click, find, find_text, screen_box, shoot, start, step, wait_for, xdotool
 
 BUILD = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "templates", "tiny", "build.sh")
 HVA = os.path.join(WORK, "bin", "hva")
@@ -105,6 +105,23 @@ wait_for("the notice", lambda: find_text("Went back to"), 30)
 click("Dismiss")  # the picture is the whole one again
 wait_for_picture("the picture of the snapshot", lambda p: difference(p, before) <= CURSOR)
 shoot("reverted")
+
+step("the list of snapshots has its picture")
+xdotool("keydown", HOST_KEY, "key", "l", "keyup", HOST_KEY)
+wait_for("the list", lambda: find("Snapshots", "frame") and find_text("shared"))
+row = wait_for("the row", lambda: find("Before revert", "list item")).get_component_iface().get_extents(0)
+
+
+def row_picture():
+    image = shoot("snapshots")
+    px, stride, n = image.get_pixels(), image.get_rowstride(), image.get_n_channels()
+    return sum(px[y * stride + x * n] > 100 for y in range(row.y + 10, row.y + row.height - 10)
+               for x in range(row.x + 20, row.x + 100))
+
+
+wait_for("dark pixels, and some lit ones", lambda: 20 < row_picture() < 2000)
+xdotool("key", "Escape")
+wait_for("the list's end", lambda: not find("Snapshots", "frame"))
 
 step("and the guest lives: it answers, and the file is not there")
 enter("cat /root/note; echo " + 60 * "W")
