@@ -47,12 +47,11 @@ static const char *string_of(const json_t *object, const char *key)
 
 /* ---- pictures ---- */
 
-static void on_size(GdkPixbufLoader *loader, int width, int height, gpointer too_large)
+/* A size of nothing ends the loading, before it takes memory. */
+static void on_size(GdkPixbufLoader *loader, int width, int height, gpointer opaque)
 {
-    if (width > MAX_PICTURE || height > MAX_PICTURE) {
-        *(bool *)too_large = true;
-        gdk_pixbuf_loader_set_size(loader, 1, 1);
-    }
+    if (width > MAX_PICTURE || height > MAX_PICTURE)
+        gdk_pixbuf_loader_set_size(loader, 0, 0);
 }
 
 static GdkPixbuf *decode(const char *base64)
@@ -60,13 +59,12 @@ static GdkPixbuf *decode(const char *base64)
     g_autoptr(GdkPixbufLoader) loader = gdk_pixbuf_loader_new_with_type("png", NULL);
     gsize n = 0;
     g_autofree guchar *png = g_base64_decode(base64, &n);
-    bool too_large = false;
 
     if (!loader)
         return NULL;
-    g_signal_connect(loader, "size-prepared", G_CALLBACK(on_size), &too_large);
+    g_signal_connect(loader, "size-prepared", G_CALLBACK(on_size), NULL);
     bool good = gdk_pixbuf_loader_write(loader, png, n, NULL);
-    good = gdk_pixbuf_loader_close(loader, NULL) && good && !too_large;
+    good = gdk_pixbuf_loader_close(loader, NULL) && good;
     GdkPixbuf *p = good ? gdk_pixbuf_loader_get_pixbuf(loader) : NULL;
     return p ? g_object_ref(p) : NULL;
 }
