@@ -211,7 +211,7 @@ static bool write_document(struct creation *n, GError **error)
     g_autofree char *text = hsk_root_format(n->root);
     uint8_t hash[HSK_HASH_BYTES];
     hsk_hash(text, strlen(text), hash);
-    return hsk_trust_mark(hash, NULL, error) &&
+    return hsk_trust_mark(n->root->document, hash, NULL, error) &&
            hsk_tar_sink_commit(&n->sink, text, 1, &committed, error);
 }
 

@@ -97,11 +97,17 @@ void hsk_instance_settled(struct hsk_doc *doc, bool saved);
 /* The document that the instance in this folder belongs to; NULL if it is no instance. */
 char *hsk_instance_origin_path(const char *folder);
 /* trust.c */
-/* This user has written that ROOT; foreign: the versions in it that he has not (a set of ids; NULL:
- * none). */
-bool hsk_trust_mark(const uint8_t root_hash[HSK_HASH_BYTES], GHashTable *foreign, GError **error);
+/* This user has written that ROOT of the document; foreign: the versions in it that he has not (a
+ * set of ids; NULL: none). */
+bool hsk_trust_mark(const char *document, const uint8_t root_hash[HSK_HASH_BYTES],
+                    GHashTable *foreign, GError **error);
 /* Has he? Then those ids are added to foreign. */
-bool hsk_trust_check(const uint8_t root_hash[HSK_HASH_BYTES], GHashTable *foreign);
+bool hsk_trust_check(const char *document, const uint8_t root_hash[HSK_HASH_BYTES],
+                     GHashTable *foreign);
+/* The document has this ROOT now: of those that it had before the last HSK_TRUSTED_KEPT stay known.
+ * The others are a stranger's again, so nothing is trusted that was not. */
+#define HSK_TRUSTED_KEPT 100u
+void hsk_trust_forget_old(const char *document, const uint8_t newest[HSK_HASH_BYTES]);
 void hsk_doc_find_foreign(struct hsk_doc *doc);
 
 /* sign.c */

@@ -116,6 +116,7 @@ static bool adopt(struct hsk_doc *doc, struct hsk_carrier *base, struct hsk_root
     memcpy(doc->base_hash, hash, HSK_HASH_BYTES);
     if (!hsk_instance_expect(doc, NULL, error))
         return false;
+    hsk_trust_forget_old(root->document, hash);
     hsk_instance_clean(doc);
     return true;
 }
@@ -183,7 +184,7 @@ bool hsk_doc_publish(struct hsk_doc *doc, GError **error)
         return true;
     g_autofree char *text = hsk_root_format(root);
     hsk_hash(text, strlen(text), doc->next_hash);
-    return hsk_trust_mark(doc->next_hash, doc->foreign, error) &&
+    return hsk_trust_mark(root->document, doc->next_hash, doc->foreign, error) &&
            hsk_instance_expect(doc, doc->next_hash, error) && append(doc, root, text, error) &&
            reload(doc, error);
 }

@@ -395,7 +395,7 @@ struct hsk_trust_report *hsk_doc_trust(struct hsk_doc *doc)
     bool known, pinned = pin_load(doc->manifest->uuid, &pin);
     r->generation = doc->base_root->generation;
     check_signature(doc, r, pinned ? &pin : NULL, &known);
-    if (hsk_trust_check(doc->base_hash, NULL))
+    if (hsk_trust_check(doc->base_root->document, doc->base_hash, NULL))
         r->trust = HSK_TRUST_OWN;
     else if (r->sign == HSK_SIGNED_BAD ||
              (pinned && (r->sentence = compare_with_pin(doc, r, &pin)) != NULL))

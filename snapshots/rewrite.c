@@ -303,7 +303,7 @@ static bool seal(struct rewrite *w, GHashTable *foreign, uint8_t hash[HSK_HASH_B
     bool committed;
     g_autofree char *text = hsk_root_format(w->root);
     hsk_hash(text, strlen(text), hash);
-    return hsk_trust_mark(hash, foreign, error) &&
+    return hsk_trust_mark(w->root->document, hash, foreign, error) &&
            hsk_tar_sink_commit(&w->sink, text, w->root->generation, &committed, error);
 }
 

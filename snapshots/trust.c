@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * "Was this document written here, and what in it was not?" A per-user random key
- * ($XDG_DATA_HOME/haversack/key) and, for every ROOT that this user wrote, a record trusted/<hash
- * of ROOT>: the ids of versions in it that came from somebody else, behind a keyed BLAKE2b of both.
- * Nothing of this is in a document. Any thread.
+ * ($XDG_DATA_HOME/haversack/key) and, for every ROOT that this user wrote, a record
+ * trusted/<document>.<hash of ROOT>: the ids of versions in it that came from somebody else, behind
+ * a keyed BLAKE2b of both. Nothing of this is in a document. Any thread.
  */
 #include <errno.h>
 #include <sodium.h>
@@ -82,10 +82,63 @@ static void make_tag(const uint8_t key[KEY_BYTES], const uint8_t root_hash[HSK_H
     crypto_generichash_final(&st, tag, HSK_HASH_BYTES);
 }
 
-bool hsk_trust_mark(const uint8_t root_hash[HSK_HASH_BYTES], GHashTable *foreign, GError **error)
+/* The uuid is a valid one, so it can be a part of a file's name. */
+static char *record_name(const char *document, const uint8_t root_hash[HSK_HASH_BYTES])
+{
+    char hex[2 * HSK_HASH_BYTES + 1];
+    g_autofree char *uuid = g_ascii_strdown(document, -1);
+    hsk_hex(hex, root_hash, HSK_HASH_BYTES);
+    return g_strconcat(uuid, ".", hex, NULL);
+}
+
+struct record_file {
+    char *name;
+    int64_t time_ns;
+};
+
+static void record_file_clear(gpointer p)
+{
+    g_free(((struct record_file *)p)->name);
+}
+
+static gint newest_first(gconstpointer a, gconstpointer b)
+{
+    int64_t x = ((const struct record_file *)a)->time_ns,
+            y = ((const struct record_file *)b)->time_ns;
+    return (x < y) - (x > y);
+}
+
+void hsk_trust_forget_old(const char *document, const uint8_t newest[HSK_HASH_BYTES])
+{
+    g_autofree char *data = hsk_data_folder();
+    g_autofree char *path = g_build_filename(data, "trusted", NULL);
+    g_autofree char *uuid = g_ascii_strdown(document, -1);
+    g_autofree char *stays = record_name(document, newest);
+    HSK_AUTOFD trusted = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    g_autoptr(GDir) dir = g_dir_open(path, 0, NULL);
+    g_autoptr(GArray) files = g_array_new(FALSE, FALSE, sizeof(struct record_file));
+    const char *name;
+    struct stat st;
+    g_array_set_clear_func(files, record_file_clear);
+    while (dir != NULL && (name = g_dir_read_name(dir)) != NULL) {
+        if (!g_str_has_prefix(name, uuid) || strcmp(name, stays) == 0 ||
+            fstatat(trusted, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
+            continue;
+        struct record_file f = {.name = g_strdup(name),
+                                .time_ns =
+                                    st.st_mtim.tv_sec * INT64_C(1000000000) + st.st_mtim.tv_nsec};
+        g_array_append_val(files, f);
+    }
+    g_array_sort(files, newest_first);
+    for (guint i = HSK_TRUSTED_KEPT - 1; i < files->len; i++)
+        unlinkat(trusted, g_array_index(files, struct record_file, i).name, 0);
+}
+
+bool hsk_trust_mark(const char *document, const uint8_t root_hash[HSK_HASH_BYTES],
+                    GHashTable *foreign, GError **error)
 {
     uint8_t key[KEY_BYTES], tag[HSK_HASH_BYTES] = {0}, raw[ID_BYTES];
-    char name[2 * HSK_HASH_BYTES + 1];
+    g_autofree char *name = record_name(document, root_hash);
     HSK_AUTOFD trusted = open_folder("trusted", error);
     HSK_AUTOFD dirfd = trusted < 0 ? -1 : open_folder("", error);
     if (dirfd < 0 || (!read_exact(dirfd, "key", key, sizeof(key)) && !make_key(dirfd, key, error)))
@@ -101,21 +154,21 @@ bool hsk_trust_mark(const uint8_t root_hash[HSK_HASH_BYTES], GHashTable *foreign
             g_byte_array_append(record, raw, sizeof(raw));
     }
     make_tag(key, root_hash, record->data + sizeof(tag), record->len - sizeof(tag), record->data);
-    hsk_hex(name, root_hash, HSK_HASH_BYTES);
     int r = hsk_io_replace_file(NULL, trusted, name, record->data, record->len);
     sodium_memzero(key, sizeof(key));
     return r == 0 || hsk_io_error(error, r, "note that this document was written here");
 }
 
-bool hsk_trust_check(const uint8_t root_hash[HSK_HASH_BYTES], GHashTable *foreign)
+bool hsk_trust_check(const char *document, const uint8_t root_hash[HSK_HASH_BYTES],
+                     GHashTable *foreign)
 {
     uint8_t key[KEY_BYTES], tag[HSK_HASH_BYTES];
-    char hex[2 * HSK_HASH_BYTES + 1], id[2 * ID_BYTES + 1];
+    char id[2 * ID_BYTES + 1];
     struct stat st;
     g_autofree char *path = hsk_data_folder();
     HSK_AUTOFD dirfd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    hsk_hex(hex, root_hash, HSK_HASH_BYTES);
-    g_autofree char *name = g_strconcat("trusted/", hex, NULL);
+    g_autofree char *record_file = record_name(document, root_hash);
+    g_autofree char *name = g_strconcat("trusted/", record_file, NULL);
     HSK_AUTOFD fd = dirfd < 0 ? -1 : openat(dirfd, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
     if (fd < 0 || fstat(fd, &st) < 0 || st.st_size < HSK_HASH_BYTES ||
         st.st_size > MAX_RECORD_BYTES || (st.st_size - HSK_HASH_BYTES) % ID_BYTES != 0 ||
@@ -138,7 +191,7 @@ bool hsk_trust_check(const uint8_t root_hash[HSK_HASH_BYTES], GHashTable *foreig
 
 bool hsk_doc_trusted(struct hsk_doc *doc)
 {
-    return hsk_trust_check(doc->base_hash, NULL);
+    return hsk_trust_check(doc->base_root->document, doc->base_hash, NULL);
 }
 
 GHashTable *hsk_doc_foreign(struct hsk_doc *doc)
@@ -150,7 +203,7 @@ GHashTable *hsk_doc_foreign(struct hsk_doc *doc)
 void hsk_doc_find_foreign(struct hsk_doc *doc)
 {
     doc->foreign = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
-    if (hsk_trust_check(doc->base_hash, doc->foreign))
+    if (hsk_trust_check(doc->base_root->document, doc->base_hash, doc->foreign))
         return;
     HSK_AUTO(hsk_trust_report, r) = hsk_doc_trust(doc);
     for (guint i = 0; r->trust != HSK_TRUST_PUBLISHER && i < doc->base_root->entries->len; i++) {
@@ -163,7 +216,7 @@ void hsk_doc_find_foreign(struct hsk_doc *doc)
 
 bool hsk_doc_accept(struct hsk_doc *doc, GError **error)
 {
-    if (!hsk_trust_mark(doc->base_hash, NULL, error))
+    if (!hsk_trust_mark(doc->base_root->document, doc->base_hash, NULL, error))
         return false;
     g_hash_table_remove_all(doc->foreign);
     return true;

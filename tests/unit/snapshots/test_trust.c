@@ -100,6 +100,48 @@ static void a_record_of_trust_cannot_be_forged(void **state)
     expect(s, HSK_TRUST_OWN, HSK_SIGNED_NOT, 1, "made by you");
 }
 
+static unsigned records_of_trust(void)
+{
+    g_autofree char *data = hsk_data_folder();
+    g_autofree char *trusted = g_build_filename(data, "trusted", NULL);
+    g_autoptr(GDir) dir = g_dir_open(trusted, 0, NULL);
+    unsigned n = 0;
+    while (dir != NULL && g_dir_read_name(dir) != NULL)
+        n++;
+    return n;
+}
+
+/* Each publish leaves a record; of a document the last hundred stay. */
+static void what_was_written_long_ago_is_not_known_for_ever(void **state)
+{
+    enum { MORE = 5 };
+    struct scratch *s = *state;
+    g_autofree char *first = NULL, *later = NULL;
+    gsize n1, n2;
+    char id[33];
+    struct scratch other = {.dir = s->dir, .doc = g_build_filename(s->dir, "other.hva", NULL)};
+    assert_ok(make_document(&other, NULL, &error));
+    assert_ok(make_document(s, NULL, &error));
+    assert_true(g_file_get_contents(s->doc, &first, &n1, NULL));
+    struct hsk_doc *doc = open_doc(s);
+    assert_ok(take(doc, "t", HSK_VERSION_USER, NULL, id, &error));
+    for (unsigned i = 2; i <= HSK_TRUSTED_KEPT + MORE; i++) {
+        assert_ok(hsk_doc_pin(doc, id, i % 2 == 0, &error));
+        assert_ok(hsk_doc_publish(doc, &error));
+        if (i == MORE + 1)
+            assert_true(g_file_get_contents(s->doc, &later, &n2, NULL));
+        assert_int_equal(records_of_trust(), 1 + MIN(i, HSK_TRUSTED_KEPT));
+    }
+    hsk_doc_close(doc);
+    expect(s, HSK_TRUST_OWN, HSK_SIGNED_NOT, 0, "made by you");
+    expect(&other, HSK_TRUST_OWN, HSK_SIGNED_NOT, 0, "made by you");
+    assert_true(g_file_set_contents(s->doc, later, (gssize)n2, NULL));
+    expect(s, HSK_TRUST_OWN, HSK_SIGNED_NOT, 0, "made by you");
+    assert_true(g_file_set_contents(s->doc, first, (gssize)n1, NULL));
+    expect(s, HSK_TRUST_UNSIGNED, HSK_SIGNED_NOT, 0, "somebody else");
+    g_free(other.doc);
+}
+
 static void publishers_are_asked_for_once(void **state)
 {
     struct scratch *s = *state;
@@ -258,6 +300,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         T(what_came_along_stays_foreign),
         T(a_record_of_trust_cannot_be_forged),
+        T(what_was_written_long_ago_is_not_known_for_ever),
         T(publishers_are_asked_for_once),
         T(own_changes_end_a_signature),
         T(changes_of_key_and_generation_are_hard_stops),
