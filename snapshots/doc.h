@@ -23,6 +23,7 @@ struct hsk_doc {
     char *path; /* absolute */
     int fd;     /* of the .hva, locked */
     bool fd_writable;
+    GPtrArray *left; /* struct hsk_left: where it was before; threads may still read there */
     struct hsk_carrier *base;
     struct hsk_root *base_root; /* what the .hva says */
     GHashTable *base_nodes; /* addresses of the map nodes that it reaches, once they are known */
@@ -65,6 +66,16 @@ struct hsk_disk {
     char *object; /* "disk.root" */
     char *error;
 };
+
+/* move.c */
+void hsk_left_free(gpointer left);
+
+/* publish.c */
+/* Is the .hva still the one that was opened, or the one that a publish wrote? */
+bool hsk_doc_look_again(struct hsk_doc *doc, GError **error);
+/* The document is this file now (base and root are taken): memory and instance follow. */
+bool hsk_doc_adopt_base(struct hsk_doc *doc, struct hsk_carrier *base, struct hsk_root *root,
+                        const uint8_t hash[HSK_HASH_BYTES], GError **error);
 
 /* store.c */
 struct hsk_doc *hsk_doc_open_io(const char *path, bool readonly, const struct hsk_io *io,
@@ -109,6 +120,24 @@ bool hsk_trust_check(const char *document, const uint8_t root_hash[HSK_HASH_BYTE
 #define HSK_TRUSTED_KEPT 100u
 void hsk_trust_forget_old(const char *document, const uint8_t newest[HSK_HASH_BYTES]);
 void hsk_doc_find_foreign(struct hsk_doc *doc);
+
+/* target.c */
+struct hsk_target {
+    const char *path;
+    char *tmp, *name;
+    int dirfd, fd;
+};
+#define HSK_NO_TARGET                                                                              \
+    {                                                                                              \
+        .dirfd = -1, .fd = -1                                                                      \
+    }
+/* Opens path.tmp, locked as a document that is open. */
+bool hsk_target_open(struct hsk_target *t, const char *path, const struct hsk_io *io,
+                     GError **error);
+/* What was written, and synced, has the name now; closes it. */
+bool hsk_target_finish(struct hsk_target *t, const struct hsk_io *io, GError **error);
+/* What was not finished goes. */
+void hsk_target_clear(struct hsk_target *t);
 
 /* sign.c */
 bool hsk_doc_sign_io(const char *path, const struct hsk_seckey *k, const char *publisher,

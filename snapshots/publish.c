@@ -103,9 +103,8 @@ static bool copy_members(struct hsk_doc *doc, const struct hsk_root *root, struc
     return true;
 }
 
-/* The document is the new one: memory and instance follow. */
-static bool adopt(struct hsk_doc *doc, struct hsk_carrier *base, struct hsk_root *root,
-                  const uint8_t hash[HSK_HASH_BYTES], GError **error)
+bool hsk_doc_adopt_base(struct hsk_doc *doc, struct hsk_carrier *base, struct hsk_root *root,
+                        const uint8_t hash[HSK_HASH_BYTES], GError **error)
 {
     hsk_content_set_base(doc->content, base);
     hsk_carrier_free(doc->base);
@@ -121,32 +120,38 @@ static bool adopt(struct hsk_doc *doc, struct hsk_carrier *base, struct hsk_root
     return true;
 }
 
-/* Looks at the .hva again: is it still the one that was opened, or the one that a publish wrote? */
-static bool reload(struct hsk_doc *doc, GError **error)
+bool hsk_doc_look_again(struct hsk_doc *doc, GError **error)
 {
     HSK_AUTO(hsk_carrier, base) = NULL;
     HSK_AUTO(hsk_root, root) = NULL;
     uint8_t hash[HSK_HASH_BYTES];
-    struct stat st;
-    if (fstat(doc->fd, &st) < 0)
-        return hsk_io_error(error, errno, "read %s", doc->path);
-    if (st.st_nlink == 0) {
-        g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED,
-                    "%s was deleted or replaced while it was open; what changed is kept on this "
-                    "computer only",
-                    doc->path);
-        return false;
-    }
     if (!hsk_doc_load_base(doc->fd, doc->path, &base, &root, hash, error))
         return false;
     if (memcmp(hash, doc->base_hash, sizeof(hash)) == 0)
         return true;
     if (memcmp(hash, doc->next_hash, sizeof(hash)) == 0)
-        return adopt(doc, g_steal_pointer(&base), g_steal_pointer(&root), hash, error);
+        return hsk_doc_adopt_base(doc, g_steal_pointer(&base), g_steal_pointer(&root), hash, error);
     g_set_error(
         error, HSK_ERROR, HSK_ERROR_FAILED,
         "%s was changed by another program; what changed here is kept on this computer only",
         doc->path);
+    return false;
+}
+
+bool hsk_doc_is_gone(struct hsk_doc *doc)
+{
+    struct stat st;
+    return fstat(doc->fd, &st) == 0 && st.st_nlink == 0;
+}
+
+static bool reload(struct hsk_doc *doc, GError **error)
+{
+    if (!hsk_doc_is_gone(doc))
+        return hsk_doc_look_again(doc, error);
+    g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED,
+                "%s was deleted or replaced while it was open; what changed is kept on this "
+                "computer only",
+                doc->path);
     return false;
 }
 

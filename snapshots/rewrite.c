@@ -8,10 +8,6 @@
  * page maps stay as they are, and so does everything that an instance refers to. Members of which
  * nothing is needed are left out. Missing: single dead pages of a needed frame stay. One thread.
  */
-#include <errno.h>
-#include <stdio.h>
-#include <sys/file.h>
-
 #include "doc.h"
 
 struct rewrite {
@@ -230,53 +226,6 @@ static bool copy_members(struct rewrite *w, const struct hsk_root *from, const c
     return true;
 }
 
-/* ---- a file in place of another, or a new one ---- */
-
-struct target {
-    const char *path;
-    char *tmp, *name;
-    int dirfd, fd;
-};
-
-static void target_clear(struct target *t)
-{
-    if (t->fd >= 0) {
-        close(t->fd);
-        unlinkat(t->dirfd, t->tmp, 0);
-    }
-    if (t->dirfd >= 0)
-        close(t->dirfd);
-    g_free(t->tmp);
-    g_free(t->name);
-}
-
-static bool target_open(struct target *t, const char *path, const struct hsk_io *io, GError **error)
-{
-    g_autofree char *folder = g_path_get_dirname(path);
-    t->path = path;
-    t->name = g_path_get_basename(path);
-    t->tmp = g_strconcat(t->name, ".tmp", NULL);
-    t->dirfd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (t->dirfd < 0)
-        return hsk_io_error(error, errno, "write to the folder %s", folder);
-    t->fd = hsk_io_create(io, t->dirfd, t->tmp);
-    if (t->fd < 0)
-        return hsk_io_error(error, t->fd, "write %s", path);
-    /* Whoever finds it under its name waits until it is whole. */
-    return flock(t->fd, LOCK_EX | LOCK_NB) == 0 || hsk_io_error(error, errno, "lock %s", path);
-}
-
-static bool target_finish(struct target *t, const struct hsk_io *io, GError **error)
-{
-    int r = hsk_io_rename(io, t->dirfd, t->tmp, t->name);
-    if (r == 0) {
-        close(t->fd);
-        t->fd = -1;
-        r = hsk_io_sync(io, t->dirfd);
-    }
-    return r == 0 || hsk_io_error(error, r, "write %s", t->path);
-}
-
 static void rewrite_init(struct rewrite *w, struct hsk_doc *doc, const char *document)
 {
     w->doc = doc;
@@ -335,12 +284,13 @@ static bool need_everything(struct rewrite *w, GPtrArray *records, GError **erro
     return true;
 }
 
-static bool compact_open(struct hsk_doc *doc, struct rewrite *w, struct target *t, GError **error)
+static bool compact_open(struct hsk_doc *doc, struct rewrite *w, struct hsk_target *t,
+                         GError **error)
 {
     g_autoptr(GPtrArray) records = g_ptr_array_new();
     g_autofree char *manifest = hsk_manifest_format(doc->manifest, error);
     if (manifest == NULL || !need_everything(w, records, error) ||
-        !target_open(t, doc->path, doc->io, error))
+        !hsk_target_open(t, doc->path, doc->io, error))
         return false;
     hsk_tar_sink_init(&w->sink, doc->io, t->fd, doc->path);
     if (!copy_members(w, doc->base_root, manifest, records, error))
@@ -352,7 +302,7 @@ static bool compact_open(struct hsk_doc *doc, struct rewrite *w, struct target *
                         doc->base_root->present->len);
     /* From here on the instance knows both. */
     return seal(w, doc->foreign, doc->next_hash, error) &&
-           hsk_instance_expect(doc, doc->next_hash, error) && target_finish(t, doc->io, error);
+           hsk_instance_expect(doc, doc->next_hash, error) && hsk_target_finish(t, doc->io, error);
 }
 
 bool hsk_doc_compact(const char *path, bool (*progress)(void *opaque, double fraction),
@@ -362,11 +312,11 @@ bool hsk_doc_compact(const char *path, bool (*progress)(void *opaque, double fra
     if (doc == NULL)
         return false;
     struct rewrite w = {.progress = progress, .opaque = opaque};
-    struct target t = {.dirfd = -1, .fd = -1};
+    struct hsk_target t = HSK_NO_TARGET;
     rewrite_init(&w, doc, doc->manifest->uuid);
     bool ok = hsk_doc_fold(doc, 0, error) && hsk_doc_publish(doc, error) &&
               compact_open(doc, &w, &t, error);
-    target_clear(&t);
+    hsk_target_clear(&t);
     rewrite_clear(&w);
     hsk_doc_close(doc);
     return ok;
@@ -395,7 +345,7 @@ static void only_record_free(gpointer p)
 }
 
 static bool clone_open(struct hsk_doc *doc, const char *version, struct rewrite *w,
-                       struct target *t, const struct hsk_manifest *m, const char *out,
+                       struct hsk_target *t, const struct hsk_manifest *m, const char *out,
                        GError **error)
 {
     g_autoptr(GPtrArray) records = g_ptr_array_new_with_free_func(only_record_free);
@@ -413,7 +363,7 @@ static bool clone_open(struct hsk_doc *doc, const char *version, struct rewrite 
         g_strlcpy(w->root->current, r->info.id, sizeof(w->root->current));
     }
     if (manifest == NULL || !need_objects(w, w->root->present, error) ||
-        (r != NULL && !need_record(w, r, error)) || !target_open(t, out, doc->io, error))
+        (r != NULL && !need_record(w, r, error)) || !hsk_target_open(t, out, doc->io, error))
         return false;
     hsk_tar_sink_init(&w->sink, doc->io, t->fd, out);
     if (!copy_members(w, doc->root, manifest, records, error))
@@ -423,7 +373,7 @@ static bool clone_open(struct hsk_doc *doc, const char *version, struct rewrite 
     return seal(w,
                 r != NULL && g_hash_table_contains(doc->foreign, r->info.id) ? doc->foreign : NULL,
                 hash, error) &&
-           target_finish(t, doc->io, error);
+           hsk_target_finish(t, doc->io, error);
 }
 
 bool hsk_doc_clone_version(struct hsk_doc *doc, const char *id, const char *out,
@@ -435,13 +385,13 @@ bool hsk_doc_clone_version(struct hsk_doc *doc, const char *id, const char *out,
         return false;
     }
     struct rewrite w = {.progress = progress, .opaque = opaque};
-    struct target t = {.dirfd = -1, .fd = -1};
+    struct hsk_target t = HSK_NO_TARGET;
     struct hsk_manifest *m = hsk_manifest_copy(doc->manifest);
     g_free(m->uuid);
     m->uuid = g_uuid_string_random();
     rewrite_init(&w, doc, m->uuid);
     bool ok = clone_open(doc, id, &w, &t, m, out, error);
-    target_clear(&t);
+    hsk_target_clear(&t);
     rewrite_clear(&w);
     hsk_manifest_free(m);
     return ok;

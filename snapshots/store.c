@@ -286,6 +286,7 @@ void hsk_doc_close(struct hsk_doc *doc)
     hsk_assert(doc->nopen == 0);
     g_mutex_clear(&doc->lock);
     g_mutex_clear(&doc->disk_lock);
+    g_clear_pointer(&doc->left, g_ptr_array_unref);
     if (doc->dirfd >= 0)
         close(doc->dirfd);
     if (doc->fd >= 0)

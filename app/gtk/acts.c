@@ -198,16 +198,38 @@ static void act_ctrl_alt_delete(GSimpleAction *action, GVariant *parameter, gpoi
     hsk_session_call(opaque, "key", args);
 }
 
+/* The path that was chosen, or NULL; the dialog goes. */
+static char *chosen_path(GtkNativeDialog *dialog, gint response)
+{
+    char *path = response == GTK_RESPONSE_ACCEPT
+                     ? gtk_file_chooser_get_filename(GTK_FILE_CHOOSER(dialog))
+                     : NULL;
+
+    g_object_unref(dialog);
+    return path;
+}
+
+static void ask_place(struct machine_window *w, const char *title, const char *name,
+                      bool may_replace,
+                      void (*placed)(GtkNativeDialog *dialog, gint response, gpointer opaque))
+{
+    GtkFileChooserNative *dialog = gtk_file_chooser_native_new(
+        title, GTK_WINDOW(w->window), GTK_FILE_CHOOSER_ACTION_SAVE, "_Save", "_Cancel");
+
+    gtk_file_chooser_set_current_name(GTK_FILE_CHOOSER(dialog), name);
+    gtk_file_chooser_set_do_overwrite_confirmation(GTK_FILE_CHOOSER(dialog), may_replace);
+    g_signal_connect(dialog, "response", G_CALLBACK(placed), w);
+    gtk_native_dialog_set_modal(GTK_NATIVE_DIALOG(dialog), TRUE);
+    gtk_native_dialog_show(GTK_NATIVE_DIALOG(dialog));
+}
+
 static void on_screenshot_place(GtkNativeDialog *dialog, gint response, gpointer opaque)
 {
     struct machine_window *w = opaque;
-    g_autofree char *path = response == GTK_RESPONSE_ACCEPT
-                                ? gtk_file_chooser_get_filename(GTK_FILE_CHOOSER(dialog))
-                                : NULL;
+    g_autofree char *path = chosen_path(dialog, response);
     struct hsk_display_view view = hsk_screen_view(w->screen);
     g_autoptr(GError) error = NULL;
 
-    g_object_unref(dialog);
     if (path &&
         !hsk_png_write(path, view.pixels, view.width, view.height, view.stride_bytes, &error))
         hsk_window_error(w, error->message);
@@ -216,18 +238,42 @@ static void on_screenshot_place(GtkNativeDialog *dialog, gint response, gpointer
 static void act_screenshot(GSimpleAction *action, GVariant *parameter, gpointer opaque)
 {
     struct machine_window *w = opaque;
-    GtkFileChooserNative *dialog = gtk_file_chooser_native_new(
-        "Take Screenshot", GTK_WINDOW(w->window), GTK_FILE_CHOOSER_ACTION_SAVE, "_Save", "_Cancel");
     g_autoptr(GDateTime) now = g_date_time_new_now_local();
     g_autofree char *stamp = g_date_time_format(now, "%Y-%m-%d %H-%M-%S");
     g_autofree char *name = g_strdup_printf("%s %s.png", w->name, stamp);
 
     g_strdelimit(name, "/", '-');
-    gtk_file_chooser_set_current_name(GTK_FILE_CHOOSER(dialog), name);
-    gtk_file_chooser_set_do_overwrite_confirmation(GTK_FILE_CHOOSER(dialog), TRUE);
-    g_signal_connect(dialog, "response", G_CALLBACK(on_screenshot_place), w);
-    gtk_native_dialog_set_modal(GTK_NATIVE_DIALOG(dialog), TRUE);
-    gtk_native_dialog_show(GTK_NATIVE_DIALOG(dialog));
+    ask_place(w, "Take Screenshot", name, true, on_screenshot_place);
+}
+
+static void on_saved_as(void *opaque, json_t *reply, const char *error)
+{
+    hsk_window_set_busy(opaque, NULL, false);
+    if (error)
+        hsk_window_error(opaque, error);
+}
+
+/* The keeper refuses what is there already: nothing is overwritten. */
+static void on_save_as_place(GtkNativeDialog *dialog, gint response, gpointer opaque)
+{
+    struct machine_window *w = opaque;
+    g_autofree char *path = chosen_path(dialog, response);
+    json_t *args;
+
+    if (!path || w->phase != PHASE_LIVE)
+        return;
+    args = json_object();
+    add_string(args, "out", path);
+    hsk_window_set_busy(w, "Saving", true);
+    hsk_control_call(w->control, "save-as", args, on_saved_as, w);
+}
+
+static void act_save_as(GSimpleAction *action, GVariant *parameter, gpointer opaque)
+{
+    struct machine_window *w = opaque;
+    g_autofree char *name = g_path_get_basename(w->path);
+
+    ask_place(w, "Save As", name, false, on_save_as_place);
 }
 
 static void act_close(GSimpleAction *action, GVariant *parameter, gpointer opaque)
@@ -257,6 +303,7 @@ static const GActionEntry entries[] = {
     {.name = "open-trusted", .activate = act_open_trusted},
     {.name = "show-screen", .activate = act_show_screen},
     {.name = "screenshot", .activate = act_screenshot},
+    {.name = "save-as", .activate = act_save_as},
     {.name = "ctrl-alt-delete", .activate = act_ctrl_alt_delete},
     {.name = "close", .activate = act_close},
 };
@@ -275,9 +322,9 @@ void hsk_acts_update(struct machine_window *w)
 {
     static const char *const on_machine[] = {"snapshot", "pause",     "power",
                                              "reset",    "reset-now", "ctrl-alt-delete"};
-    static const char *const on_keeper[] = {"revert",    "revert-to",     "revert-ago",
-                                            "snapshots", "timeline-off",  "undo",
-                                            "power-off", "close-unsaved", "show-screen"};
+    static const char *const on_keeper[] = {
+        "revert", "revert-to", "revert-ago",    "snapshots",   "timeline-off",
+        "undo",   "power-off", "close-unsaved", "show-screen", "save-as"};
     static const char *const on_nothing[] = {"open-again", "open-fresh", "open-trusted"};
     bool live = w->phase == PHASE_LIVE, machine = live && !w->died && g_strcmp0(w->state, "off");
 

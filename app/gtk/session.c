@@ -213,6 +213,37 @@ static void on_died(struct machine_window *w, const char *text)
                     open_again, 1);
 }
 
+/* What the keeper says in brackets is for a terminal. */
+static char *without_commands(const char *text)
+{
+    g_autoptr(GRegex) commands = g_regex_new(" \\(\"hva [^)]*\\)", 0, 0, NULL);
+
+    return g_regex_replace_literal(commands, text, -1, 0, "", 0, NULL);
+}
+
+static void show_notice(struct machine_window *w, const char *about, const char *text)
+{
+    static const struct hsk_notice_button off[] = {{"Switch Off", "win.timeline-off", NULL}};
+    static const struct hsk_notice_button save[] = {{"Save As…", "win.save-as", NULL}};
+    g_autofree char *words = without_commands(text);
+
+    if (!g_strcmp0(about, "document"))
+        hsk_notice_show(w->notices, "document", GTK_MESSAGE_WARNING, words, save, 1);
+    else
+        hsk_notice_show(w->notices, "timeline", GTK_MESSAGE_INFO, words, off, 1);
+}
+
+static void on_moved(struct machine_window *w, const char *path)
+{
+    g_autofree char *text = g_strdup_printf("The document is now %s", path);
+
+    hsk_notice_clear(w->notices, "document");
+    hsk_notice_clear(w->notices, "close");
+    g_free(w->path);
+    w->path = g_strdup(path);
+    hsk_notice_show(w->notices, "moved", GTK_MESSAGE_INFO, text, NULL, 0);
+}
+
 static void on_event(void *opaque, const char *name, json_t *event)
 {
     struct machine_window *w = opaque;
@@ -231,9 +262,9 @@ static void on_event(void *opaque, const char *name, json_t *event)
     } else if (!strcmp(name, "versions")) {
         hsk_session_refresh_versions(w);
     } else if (!strcmp(name, "notice") && string_of(event, "text")) {
-        static const struct hsk_notice_button off[] = {{"Switch Off", "win.timeline-off", NULL}};
-
-        hsk_notice_show(w->notices, "timeline", GTK_MESSAGE_INFO, string_of(event, "text"), off, 1);
+        show_notice(w, string_of(event, "about"), string_of(event, "text"));
+    } else if (!strcmp(name, "moved") && string_of(event, "path")) {
+        on_moved(w, string_of(event, "path"));
     } else if (!strcmp(name, "machine-died")) {
         on_died(w, string_of(event, "text"));
     } else if (!strcmp(name, "closing")) {
@@ -391,16 +422,17 @@ void hsk_session_end(struct machine_window *w)
 static void on_stopped(void *opaque, json_t *reply, const char *error)
 {
     static const struct hsk_notice_button choices[] = {
-        {"Close Without Saving", "win.close-unsaved", NULL}};
+        {"Save As…", "win.save-as", NULL}, {"Close Without Saving", "win.close-unsaved", NULL}};
     struct machine_window *w = opaque;
-    g_autofree char *text = NULL;
+    g_autofree char *text = NULL, *words = NULL;
 
     if (!error)
         return; /* the keeper ends now, which destroys the window */
     w->phase = PHASE_LIVE;
     hsk_window_set_busy(w, NULL, false);
-    text = g_strdup_printf("The machine could not be saved and stays open. %s", error);
-    hsk_notice_show(w->notices, "close", GTK_MESSAGE_ERROR, text, choices, 1);
+    words = without_commands(error);
+    text = g_strdup_printf("The machine could not be saved and stays open. %s", words);
+    hsk_notice_show(w->notices, "close", GTK_MESSAGE_ERROR, text, choices, G_N_ELEMENTS(choices));
 }
 
 void hsk_session_close(struct machine_window *w, bool force)

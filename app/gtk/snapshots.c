@@ -14,7 +14,7 @@
 #include "snapshot-row.h"
 #include "timeline-box.h"
 
-#define AGAIN_S     5
+#define AGAIN_S     3
 #define WIDTH       500
 #define HEIGHT      600
 #define MAX_PICTURE 1024 /* pixels each way */
@@ -306,7 +306,10 @@ static const GActionEntry entries[] = {
 
 static void set_on(void *opaque, bool on)
 {
-    call(opaque, "timeline", json_pack("{s:b}", "on", on), on_done);
+    struct hsk_snapshots *s = opaque;
+
+    hsk_notice_clear(s->w->notices, "timeline"); /* that it was on is no news now */
+    call(s, "timeline", json_pack("{s:b}", "on", on), on_done);
 }
 
 static void go_back(void *opaque, const char *id)

@@ -156,7 +156,10 @@ static struct hsk_client *connect_to(const char *dir)
 struct hsk_client *hsk_client_find(const char *machine, GError **error)
 {
     g_auto(GStrv) dirs = hsk_rundir_list();
+    /* Its file may be gone. */
+    g_autofree char *absolute = g_canonicalize_filename(machine, NULL);
     char *real = realpath(machine, NULL);
+    const char *path = real ? real : absolute;
     struct hsk_client *found = NULL, *named = NULL;
     unsigned n_named = 0;
 
@@ -167,7 +170,7 @@ struct hsk_client *hsk_client_find(const char *machine, GError **error)
         bool by_name = strcmp(hsk_json_str(c->info, "name", ""), machine) == 0 ||
                        (strlen(machine) >= 4 &&
                         g_str_has_prefix(hsk_json_str(c->info, "instance", ""), machine));
-        if (real && strcmp(hsk_json_str(c->info, "path", ""), real) == 0) {
+        if (strcmp(hsk_json_str(c->info, "path", ""), path) == 0) {
             found = c;
         } else if (by_name) {
             n_named++;

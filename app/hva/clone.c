@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * hva clone: a new machine from a snapshot of another, or from what the other is now. It has an
- * identity of its own and none of the other's versions but that one. A machine that runs goes on:
- * its keeper makes the clone (app/keeper/clone.c). Ctrl-C leaves nothing. Thread: main.
+ * hva save-as: the document of a machine that runs goes on in another file (its old one may be
+ * gone). hva clone: a new machine from a snapshot of another, or from what the other is now. It has
+ * an identity of its own and none of the other's versions but that one. A machine that runs goes
+ * on: its keeper makes the clone (app/keeper/clone.c). Ctrl-C leaves nothing. Thread: main.
  *
  * Deliberately missing: sharing storage with the original, for a document is one file.
  */
@@ -20,16 +21,16 @@ static void on_progress(void *progress, const json_t *event)
     hsk_progress_step(progress, json_number_value(json_object_get(event, "fraction")));
 }
 
-static bool ask_keeper(struct hsk_client *c, const char *version, const char *out,
+static bool ask_keeper(struct hsk_client *c, const char *cmd, const char *version, const char *out,
                        struct hsk_progress *p, GError **error)
 {
     g_autofree char *absolute = g_canonicalize_filename(out, NULL);
 
     /* The keeper cleans up when we are gone. */
     signal(SIGINT, SIG_DFL);
-    json_t *r = hsk_client_ask_long(c, "clone",
-                                    json_pack("{s:s, s:s?}", "out", absolute, "version", version),
-                                    on_progress, p, error);
+    json_t *r =
+        hsk_client_ask_long(c, cmd, json_pack("{s:s, s:s?}", "out", absolute, "version", version),
+                            on_progress, p, error);
     json_decref(r);
     return r != NULL;
 }
@@ -43,7 +44,7 @@ static int make_clone(const char *machine, const char *version, const char *out)
 
     hsk_progress_begin(&p, "copying", c ? hsk_json_str(hsk_client_info(c), "path", "") : machine);
     if (!error && c)
-        ask_keeper(c, version, out, &p, &error);
+        ask_keeper(c, "clone", version, out, &p, &error);
     else if (!error)
         hsk_doc_clone(machine, version, out, hsk_progress_step, &p, &error);
     hsk_progress_end(&p);
@@ -70,5 +71,24 @@ int hsk_cmd_clone(int argc, char **argv)
                                   : hsk_usage("usage: hva clone MACHINE [SNAPSHOT] OUT.hva");
     }
     g_strfreev(rest);
+    return status;
+}
+
+int hsk_cmd_save_as(int argc, char **argv)
+{
+    struct hsk_args a = {0};
+    g_autoptr(GError) error = NULL;
+    struct hsk_progress p;
+    int status = 0;
+
+    if (hsk_parse_args(&a, &argc, &argv, "MACHINE NEW.hva", 2, 2, &status)) {
+        HSK_AUTO(hsk_client, c) = hsk_client_need(a.rest[0], &error);
+        hsk_progress_begin(&p, "copying", a.rest[0]);
+        if (c)
+            ask_keeper(c, "save-as", NULL, a.rest[1], &p, &error);
+        hsk_progress_end(&p);
+        status = error ? hsk_fail(error) : 0;
+    }
+    g_strfreev(a.rest);
     return status;
 }

@@ -31,6 +31,7 @@ int hsk_cmd_timeline(int argc, char **argv);
 int hsk_cmd_verify(int argc, char **argv);
 int hsk_cmd_compact(int argc, char **argv);
 int hsk_cmd_clone(int argc, char **argv);
+int hsk_cmd_save_as(int argc, char **argv);
 
 /* Parses options by GLib; wrong usage: the sentence is printed, *status = 2, false. usage:
  * "FILE..." for --help. */

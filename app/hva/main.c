@@ -45,6 +45,7 @@ static const struct command {
     {"verify", hsk_cmd_verify, "check every byte of a document"},
     {"compact", hsk_cmd_compact, "free what no snapshot of a document needs"},
     {"clone", hsk_cmd_clone, "make a new machine from this one, or from a snapshot of it"},
+    {"save-as", hsk_cmd_save_as, "let a running machine's document go on in another file"},
     {"sign", hsk_cmd_sign, "sign a document as its publisher"},
     {"publisher", hsk_cmd_publisher, "your signing key, and the publishers that you trust"},
 };

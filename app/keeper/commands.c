@@ -146,7 +146,8 @@ static void cmd_picture(struct hsk_document *d, struct hsk_conn *c, const json_t
         queue_op(d, HSK_OP_PICTURE, c, q, version);
 }
 
-static void cmd_clone(struct hsk_document *d, struct hsk_conn *c, const json_t *q)
+/* clone, save-as */
+static void cmd_copy(struct hsk_document *d, struct hsk_conn *c, const json_t *q)
 {
     const char *out = hsk_json_str(q, "out", NULL);
 
@@ -155,8 +156,9 @@ static void cmd_clone(struct hsk_document *d, struct hsk_conn *c, const json_t *
                "where to? \"out\" is the absolute path of the new document");
         return;
     }
-    struct hsk_op *op =
-        hsk_op_new(d, HSK_OP_CLONE, c, json_object_get(q, "id"), hsk_json_str(q, "version", NULL));
+    bool clone = strcmp(hsk_json_str(q, "cmd", ""), "clone") == 0;
+    struct hsk_op *op = hsk_op_new(d, clone ? HSK_OP_CLONE : HSK_OP_SAVE_AS, c,
+                                   json_object_get(q, "id"), hsk_json_str(q, "version", NULL));
     op->out = g_strdup(out);
     hsk_op_queue(op);
 }
@@ -436,31 +438,19 @@ static void request(void *opaque, struct hsk_conn *c, const json_t *body)
         void (*fn)(struct hsk_document *d, struct hsk_conn *c, const json_t *q);
         bool machine; /* it must answer, or do something */
     } table[] = {
-        {"info", cmd_info, false},
-        {"subscribe", cmd_subscribe, false},
-        {"snapshot", cmd_snapshot, true},
-        {"log", cmd_log, false},
-        {"revert", cmd_revert, true},
-        {"undo", cmd_undo, true},
-        {"drop", cmd_edit, false},
-        {"picture", cmd_picture, false},
-        {"rename", cmd_edit, false},
-        {"keep", cmd_edit, false},
-        {"pin", cmd_edit, false},
-        {"unpin", cmd_edit, false},
-        {"pause", cmd_pause, true},
-        {"resume", cmd_resume, true},
-        {"reset", cmd_reset, true},
-        {"power", cmd_power, true},
-        {"clone", cmd_clone, false},
-        {"stop", cmd_stop, false},
-        {"screenshot", cmd_screenshot, true},
-        {"key", cmd_key, true},
-        {"type", cmd_type, true},
-        {"mouse", cmd_mouse, true},
-        {"console", cmd_console, false},
-        {"clock", cmd_clock, false},
-        {"timeline", cmd_timeline, false},
+        {"info", cmd_info, false},        {"subscribe", cmd_subscribe, false},
+        {"snapshot", cmd_snapshot, true}, {"log", cmd_log, false},
+        {"revert", cmd_revert, true},     {"undo", cmd_undo, true},
+        {"drop", cmd_edit, false},        {"picture", cmd_picture, false},
+        {"rename", cmd_edit, false},      {"keep", cmd_edit, false},
+        {"pin", cmd_edit, false},         {"unpin", cmd_edit, false},
+        {"pause", cmd_pause, true},       {"resume", cmd_resume, true},
+        {"reset", cmd_reset, true},       {"power", cmd_power, true},
+        {"clone", cmd_copy, false},       {"save-as", cmd_copy, false},
+        {"stop", cmd_stop, false},        {"screenshot", cmd_screenshot, true},
+        {"key", cmd_key, true},           {"type", cmd_type, true},
+        {"mouse", cmd_mouse, true},       {"console", cmd_console, false},
+        {"clock", cmd_clock, false},      {"timeline", cmd_timeline, false},
     };
     struct hsk_document *d = opaque;
     const char *cmd = hsk_json_str(body, "cmd", "");
@@ -492,7 +482,7 @@ static void closed(void *opaque, const struct hsk_conn *c)
 {
     struct hsk_document *d = opaque;
 
-    if (d->op && d->op->conn == c && d->op->kind == HSK_OP_CLONE)
+    if (d->op && d->op->conn == c && (d->op->kind == HSK_OP_CLONE || d->op->kind == HSK_OP_SAVE_AS))
         atomic_store(&d->op->cancelled, true);
 }
 

@@ -204,10 +204,11 @@ static gboolean on_signal(gpointer opaque)
 
 /* A guest that writes for days without a snapshot must not fill the computer's disk with its log.
  */
-static gboolean fold_when_idle(gpointer opaque)
+static gboolean now_and_then(gpointer opaque)
 {
     struct hsk_document *d = opaque;
 
+    hsk_document_look_after(d);
     if (!d->op)
         hsk_op_queue(hsk_op_new(d, HSK_OP_FOLD, NULL, NULL, NULL));
     return G_SOURCE_CONTINUE;
@@ -237,7 +238,7 @@ static bool open_all(struct hsk_document *d, GError **error)
         return false;
     d->control = hsk_control_new(hsk_doc_instance(d->doc), &hsk_document_control_ops, d, error);
     d->timeline = hsk_timeline_new(d);
-    d->fold_source = g_timeout_add_seconds(60, fold_when_idle, d);
+    d->fold_source = g_timeout_add_seconds(60, now_and_then, d);
     return d->control != NULL;
 }
 

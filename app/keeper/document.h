@@ -45,6 +45,7 @@ enum hsk_op_kind {
     HSK_OP_PICTURE,
     HSK_OP_SIZES,
     HSK_OP_CLONE,
+    HSK_OP_SAVE_AS,
     HSK_OP_STOP,
     HSK_OP_OFF,
     HSK_OP_FOLD,
@@ -149,6 +150,7 @@ struct hsk_document {
     struct hsk_changes *changes;
     int64_t last_point; /* names of the machine's points count from 1 */
     GHashTable *near;   /* id of a version -> name of its point in the machine that runs now */
+    bool told_gone;   /* that the document is not there any more */
     bool undo_lost;     /* what was before the last revert could not be stored */
     char *trouble;      /* why it is paused, or NULL */
     bool broken;        /* for good: a part of its memory cannot be read */
@@ -316,6 +318,11 @@ void hsk_going_start(struct hsk_op *op);
 /* ---- clone.c ---- */
 
 void hsk_clone_start(struct hsk_op *op);
+void hsk_save_as_start(struct hsk_op *op);
+/* Is the document still there? If not, the user is told once what to do. */
+void hsk_document_look_after(struct hsk_document *d);
+/* NULL: it is there, so it can be closed. Else why not. */
+GError *hsk_document_gone_error(struct hsk_document *d);
 
 /* ---- commands.c ---- */
 

@@ -180,6 +180,9 @@ static void start(struct hsk_op *op)
     case HSK_OP_CLONE:
         hsk_clone_start(op);
         break;
+    case HSK_OP_SAVE_AS:
+        hsk_save_as_start(op);
+        break;
     case HSK_OP_STOP:
         hsk_stop_start(op);
         break;

@@ -378,6 +378,7 @@ static void published(struct hsk_op *op)
     if (op->error)
         hsk_complain(op->error->message);
     g_clear_error(&op->error);
+    hsk_document_look_after(op->d);
     hsk_op_finish(op, snapshot_fields(op));
 }
 
@@ -460,6 +461,12 @@ void hsk_stop_start(struct hsk_op *op)
     /* There is nothing to save, and who wants to leave has been told why. */
     if (op->d->broken && !op->conn) {
         hsk_document_end(op->d, 1);
+        return;
+    }
+    /* With us the last of it would end. Whoever cannot be asked is not. */
+    GError *gone = op->conn ? hsk_document_gone_error(op->d) : NULL;
+    if (gone) {
+        hsk_op_fail(op, gone);
         return;
     }
     op->needed = hsk_document_needed(op->d);

@@ -108,6 +108,50 @@ class Replaced(Document):
         self.assertEqual(m.wait()[0], 0)
         self.is_clean(self.doc)
 
+    def test_deleted_and_saved_elsewhere(self):
+        m = self.begin()
+        os.unlink(self.doc)
+        self.json('snapshot', self.doc, 'second', '--wait')
+        self.sentence(self.hva('stop', self.doc, status=1)[1], 'deleted or replaced', 'save-as doc.hva', '--force')
+        self.assertEqual(self.state(m), self.now)
+        new = self.path('new.hva')
+        self.sentence(self.hva('save-as', self.doc, self.path('no/new.hva'), status=1)[1], 'no')
+        self.hva('save-as', self.doc, new)
+        self.sentence(self.hva('save-as', new, new, status=1)[1], 'exists')
+        m.document = new
+        self.assertEqual(self.state(m), self.now)
+        later = self.change(m, 'THIRDONE')
+        self.json('snapshot', new, 'third', '--wait')
+        self.assertEqual([v['title'] for v in self.json('log', new) if v['kind'] == 'user'], ['first', 'second', 'third'])
+        self.hva('stop', new)
+        self.assertEqual(m.wait()[0], 0)
+        self.is_clean(new)
+        self.hva('verify', new)
+        m = Running(self, new)
+        self.assertEqual(self.state(m), later)
+        self.json('revert', new, 'first')
+        self.assertEqual(self.state(m), self.first)
+        self.hva('stop', new)
+        self.assertEqual(m.wait()[0], 0)
+
+    def test_saved_elsewhere_while_it_is_there(self):
+        """The machine goes on in the new one; the old one stays behind as it was."""
+        m = self.begin()
+        new = self.path('new.hva')
+        self.hva('save-as', self.doc, new)
+        m.document = new
+        self.change(m, 'THIRDONE')
+        old = Running(self, self.doc)
+        self.json('revert', self.doc, 'first')
+        self.assertEqual(self.state(old), self.first)
+        for doc, machine in ((self.doc, old), (new, m)):
+            self.hva('stop', doc)
+            self.assertEqual(machine.wait()[0], 0)
+            self.hva('verify', doc)
+        m = Running(self, new)
+        self.assertEqual(self.nonce(m), 'THIRDONE')
+        self.hva('stop', new)
+
     def replaced(self, replace, *words):
         m = self.begin()
         replace(m)

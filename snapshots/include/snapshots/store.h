@@ -229,5 +229,15 @@ bool hsk_doc_clone(const char *path, const char *version, const char *out,
 bool hsk_doc_clone_version(struct hsk_doc *doc, const char *id, const char *out,
                            bool (*progress)(void *opaque, double fraction), void *opaque,
                            GError **error);
+/* Was its file deleted, or replaced by another, so that only we still have it? */
+bool hsk_doc_is_gone(struct hsk_doc *doc);
+/* The document goes on at out, with all that it has: its file there is a copy of the last committed
+ * generation, hsk_doc_publish appends the rest. The old file, if it is still there, is one that
+ * stayed behind. Threads as hsk_version_commit. hsk_doc_path says where it is, also after an
+ * error. */
+bool hsk_doc_move(struct hsk_doc *doc, const char *out,
+                  bool (*progress)(void *opaque, double fraction), void *opaque, GError **error);
+/* Where it is, absolute; lives until it is closed or moved. */
+const char *hsk_doc_path(const struct hsk_doc *doc);
 bool hsk_doc_verify(const char *path, bool (*progress)(void *, double), void *opaque,
                     GError **error);

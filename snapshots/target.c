@@ -1,0 +1,50 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A document that is written whole, in place of another or as a new one: path.tmp, synced by
+ * whoever writes it, then renamed, so that there is the old file or the new one. One thread.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <sys/file.h>
+
+#include "doc.h"
+
+void hsk_target_clear(struct hsk_target *t)
+{
+    if (t->fd >= 0) {
+        close(t->fd);
+        unlinkat(t->dirfd, t->tmp, 0);
+    }
+    if (t->dirfd >= 0)
+        close(t->dirfd);
+    g_free(t->tmp);
+    g_free(t->name);
+}
+
+bool hsk_target_open(struct hsk_target *t, const char *path, const struct hsk_io *io,
+                     GError **error)
+{
+    g_autofree char *folder = g_path_get_dirname(path);
+    t->path = path;
+    t->name = g_path_get_basename(path);
+    t->tmp = g_strconcat(t->name, ".tmp", NULL);
+    t->dirfd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (t->dirfd < 0)
+        return hsk_io_error(error, errno, "write to the folder %s", folder);
+    t->fd = hsk_io_create(io, t->dirfd, t->tmp);
+    if (t->fd < 0)
+        return hsk_io_error(error, t->fd, "write %s", path);
+    /* Whoever finds it under its name waits until it is whole. */
+    return flock(t->fd, LOCK_EX | LOCK_NB) == 0 || hsk_io_error(error, errno, "lock %s", path);
+}
+
+bool hsk_target_finish(struct hsk_target *t, const struct hsk_io *io, GError **error)
+{
+    int r = hsk_io_rename(io, t->dirfd, t->tmp, t->name);
+    if (r == 0) {
+        close(t->fd);
+        t->fd = -1;
+        r = hsk_io_sync(io, t->dirfd);
+    }
+    return r == 0 || hsk_io_error(error, r, "write %s", t->path);
+}
