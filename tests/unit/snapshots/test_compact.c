@@ -272,6 +272,49 @@ static void a_full_disk_leaves_everything(void **state)
     end(t);
 }
 
+/* Every step fails once: then it is in one of the two places, whole, and goes on there. */
+static void a_document_goes_on_elsewhere(void **state)
+{
+    struct scratch *s = *state;
+    struct story *t = begin(s);
+    unsigned left = 0;
+    struct hsk_io io = {fail_at, &left};
+    bool moved = false;
+    assert_ok(hsk_doc_publish(t->doc, &error));
+    assert_ok(live_on(t, HSK_VERSION_USER, &error));
+    assert_int_equal(unlink(s->doc), 0);
+    assert_true(hsk_doc_is_gone(t->doc));
+    assert_refused(hsk_doc_publish(t->doc, &error), "deleted or replaced");
+    t->doc->io = &io;
+    for (unsigned at = 1; !moved; at++) {
+        g_autoptr(GError) e = NULL;
+        g_autofree char *out = g_strdup_printf("%s/out%u.hva", s->dir, at);
+        g_autofree char *tmp = g_strconcat(out, ".tmp", NULL);
+        left = at;
+        moved = hsk_doc_move(t->doc, out, NULL, NULL, &e);
+        assert_true(moved || g_error_matches(e, HSK_ERROR, HSK_ERROR_NO_SPACE));
+        left = 0;
+        assert_false(g_file_test(tmp, G_FILE_TEST_EXISTS));
+        bool there = strcmp(hsk_doc_path(t->doc), out) == 0;
+        assert_true(there || !moved);
+        assert_int_equal(hsk_doc_is_gone(t->doc), !there);
+        moved |= there;
+        check_all(t);
+    }
+    t->doc->io = NULL;
+    assert_ok(live_on(t, HSK_VERSION_USER, &error));
+    assert_ok(hsk_doc_publish(t->doc, &error));
+    check_all(t);
+    g_autofree char *path = g_strdup(hsk_doc_path(t->doc));
+    hsk_doc_close(t->doc);
+    assert_ok(hsk_doc_verify(path, NULL, NULL, &error));
+    char *orphan = NULL;
+    assert_ok((t->doc = hsk_doc_open(path, false, &orphan, &error)) != NULL);
+    assert_null(orphan);
+    check_all(t);
+    end(t);
+}
+
 static void sizes_tell_what_dropping_frees(void **state)
 {
     struct scratch *s = *state;
@@ -392,6 +435,7 @@ int main(void)
         T(branches_move_along),
         T(cancelling_leaves_everything),
         T(a_full_disk_leaves_everything),
+        T(a_document_goes_on_elsewhere),
         T(sizes_tell_what_dropping_frees),
         T(a_compacted_document_has_only_what_is_needed),
         T(a_clone_is_a_machine_of_its_own),
