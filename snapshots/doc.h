@@ -117,7 +117,7 @@ bool hsk_trust_check(const char *document, const uint8_t root_hash[HSK_HASH_BYTE
                      GHashTable *foreign);
 /* The document has this ROOT now: of those that it had before the last HSK_TRUSTED_KEPT stay known.
  * The others are a stranger's again, so nothing is trusted that was not. */
-#define HSK_TRUSTED_KEPT 100u
+#define HSK_TRUSTED_KEPT 1000u
 void hsk_trust_forget_old(const char *document, const uint8_t newest[HSK_HASH_BYTES]);
 void hsk_doc_find_foreign(struct hsk_doc *doc);
 

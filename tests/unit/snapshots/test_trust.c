@@ -111,7 +111,7 @@ static unsigned records_of_trust(void)
     return n;
 }
 
-/* Each publish leaves a record; of a document the last hundred stay. */
+/* Each publish leaves a record; of a document only so many stay. */
 static void what_was_written_long_ago_is_not_known_for_ever(void **state)
 {
     enum { MORE = 5 };
