@@ -194,15 +194,18 @@ static void check_clone(struct life *l, const struct life_clone *c, struct hsk_d
 {
     g_autofree uint8_t(*pages)[HSK_PAGE_SIZE] = g_malloc_n(LIFE_PAGES, HSK_PAGE_SIZE);
     struct hsk_version_info *list = hsk_doc_versions(doc, NULL);
+    struct life_version *v = list != NULL ? life_version_titled(l, list->title) : NULL;
     bool ok = false;
     life_must(l, hsk_doc_trusted(doc), "a clone is a stranger's");
-    if (c->version != 0) {
-        struct life_version *v = g_ptr_array_index(l->versions, c->version - 1);
-        life_must(l, list != NULL && list->next == NULL && life_version_titled(l, list->title) == v,
-                  "a clone of v%u has other versions", c->version);
+    if (c->version != 0)
+        life_must(l, v != NULL && v->number == c->version, "a clone of v%u has another version",
+                  c->version);
+    else if (list != NULL)
+        life_must(l, v != NULL && list->kind == HSK_VERSION_SAVED,
+                  "a clone of the present goes on with \"%s\"", list->title);
+    if (v != NULL) {
+        life_must(l, list->next == NULL, "a clone has more than one version");
         check_content(l, doc, list->id, v, true);
-    } else {
-        life_must(l, list == NULL, "a clone of the disks has a version");
     }
     hsk_version_info_free(list);
     read_present(l, doc, pages);
