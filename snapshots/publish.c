@@ -200,5 +200,7 @@ void hsk_doc_settle(struct hsk_doc *doc)
     if (doc->instance == NULL)
         return;
     bool saved = !hsk_doc_live_changed(doc) && make_root(doc, &root, NULL) && root == NULL;
+    /* What was to go while a version was open. */
+    hsk_instance_clean(doc);
     hsk_instance_settled(doc, saved);
 }

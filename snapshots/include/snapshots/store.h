@@ -68,8 +68,8 @@ bool hsk_doc_create(const char *path, const struct hsk_create *c, bool replace,
    info and log only, no instance, no lock. */
 struct hsk_doc *hsk_doc_open(const char *path, bool readonly, char **orphan, GError **error);
 void hsk_doc_close(struct hsk_doc *doc);
-/* Before closing: notes in the instance whether the document has all that is known of the machine
- * here, but for the timeline. */
+/* Before closing, no version open: removes what had to stay while one was, and notes in the instance
+ * whether the document has all that is known of the machine here, but for the timeline. */
 void hsk_doc_settle(struct hsk_doc *doc);
 /* Removes the instances of documents that were deleted when they had all: with its document goes
  * its timeline. An instance that has more stays, and that of a document whose folder or disk is not
