@@ -112,10 +112,12 @@ class Running:
 
     @staticmethod
     def ask(s, **q):
+        """The serial line may follow the answer at once: not a byte more is read."""
         s.sendall(json.dumps(dict(q, id=1)).encode() + b'\n')
         buf = b''
         while not buf.endswith(b'\n'):
-            piece = s.recv(65536)
+            ahead = s.recv(65536, socket.MSG_PEEK)
+            piece = s.recv(ahead.find(b'\n') + 1 or max(len(ahead), 1))
             if not piece:
                 raise OSError('the keeper closed the connection')
             buf += piece
