@@ -10,8 +10,11 @@
 #include <appliance-format/tar.h>
 
 #include <errno.h>
+#include <fcntl.h>
 #include <sodium.h>
 #include <sys/stat.h>
+
+enum { MAX_UNSYNCED = 64 /* of files that are held open */ };
 
 static struct hsk_tar_sink *tar_sink(struct hsk_sink *s)
 {
@@ -132,8 +135,8 @@ bool hsk_tar_sink_commit(struct hsk_tar_sink *s, const char *root, uint64_t gene
     if (!hsk_sink_put(&s->sink, "ROOT", root, strlen(root), NULL, error))
         return false;
     uint64_t root_data = s->data;
-    if (s->signature != NULL && !hsk_sink_put(&s->sink, "ROOT.minisig", s->signature,
-                                              strlen(s->signature), NULL, error))
+    if (s->signature != NULL &&
+        !hsk_sink_put(&s->sink, "ROOT.minisig", s->signature, strlen(s->signature), NULL, error))
         return false;
     make_tail(tail, s, generation, root_data, strlen(root), s->pos + HSK_TAR_BLOCK);
     if (!hsk_sink_put(&s->sink, "TAIL", tail, sizeof(tail), NULL, error) ||
@@ -166,7 +169,9 @@ static bool dir_begin(struct hsk_sink *s, const char *name, int *fd, uint64_t *b
     hsk_assert(hsk_tar_name_ok(name) && d->fd < 0);
     for (const char *p = strchr(name, '/'); p != NULL; p = strchr(p + 1, '/')) {
         g_autofree char *folder = g_strndup(name, (gsize)(p - name));
-        if (mkdirat(d->dirfd, folder, 0700) < 0 && errno != EEXIST)
+        if (mkdirat(d->dirfd, folder, 0700) == 0)
+            d->made_folder = true;
+        else if (errno != EEXIST)
             return hsk_io_error(error, errno, "make the folder %s in %s", folder, s->label);
     }
     d->fd = hsk_io_create(s->io, d->dirfd, name);
@@ -178,13 +183,28 @@ static bool dir_begin(struct hsk_sink *s, const char *name, int *fd, uint64_t *b
     return true;
 }
 
+/* Syncs the files from the oldest on until so many are left. */
+static bool dir_sync_files(struct hsk_dir_sink *d, guint left, GError **error)
+{
+    int r = 0;
+    while (d->unsynced->len > left && r == 0) {
+        int fd = g_array_index(d->unsynced, int, 0);
+        r = hsk_io_sync(d->sink.io, fd);
+        close(fd);
+        g_array_remove_index(d->unsynced, 0);
+    }
+    return r == 0 || hsk_io_error(error, r, "write %s", d->sink.label);
+}
+
+/* The first sync of several files that are on their way to the disk already pays for all of them:
+ * a file system commits its journal once. */
 static bool dir_end(struct hsk_sink *s, uint64_t size, GError **error)
 {
     struct hsk_dir_sink *d = dir_sink(s);
-    int r = hsk_io_sync(s->io, d->fd);
-    close(d->fd);
+    (void)sync_file_range(d->fd, 0, 0, SYNC_FILE_RANGE_WRITE); /* begins; only a sync says more */
+    g_array_append_val(d->unsynced, d->fd);
     d->fd = -1;
-    return r == 0 || hsk_io_error(error, r, "write %s", s->label);
+    return dir_sync_files(d, MAX_UNSYNCED, error);
 }
 
 void hsk_dir_sink_init(struct hsk_dir_sink *s, const struct hsk_io *io, int dirfd,
@@ -193,7 +213,8 @@ void hsk_dir_sink_init(struct hsk_dir_sink *s, const struct hsk_io *io, int dirf
     *s = (struct hsk_dir_sink){.sink = {io, label, dir_begin, dir_end},
                                .dirfd = dirfd,
                                .fd = -1,
-                               .written = g_ptr_array_new_with_free_func(g_free)};
+                               .written = g_ptr_array_new_with_free_func(g_free),
+                               .unsynced = g_array_new(FALSE, FALSE, sizeof(int))};
 }
 
 bool hsk_dir_sink_sync(struct hsk_dir_sink *s, GError **error)
@@ -201,7 +222,10 @@ bool hsk_dir_sink_sync(struct hsk_dir_sink *s, GError **error)
     g_autoptr(GHashTable) folders = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
     for (guint i = 0; i < s->written->len; i++)
         g_hash_table_add(folders, g_path_get_dirname(g_ptr_array_index(s->written, i)));
-    g_hash_table_add(folders, g_strdup("."));
+    if (s->made_folder)
+        g_hash_table_add(folders, g_strdup("."));
+    if (!dir_sync_files(s, 0, error))
+        return false;
     GHashTableIter it;
     gpointer name;
     g_hash_table_iter_init(&it, folders);
@@ -225,6 +249,9 @@ void hsk_dir_sink_finish(struct hsk_dir_sink *s)
     if (s->fd >= 0)
         close(s->fd);
     s->fd = -1;
+    for (guint i = 0; i < s->unsynced->len; i++)
+        close(g_array_index(s->unsynced, int, i));
+    g_clear_pointer(&s->unsynced, g_array_unref);
     g_clear_pointer(&s->written, g_ptr_array_unref);
 }
 

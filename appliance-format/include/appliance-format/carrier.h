@@ -48,7 +48,7 @@ struct hsk_sink {
     const struct hsk_io *io;
     const char *label;
     bool (*begin)(struct hsk_sink *s, const char *name, int *fd, uint64_t *base, GError **error);
-    /* The member has size bytes. A directory's file is synced here. */
+    /* The member has size bytes. */
     bool (*end)(struct hsk_sink *s, uint64_t size, GError **error);
 };
 
@@ -71,22 +71,26 @@ struct hsk_tar_sink {
 void hsk_tar_sink_init(struct hsk_tar_sink *s, const struct hsk_io *io, int fd, const char *label);
 bool hsk_tar_sink_init_append(struct hsk_tar_sink *s, const struct hsk_io *io, int fd, uint64_t end,
                               const char *label, GError **error);
-/* ROOT, signature and TAIL, end of archive, sync; append: then the held-back block, sync. *committed
-   tells the caller of a failed commit whether the new archive may already be what is on the disk. */
+/* ROOT, signature and TAIL, end of archive, sync; append: then the held-back block, sync.
+   *committed tells the caller of a failed commit whether the new archive may already be what is on
+   the disk. */
 bool hsk_tar_sink_commit(struct hsk_tar_sink *s, const char *root, uint64_t generation,
                          bool *committed, GError **error);
 /* Append only: takes everything back. */
 void hsk_tar_sink_abort(struct hsk_tar_sink *s);
 
-/* Files in a directory; folders are made as needed. */
+/* Files in a directory; folders are made as needed. Nothing waits for the disk before
+ * hsk_dir_sink_sync, when most of it is there already. */
 struct hsk_dir_sink {
     struct hsk_sink sink;
     int dirfd, fd;
+    bool made_folder;
     GPtrArray *written; /* names, for abort */
+    GArray *unsynced;   /* descriptors of files that are whole */
 };
 void hsk_dir_sink_init(struct hsk_dir_sink *s, const struct hsk_io *io, int dirfd,
                        const char *label);
-/* Makes the names durable. */
+/* Makes all members and their names durable. */
 bool hsk_dir_sink_sync(struct hsk_dir_sink *s, GError **error);
 /* Removes what was written. */
 void hsk_dir_sink_abort(struct hsk_dir_sink *s);
