@@ -12,7 +12,6 @@
 #include <jansson.h>
 
 #define MAX_DEPTH         16
-#define MAX_NAME_BYTES    200
 #define MAX_CMDLINE_BYTES 4096
 #define MAX_DISKS         16
 #define MAX_CPUS          64
@@ -83,7 +82,7 @@ static const char *broken_rule(const struct hsk_manifest *m)
 {
     if (m->uuid == NULL || !g_uuid_string_is_valid(m->uuid))
         return "the uuid is none";
-    if (m->name == NULL || !hsk_text_ok(m->name, MAX_NAME_BYTES))
+    if (m->name == NULL || !hsk_text_ok(m->name, HSK_MANIFEST_NAME_MAX))
         return "the name is empty, too long or has characters that cannot be shown";
     if (m->ncpus < 1 || m->ncpus > MAX_CPUS)
         return "the number of processors is not between 1 and 64";

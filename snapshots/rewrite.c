@@ -8,6 +8,8 @@
  * page maps stay as they are, and so does everything that an instance refers to. Members of which
  * nothing is needed are left out. Missing: single dead pages of a needed frame stay. One thread.
  */
+#include <appliance-format/io.h>
+
 #include "doc.h"
 
 struct rewrite {
@@ -376,6 +378,18 @@ static bool clone_open(struct hsk_doc *doc, const char *version, struct rewrite 
            hsk_target_finish(t, doc->io, error);
 }
 
+/* It is called as its file, if that can be a name. */
+static void take_name(struct hsk_manifest *m, const char *out)
+{
+    g_autofree char *name = g_path_get_basename(out);
+    if (g_str_has_suffix(name, ".hva"))
+        name[strlen(name) - strlen(".hva")] = '\0';
+    if (!hsk_text_ok(name, HSK_MANIFEST_NAME_MAX))
+        return;
+    g_free(m->name);
+    m->name = g_steal_pointer(&name);
+}
+
 bool hsk_doc_clone_version(struct hsk_doc *doc, const char *id, const char *out,
                            bool (*progress)(void *opaque, double fraction), void *opaque,
                            GError **error)
@@ -389,6 +403,7 @@ bool hsk_doc_clone_version(struct hsk_doc *doc, const char *id, const char *out,
     struct hsk_manifest *m = hsk_manifest_copy(doc->manifest);
     g_free(m->uuid);
     m->uuid = g_uuid_string_random();
+    take_name(m, out);
     rewrite_init(&w, doc, m->uuid);
     bool ok = clone_open(doc, id, &w, &t, m, out, error);
     hsk_target_clear(&t);

@@ -211,14 +211,15 @@ static char *chosen_path(GtkNativeDialog *dialog, gint response)
 
 static void ask_place(struct machine_window *w, const char *title, const char *name,
                       bool may_replace,
-                      void (*placed)(GtkNativeDialog *dialog, gint response, gpointer opaque))
+                      void (*placed)(GtkNativeDialog *dialog, gint response, gpointer opaque),
+                      gpointer opaque, GClosureNotify opaque_free)
 {
     GtkFileChooserNative *dialog = gtk_file_chooser_native_new(
         title, GTK_WINDOW(w->window), GTK_FILE_CHOOSER_ACTION_SAVE, "_Save", "_Cancel");
 
     gtk_file_chooser_set_current_name(GTK_FILE_CHOOSER(dialog), name);
     gtk_file_chooser_set_do_overwrite_confirmation(GTK_FILE_CHOOSER(dialog), may_replace);
-    g_signal_connect(dialog, "response", G_CALLBACK(placed), w);
+    g_signal_connect_data(dialog, "response", G_CALLBACK(placed), opaque, opaque_free, 0);
     gtk_native_dialog_set_modal(GTK_NATIVE_DIALOG(dialog), TRUE);
     gtk_native_dialog_show(GTK_NATIVE_DIALOG(dialog));
 }
@@ -243,7 +244,7 @@ static void act_screenshot(GSimpleAction *action, GVariant *parameter, gpointer 
     g_autofree char *name = g_strdup_printf("%s %s.png", w->name, stamp);
 
     g_strdelimit(name, "/", '-');
-    ask_place(w, "Take Screenshot", name, true, on_screenshot_place);
+    ask_place(w, "Take Screenshot", name, true, on_screenshot_place, w, NULL);
 }
 
 static void on_saved_as(void *opaque, json_t *reply, const char *error)
@@ -273,7 +274,77 @@ static void act_save_as(GSimpleAction *action, GVariant *parameter, gpointer opa
     struct machine_window *w = opaque;
     g_autofree char *name = g_path_get_basename(w->path);
 
-    ask_place(w, "Save As", name, false, on_save_as_place);
+    ask_place(w, "Save As", name, false, on_save_as_place, w, NULL);
+}
+
+/* ---- a new machine from this one ---- */
+
+struct cloning {
+    struct machine_window *w;
+    char *version; /* "": the present */
+};
+
+static void cloning_free(gpointer data, GClosure *closure)
+{
+    struct cloning *c = data;
+
+    g_free(c->version);
+    g_free(c);
+}
+
+static void on_cloned(void *opaque, json_t *reply, const char *error)
+{
+    struct machine_window *w = opaque;
+    const char *out = json_string_value(json_object_get(reply, "out"));
+    const struct hsk_notice_button open[] = {{"Open", "win.open-other", out}};
+    g_autofree char *text = NULL;
+
+    hsk_window_set_busy(w, NULL, false);
+    if (error || !out) {
+        hsk_window_error(w, error ? error : "The machine did not say where the new one is.");
+        return;
+    }
+    text = g_strdup_printf("A new machine is in %s", out);
+    hsk_notice_show(w->notices, "cloned", GTK_MESSAGE_INFO, text, open, 1);
+}
+
+static void on_clone_place(GtkNativeDialog *dialog, gint response, gpointer opaque)
+{
+    struct cloning *c = opaque;
+    struct machine_window *w = c->w;
+    g_autofree char *path = NULL;
+    json_t *args = json_object();
+
+    if (*c->version)
+        add_string(args, "version", c->version);
+    path = chosen_path(dialog, response); /* c goes with the dialog */
+    if (!path || w->phase != PHASE_LIVE) {
+        json_decref(args);
+        return;
+    }
+    add_string(args, "out", path);
+    hsk_window_set_busy(w, "Making a new machine", true);
+    hsk_control_call(w->control, "clone", args, on_cloned, w);
+}
+
+static void act_clone(GSimpleAction *action, GVariant *version, gpointer opaque)
+{
+    struct machine_window *w = opaque;
+    struct cloning *c = g_new(struct cloning, 1);
+    g_autofree char *name = g_strdup_printf("Copy of %s.hva", w->name);
+
+    *c = (struct cloning){.w = w, .version = g_variant_dup_string(version, NULL)};
+    g_strdelimit(name, "/", '-');
+    ask_place(w, "New Machine", name, false, on_clone_place, c, cloning_free);
+}
+
+static void act_open_other(GSimpleAction *action, GVariant *path, gpointer opaque)
+{
+    struct machine_window *w = opaque;
+    GtkApplication *app = gtk_window_get_application(GTK_WINDOW(w->window));
+    g_autoptr(GFile) file = g_file_new_for_path(g_variant_get_string(path, NULL));
+
+    g_application_open(G_APPLICATION(app), &file, 1, "");
 }
 
 static void act_close(GSimpleAction *action, GVariant *parameter, gpointer opaque)
@@ -304,6 +375,8 @@ static const GActionEntry entries[] = {
     {.name = "show-screen", .activate = act_show_screen},
     {.name = "screenshot", .activate = act_screenshot},
     {.name = "save-as", .activate = act_save_as},
+    {.name = "clone", .activate = act_clone, .parameter_type = "s"},
+    {.name = "open-other", .activate = act_open_other, .parameter_type = "s"},
     {.name = "ctrl-alt-delete", .activate = act_ctrl_alt_delete},
     {.name = "close", .activate = act_close},
 };
@@ -323,8 +396,8 @@ void hsk_acts_update(struct machine_window *w)
     static const char *const on_machine[] = {"snapshot", "pause",     "power",
                                              "reset",    "reset-now", "ctrl-alt-delete"};
     static const char *const on_keeper[] = {
-        "revert", "revert-to", "revert-ago",    "snapshots",   "timeline-off",
-        "undo",   "power-off", "close-unsaved", "show-screen", "save-as"};
+        "revert",    "revert-to",     "revert-ago",  "snapshots", "timeline-off", "undo",
+        "power-off", "close-unsaved", "show-screen", "save-as",   "clone"};
     static const char *const on_nothing[] = {"open-again", "open-fresh", "open-trusted"};
     bool live = w->phase == PHASE_LIVE, machine = live && !w->died && g_strcmp0(w->state, "off");
 

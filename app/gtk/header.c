@@ -57,6 +57,7 @@ static GMenuModel *main_menu(void)
 
     g_menu_append(keys, "Take Screenshot…", "win.screenshot");
     g_menu_append(keys, "Send Ctrl+Alt+Delete", "win.ctrl-alt-delete");
+    g_menu_append(keys, "New Machine from This…", "win.clone::");
     g_menu_append(power, "Press Power Button", "win.power");
     g_menu_append(power, "Reset", "win.reset");
     g_menu_append(power, "Power Off", "win.power-off");

@@ -83,6 +83,7 @@ static void fill_menu(struct row *r)
     } items[] = {
         {"Go Back to It", "snapshots.revert"},
         {"Rename", "snapshots.rename"},
+        {"New Machine from It…", "snapshots.clone"},
         {r->pinned ? "Unpin" : "Pin", r->pinned ? "snapshots.unpin" : "snapshots.pin"},
         {"Delete", "snapshots.delete"},
     };

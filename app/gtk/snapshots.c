@@ -244,6 +244,13 @@ static void act_revert(GSimpleAction *action, GVariant *id, gpointer opaque)
     g_action_group_activate_action(G_ACTION_GROUP(s->w->window), "revert-to", id);
 }
 
+static void act_clone(GSimpleAction *action, GVariant *id, gpointer opaque)
+{
+    struct hsk_snapshots *s = opaque;
+
+    g_action_group_activate_action(G_ACTION_GROUP(s->w->window), "clone", id);
+}
+
 static void act_rename(GSimpleAction *action, GVariant *id, gpointer opaque)
 {
     GtkWidget *row = row_named(opaque, id);
@@ -296,6 +303,7 @@ static void act_purge_now(GSimpleAction *action, GVariant *parameter, gpointer o
 
 static const GActionEntry entries[] = {
     {.name = "revert", .activate = act_revert, .parameter_type = "s"},
+    {.name = "clone", .activate = act_clone, .parameter_type = "s"},
     {.name = "rename", .activate = act_rename, .parameter_type = "s"},
     {.name = "pin", .activate = act_pin, .parameter_type = "s"},
     {.name = "unpin", .activate = act_unpin, .parameter_type = "s"},

@@ -77,6 +77,7 @@ class Tree(harness.Case):
         """The clone goes on from there, and is a machine of its own."""
         self.hva('verify', doc)
         self.assertNotEqual(self.json('info', doc)['uuid'], self.json('info', self.doc)['uuid'])
+        self.assertEqual(self.json('info', doc)['name'] + '.hva', os.path.basename(doc))
         m = Running(self, doc)
         self.assertEqual(self.state(m), state)
         self.change(m, 'CLONEDON')

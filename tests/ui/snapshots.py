@@ -49,7 +49,7 @@ def ask(command, pattern, document=DOCUMENT):
             assert s.recv(65536)
             with Console(s) as c:
                 return c.ask(command, pattern)
-    sys.exit("FAILED: nothing runs " + document)
+    raise LookupError("nothing runs " + document)
 
 
 def write(nonce):
@@ -159,6 +159,26 @@ click("Undo")
 wait_for("the notice", lambda: find_text("Undone"))
 assert nonce() == "LaterOne"
 
+step("a new machine from a snapshot, while this one runs")
+select("Third")
+xdotool("click", 3)
+click("New Machine from It…")
+wait_for("the dialog", lambda: find("New Machine", "file chooser") or find("New Machine", "dialog"))
+xdotool("key", "ctrl+a")
+CLONE = os.path.join(WORK, "clone.hva")
+xdotool("type", CLONE)
+xdotool("key", "Return")
+wait_for("the notice", lambda: find_text("A new machine is in " + CLONE))
+assert json.loads(hva("info", CLONE, "--json"))["uuid"] != json.loads(hva("info", DOCUMENT, "--json"))["uuid"]
+click("Open")
+wait_for("its window", lambda: sum(1 for n, _ in app_nodes() if n.get_role_name() == "frame" and showing(n)) == 3)
+wait_for("its machine", lambda: nonce(CLONE) == "ThirdOne", 30)
+assert nonce() == "LaterOne"
+shoot("clone")
+hva("stop", CLONE)
+wait_for("the end of its window", lambda: sum(1 for n, _ in app_nodes() if n.get_role_name() == "frame" and showing(n)) == 2)
+
+select("Third")  # the keyboard is here again
 step("the switch of the timeline; its points, and going back to one of them")
 hva("timeline", DOCUMENT, "every", "1")
 toggle = wait_for("the switch", lambda: next((n for n, _ in app_nodes() if n.get_name() == "Timeline" and showing(n)

@@ -29,6 +29,7 @@ struct hsk_manifest {
 void hsk_manifest_free(struct hsk_manifest *m);
 HSK_DEFINE_AUTO(hsk_manifest, hsk_manifest_free)
 
+#define HSK_MANIFEST_NAME_MAX  200 /* bytes */
 #define HSK_MANIFEST_MAX_BYTES (1u << 20)
 
 /* Strict: size, depth, duplicate keys, ranges of every value; an unknown entry of "requires" is

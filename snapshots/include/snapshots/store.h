@@ -219,9 +219,10 @@ bool hsk_doc_publish(struct hsk_doc *doc, GError **error);
  * false (HSK_ERROR_CANCELLED) nothing has changed. */
 bool hsk_doc_compact(const char *path, bool (*progress)(void *opaque, double fraction),
                      void *opaque, GError **error);
-/* A new machine, with an identity of its own: from one version of a document (id, prefix or title),
- * in whose state it begins, or (NULL) from what the machine would go on with: its saved state, else
- * its disks as they are now. If somebody has the document open, from what is committed in it. */
+/* A new machine, with an identity of its own and called as its file: from one version of a document
+ * (id, prefix or title), in whose state it begins, or (NULL) from what the machine would go on
+ * with: its saved state, else its disks as they are now. If somebody has the document open, from
+ * what is committed in it. */
 bool hsk_doc_clone(const char *path, const char *version, const char *out,
                    bool (*progress)(void *opaque, double fraction), void *opaque, GError **error);
 /* The same from one version (its id) of a document that is open; threads as hsk_version_commit.
