@@ -10,8 +10,9 @@ import shutil
 import socket
 import subprocess
 import sys
+import time
 
-from desk import WORK, app_nodes, click, find, find_text, shoot, showing, start, step, wait_for, xdotool
+from desk import WORK, Atspi, app_nodes, click, find, find_text, shoot, showing, start, step, wait_for, xdotool
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "integration"))
 from harness import Console  # noqa: E402
@@ -70,10 +71,14 @@ def close(app):
 
 
 def select(title):
-    node = wait_for("the row " + title, lambda: find(title, "list item"))
-    box = node.get_component_iface().get_extents(0)
-    xdotool("mousemove", box.x + 150, box.y + 15, "click", 1)
-    return node
+    """The list may move under the pointer."""
+    def selected():
+        node = find(title, "list item")
+        box = node.get_component_iface().get_extents(0)
+        xdotool("mousemove", box.x + 150, box.y + 15, "click", 1)
+        time.sleep(0.1)
+        return node.get_state_set().contains(Atspi.StateType.SELECTED)
+    wait_for("the row " + title, selected)
 
 
 create(DOCUMENT)
@@ -112,7 +117,7 @@ xdotool("key", "Escape")
 wait_for("the end of it", lambda: not find("Title"))
 assert titles() == ["FirstOne", "Before the upgrade", "ThirdOne"], titles()
 step("the menu of a row renames, pins and unpins; what is pinned is not deleted")
-node = select("ThirdOne")
+select("ThirdOne")
 xdotool("click", 3)
 shoot("context")
 click("Rename")
@@ -157,6 +162,8 @@ wait_for("what was parked", lambda: find("Before revert", "list item"))
 shoot("gone-back")
 click("Undo")
 wait_for("the notice", lambda: find_text("Undone"))
+wait_for("the other that was parked", lambda: sum(n.get_name() == "Before revert" for n, _ in app_nodes() if showing(n)
+                                                  and n.get_role_name() == "list item") == 2)
 assert nonce() == "LaterOne"
 
 step("a new machine from a snapshot, while this one runs")
