@@ -164,6 +164,8 @@ struct hsk_version {
     struct hsk_blob state, picture, needed;
     GHashTable *maps; /* name -> struct hsk_pagemap */
 };
+/* Its page map; the version's. */
+struct hsk_pagemap *hsk_version_map(struct hsk_version *v, const struct hsk_object *o);
 const struct hsk_object *hsk_version_object(const struct hsk_version *v, const char *name,
                                             GError **error);
 

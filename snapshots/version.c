@@ -167,6 +167,16 @@ uint64_t hsk_version_object_size(struct hsk_version *v, const char *object)
     return o == NULL ? 0 : o->size_bytes;
 }
 
+struct hsk_pagemap *hsk_version_map(struct hsk_version *v, const struct hsk_object *o)
+{
+    struct hsk_pagemap *map = g_hash_table_lookup(v->maps, o->name);
+    if (map == NULL) {
+        map = hsk_object_map(v->doc, o);
+        g_hash_table_insert(v->maps, g_strdup(o->name), map);
+    }
+    return map;
+}
+
 bool hsk_version_read(struct hsk_version *v, const char *object, uint64_t page, uint64_t n,
                       void *buf, GError **error)
 {
@@ -178,11 +188,7 @@ bool hsk_version_read(struct hsk_version *v, const char *object, uint64_t page, 
                     v->doc->path, object);
         return false;
     }
-    struct hsk_pagemap *map = g_hash_table_lookup(v->maps, object);
-    if (map == NULL) {
-        map = hsk_object_map(v->doc, o);
-        g_hash_table_insert(v->maps, g_strdup(object), map);
-    }
+    struct hsk_pagemap *map = hsk_version_map(v, o);
     for (uint64_t i = 0; i < n; i++) {
         uint64_t entry;
         if (!hsk_pagemap_get(map, page + i, &entry, error) ||

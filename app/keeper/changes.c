@@ -2,6 +2,10 @@
 /* Which pages differ between versions: see changes.h. */
 #include "changes.h"
 
+#include <errno.h>
+
+#include "common/contents.h"
+
 #define MAX_BYTES (64u << 20) /* of bitmaps; the oldest go first */
 
 struct change {
@@ -76,6 +80,11 @@ static void add_bits(uint8_t *to, const uint8_t *from, uint64_t bytes)
         to[i] |= from[i];
 }
 
+static uint8_t *part(const struct hsk_fetched *f, uint8_t *bitmap, unsigned object)
+{
+    return bitmap + f->layout.first[object] / 8;
+}
+
 /* Adds what changed on the way from a version to one that it was taken over, directly or not. */
 static bool add_way(const struct hsk_changes *c, struct hsk_fetched *f,
                     const struct hsk_guest_memory *m, const char *from, const char *to)
@@ -88,7 +97,7 @@ static bool add_way(const struct hsk_changes *c, struct hsk_fetched *f,
         for (unsigned i = 0; i < m->n; i++) {
             if (step->bytes[i] != bitmap_bytes(m->obj[i]))
                 return false;
-            add_bits(f->wanted[i], step->bitmap[i], step->bytes[i]);
+            add_bits(part(f, f->wanted, i), step->bitmap[i], step->bytes[i]);
         }
         from = step->base;
     }
@@ -112,14 +121,27 @@ static const char *common(const struct hsk_changes *c, const char *a, const char
     return NULL;
 }
 
-static uint64_t count(const struct hsk_fetched *f, const struct hsk_guest_memory *m)
+static uint64_t count(const struct hsk_fetched *f)
 {
     uint64_t n = 0;
 
-    for (unsigned i = 0; i < m->n; i++)
-        for (uint64_t k = 0; k < bitmap_bytes(m->obj[i]); k++)
-            n += (uint64_t)__builtin_popcount(f->wanted[i][k]);
+    for (uint64_t k = 0; k < f->layout.total / 8; k++)
+        n += (uint64_t)__builtin_popcount(f->wanted[k]);
     return n;
+}
+
+static struct hsk_fetched *fetched_new(const struct hsk_guest_memory *m)
+{
+    struct hsk_fetched *f = g_new0(struct hsk_fetched, 1);
+    uint64_t sizes[HSK_MAX_OBJECTS];
+
+    for (unsigned i = 0; i < m->n; i++)
+        sizes[i] = m->obj[i]->size_bytes;
+    hsk_near_layout(&f->layout, sizes, m->n);
+    f->wanted = g_malloc0(f->layout.total / 8);
+    f->there = g_malloc0(f->layout.total / 8);
+    f->fd = -1;
+    return f;
 }
 
 struct hsk_fetched *hsk_changes_between(const struct hsk_changes *c,
@@ -130,13 +152,9 @@ struct hsk_fetched *hsk_changes_between(const struct hsk_changes *c,
 
     if (!both)
         return NULL;
-    struct hsk_fetched *f = g_new0(struct hsk_fetched, 1);
-    for (unsigned i = 0; i < m->n; i++)
-        f->wanted[i] = g_malloc0(bitmap_bytes(m->obj[i]));
-    f->numbers = g_array_new(FALSE, FALSE, sizeof(uint32_t));
-    f->pages = g_byte_array_new();
+    struct hsk_fetched *f = fetched_new(m);
     if (add_way(c, f, m, from, both) && add_way(c, f, m, to, both) &&
-        count(f, m) < MIN(m->obj[0]->size_bytes / 4, 1u << 30) / HSK_PAGE_SIZE)
+        count(f) < MIN(m->obj[0]->size_bytes / 4, 1u << 30) / HSK_PAGE_SIZE)
         return f;
     hsk_fetched_free(f);
     return NULL;
@@ -146,68 +164,79 @@ void hsk_fetched_free(struct hsk_fetched *f)
 {
     if (!f)
         return;
-    for (unsigned i = 0; i < HSK_MAX_OBJECTS; i++)
-        g_free(f->wanted[i]);
-    g_array_unref(f->numbers);
-    g_byte_array_unref(f->pages);
+    if (f->fd >= 0)
+        close(f->fd);
+    g_free(f->wanted);
+    g_free(f->there);
     g_free(f);
 }
 
 void hsk_fetched_want(struct hsk_fetched *f, const struct hsk_guest_memory *m, unsigned object,
                       const uint8_t *dirty)
 {
-    add_bits(f->wanted[object], dirty, bitmap_bytes(m->obj[object]));
+    add_bits(part(f, f->wanted, object), dirty, bitmap_bytes(m->obj[object]));
+}
+
+void hsk_fetched_take_over(struct hsk_fetched *f, struct hsk_fetched *other)
+{
+    if (f->fd < 0 && f->layout.total == other->layout.total) {
+        f->fd = hsk_steal_fd(&other->fd);
+        memcpy(f->there, other->there, f->layout.total / 8);
+    }
+    hsk_fetched_free(other);
+}
+
+static bool no_memory(int err, GError **error)
+{
+    g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED, "there is not enough memory to go back: %s",
+                g_strerror(-err));
+    return false;
+}
+
+struct place {
+    int fd;
+    uint64_t at;
+};
+
+static bool put_pages(void *opaque, uint64_t page, uint64_t n, const void *data, GError **error)
+{
+    const struct place *p = opaque;
+    int r = hsk_pwrite_all(p->fd, data, n * HSK_PAGE_SIZE, p->at + page * HSK_PAGE_SIZE);
+
+    return r == 0 || no_memory(r, error);
 }
 
 bool hsk_fetched_read(struct hsk_fetched *f, const struct hsk_guest_memory *m,
                       struct hsk_version *v, GError **error)
 {
-    struct hsk_near_layout l;
-    uint64_t sizes[HSK_MAX_OBJECTS];
-
-    for (unsigned i = 0; i < m->n; i++)
-        sizes[i] = m->obj[i]->size_bytes;
-    hsk_near_layout(&l, sizes, m->n);
-    g_autofree uint8_t *there = g_malloc0(l.total / 8);
-    for (guint k = 0; k < f->numbers->len; k++) {
-        uint32_t number = g_array_index(f->numbers, uint32_t, k);
-        there[number / 8] |= (uint8_t)(1u << number % 8);
-    }
+    if (f->fd < 0)
+        f->fd = hsk_memfd_new("pages", hsk_contents_bytes(&f->layout), error);
+    if (f->fd < 0)
+        return false;
     for (unsigned i = 0; i < m->n; i++) {
-        for (uint64_t page = 0; page < l.pages[i]; page++) {
-            uint32_t number = (uint32_t)(l.first[i] + page);
-            uint8_t data[HSK_PAGE_SIZE];
+        const uint64_t bytes = bitmap_bytes(m->obj[i]);
+        uint8_t *wanted = part(f, f->wanted, i), *there = part(f, f->there, i);
+        g_autofree uint8_t *missing = g_malloc(bytes);
+        struct place p = {f->fd, f->layout.first[i] * HSK_PAGE_SIZE};
 
-            if (!(f->wanted[i][page / 8] >> page % 8 & 1) || (there[number / 8] >> number % 8 & 1))
-                continue;
-            if (!hsk_version_read(v, m->obj[i]->name, page, 1, data, error))
-                return false;
-            g_array_append_val(f->numbers, number);
-            g_byte_array_append(f->pages, data, sizeof(data));
-        }
+        for (uint64_t k = 0; k < bytes; k++)
+            missing[k] = wanted[k] & (uint8_t)~there[k];
+        if (!hsk_version_pick(v, m->obj[i]->name, missing, put_pages, &p, error))
+            return false;
+        add_bits(there, missing, bytes);
     }
     return true;
 }
 
-int hsk_fetched_give(const struct hsk_fetched *f, GBytes *state, GError **error)
+bool hsk_fetched_finish(struct hsk_fetched *f, GBytes *state, GError **error)
 {
-    const uint64_t numbers = f->numbers->len * sizeof(uint32_t),
-                   pages = (numbers + HSK_PAGE_SIZE - 1) / HSK_PAGE_SIZE * HSK_PAGE_SIZE,
-                   end = pages + f->pages->len;
     gsize n = 0;
     const void *data = g_bytes_get_data(state, &n);
-    HSK_AUTOFD fd = hsk_memfd_new("pages", end + n, error);
+    int r = n > HSK_CONTENTS_STATE ? -EFBIG
+                                   : hsk_pwrite_all(f->fd, f->wanted, f->layout.total / 8,
+                                                    hsk_contents_bitmap(&f->layout));
 
-    if (fd < 0)
-        return -1;
-    int r = hsk_pwrite_all(fd, f->numbers->data, numbers, 0);
     if (r == 0)
-        r = hsk_pwrite_all(fd, f->pages->data, f->pages->len, pages);
-    if (r == 0)
-        r = hsk_pwrite_all(fd, data, n, end);
-    if (r == 0)
-        return hsk_steal_fd(&fd);
-    g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED, "there is not enough memory to go back: %s",
-                g_strerror(-r));
-    return -1;
+        r = hsk_pwrite_all(f->fd, data, n, hsk_contents_state(&f->layout));
+    return r == 0 || no_memory(r, error);
 }

@@ -20,12 +20,12 @@ void hsk_changes_free(struct hsk_changes *c);
 void hsk_changes_add(struct hsk_changes *c, const char *id, const char *base,
                      const struct hsk_captured *captured, unsigned n);
 
-/* Pages out of the store, for the machine: a bitmap per object of what is wanted, and what of it
- * was read. */
+/* Pages out of the store, for the machine, each at its place in a memfd. The machine puts what
+ * these pages were in their place. */
 struct hsk_fetched {
-    uint8_t *wanted[HSK_MAX_OBJECTS];
-    GArray *numbers; /* of uint32_t: pages as in vmm/near.h */
-    GByteArray *pages;
+    struct hsk_near_layout layout;
+    uint8_t *wanted, *there; /* bitmaps of page numbers; there: has been read */
+    int fd;                  /* or -1; hsk_contents_bytes() */
 };
 
 /* What differs between the two; NULL: not known, or not worth it. */
@@ -33,12 +33,13 @@ struct hsk_fetched *hsk_changes_between(const struct hsk_changes *c,
                                         const struct hsk_guest_memory *m, const char *from,
                                         const char *to);
 void hsk_fetched_free(struct hsk_fetched *f);
+/* Takes what another one (taken) has of the same version. */
+void hsk_fetched_take_over(struct hsk_fetched *f, struct hsk_fetched *other);
 /* These are wanted, too. */
 void hsk_fetched_want(struct hsk_fetched *f, const struct hsk_guest_memory *m, unsigned object,
                       const uint8_t *dirty);
 /* Reads what is wanted and not there yet. */
 bool hsk_fetched_read(struct hsk_fetched *f, const struct hsk_guest_memory *m,
                       struct hsk_version *v, GError **error);
-/* All of it in one descriptor: numbers, filled up to a whole page, then the pages, then the state;
- * -1 + error. */
-int hsk_fetched_give(const struct hsk_fetched *f, GBytes *state, GError **error);
+/* Puts what else the machine needs beside the pages in f->fd. */
+bool hsk_fetched_finish(struct hsk_fetched *f, GBytes *state, GError **error);

@@ -263,6 +263,8 @@ static void close_all(struct hsk_document *d)
     hsk_control_free(d->control);
     g_clear_pointer(&d->needed, g_array_unref);
     hsk_changes_free(d->changes);
+    hsk_fetched_free(d->parked);
+    g_free(d->parked_id);
     g_hash_table_unref(d->near);
     g_free(d->base);
     json_decref(d->versions);

@@ -148,6 +148,8 @@ struct hsk_document {
     bool from_zeros;  /* no version yet since power-on: dirty is what is not zeros */
     char *base;       /* id of the version that dirty counts from; "": zeros */
     struct hsk_changes *changes;
+    struct hsk_fetched *parked; /* pages of the version that the last revert left behind, or NULL */
+    char *parked_id;
     int64_t last_point; /* names of the machine's points count from 1 */
     GHashTable *near;   /* id of a version -> name of its point in the machine that runs now */
     bool told_gone;   /* that the document is not there any more */
@@ -272,6 +274,8 @@ void hsk_take_ask(struct hsk_op *op, json_t *message);
 void hsk_take_question(struct hsk_op *op, json_t *message);
 /* It fails, and the machine goes on with all that is dirty. */
 void hsk_take_refuse(struct hsk_op *op, GError *error);
+/* Keeps the picture at the point, while the machine is still there. */
+void hsk_take_picture(struct hsk_op *op);
 /* What was captured is dirty again. */
 void hsk_take_lost(struct hsk_op *op);
 /* Without near versions: copies what is dirty, while the machine is held. false: op has failed. */

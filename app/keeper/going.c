@@ -21,9 +21,22 @@ static void ran(struct hsk_op *op)
     hsk_revert_answer(op);
 }
 
+/* The pages of what was parked came in exchange for those of the target: an undo needs them. */
+static void keep_parked(struct hsk_op *op)
+{
+    struct hsk_document *d = op->d;
+
+    g_clear_pointer(&d->parked, hsk_fetched_free);
+    g_free(d->parked_id);
+    d->parked = g_steal_pointer(&op->fetched);
+    d->parked_id = g_strdup(op->new_id);
+}
+
 static void kept(struct hsk_op *op)
 {
     op->d->undo_lost = false;
+    if (!op->d->now.memory.has_near)
+        keep_parked(op);
     hsk_document_reload_versions(op->d);
     hsk_revert_publish(op);
 }
@@ -71,8 +84,11 @@ static void went(struct hsk_op *op)
     op->is_back = true;
     op->ran = ran;
     op->taken = kept;
-    for (unsigned i = 0; i < op->ncaptured; i++) /* without near versions */
+    for (unsigned i = 0; i < op->ncaptured; i++) { /* without near versions */
         hsk_memobj_collect(d->now.memory.obj[i], HSK_PAGE_CHANGED, NULL);
+        hsk_captured_lend(&op->captured[i], op->fetched->fd,
+                          op->fetched->layout.first[i] * HSK_PAGE_SIZE);
+    }
     op->base = g_steal_pointer(&d->base);
     d->base = g_strdup(op->target);
     memcpy(d->now.generation, op->next.generation, sizeof(d->now.generation));
@@ -109,20 +125,18 @@ static void fetched(struct hsk_op *op)
 {
     struct hsk_document *d = op->d;
     GError *error = g_steal_pointer(&op->error);
-    HSK_AUTOFD fd = error ? -1 : hsk_fetched_give(op->fetched, op->next_state, &error);
 
-    if (fd < 0) {
+    if (error || !hsk_fetched_finish(op->fetched, op->next_state, &error)) {
         stay(op, error);
         return;
     }
     d->last_point++;
     op->back = became;
     json_t *body =
-        json_pack("{s:s, s:I, s:I, s:I, s:[I, I]}", "cmd", "become", "name",
-                  (json_int_t)d->last_point, "pages", (json_int_t)op->fetched->numbers->len,
+        json_pack("{s:s, s:I, s:I, s:[I, I]}", "cmd", "become", "name", (json_int_t)d->last_point,
                   "state", (json_int_t)g_bytes_get_size(op->next_state), "generation",
                   (json_int_t)op->next.generation[0], (json_int_t)op->next.generation[1]);
-    if (!hsk_child_send(d->now.child, body, fd))
+    if (!hsk_child_send(d->now.child, body, op->fetched->fd))
         stay(op, g_error_new(HSK_ERROR, HSK_ERROR_FAILED, "the machine process does not answer"));
 }
 
@@ -131,6 +145,8 @@ static void find_difference(struct hsk_op *op)
     struct hsk_document *d = op->d;
 
     op->fetched = hsk_changes_between(d->changes, &d->now.memory, d->base, op->target);
+    if (op->fetched && d->parked && strcmp(d->parked_id, op->target) == 0)
+        hsk_fetched_take_over(op->fetched, g_steal_pointer(&d->parked));
 }
 
 /* The point and its mark are here. */
@@ -146,12 +162,15 @@ static void at_point(struct hsk_op *op)
     g_hash_table_remove(op->d->near, op->target);
     if (!op->fetched)
         find_difference(op);
-    if (!hsk_take_copy(op))
-        return;
     if (!op->fetched) {
-        hsk_revert_anew(op);
+        if (hsk_take_copy(op))
+            hsk_revert_anew(op);
         return;
     }
+    for (; !m->has_near && op->ncaptured < m->n; op->ncaptured++)
+        hsk_captured_changed(&op->captured[op->ncaptured], m, op->ncaptured);
+    if (!m->has_near)
+        hsk_take_picture(op);
     for (unsigned i = 0; i < m->n; i++)
         hsk_fetched_want(op->fetched, m, i,
                          m->has_near ? hsk_near_dirty(&m->near, i) : op->captured[i].dirty);

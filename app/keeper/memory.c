@@ -95,6 +95,22 @@ bool hsk_captured_begin(struct hsk_captured *c, const struct hsk_guest_memory *m
     return false;
 }
 
+void hsk_captured_changed(struct hsk_captured *c, const struct hsk_guest_memory *m, unsigned object)
+{
+    struct hsk_memobj *obj = m->obj[object];
+
+    *c = (struct hsk_captured){
+        .memory = m, .object = object, .dirty = g_malloc(bitmap_bytes(obj)), .copies = -1};
+    hsk_memobj_collect(obj, HSK_PAGE_CHANGED, c->dirty);
+}
+
+void hsk_captured_lend(struct hsk_captured *c, int fd, uint64_t at)
+{
+    c->copies = fd;
+    c->copies_at = at;
+    c->lent = true;
+}
+
 static bool has_page(const uint8_t *bitmap, uint64_t page)
 {
     return bitmap[page / 8] >> page % 8 & 1;
@@ -156,7 +172,8 @@ void hsk_captured_read(void *opaque, uint64_t page, void *dst)
     const struct hsk_captured *c = opaque;
 
     if (c->copies >= 0 && has_page(c->dirty, page))
-        hsk_assert(hsk_pread_all(c->copies, dst, HSK_PAGE_SIZE, page * HSK_PAGE_SIZE) == 0);
+        hsk_assert(
+            hsk_pread_all(c->copies, dst, HSK_PAGE_SIZE, c->copies_at + page * HSK_PAGE_SIZE) == 0);
     else
         hsk_near_read(&c->memory->near, c->way, c->nway, c->object, c->memory->obj[c->object], page,
                       dst);
@@ -173,7 +190,7 @@ void hsk_captured_lost(const struct hsk_captured *c)
 
 void hsk_captured_clear(struct hsk_captured *c)
 {
-    if (c->copies >= 0)
+    if (c->copies >= 0 && !c->lent)
         close(c->copies);
     g_free(c->dirty);
     *c = (struct hsk_captured){0};

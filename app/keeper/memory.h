@@ -38,14 +38,20 @@ void hsk_guest_memory_give(const struct hsk_guest_memory *m, struct hsk_child *c
 struct hsk_captured {
     const struct hsk_guest_memory *memory;
     unsigned object;
-    uint8_t *dirty; /* bit per page */
-    int copies; /* memfd: each of the dirty ones at its place in the object; -1: no copies but: */
+    uint8_t *dirty;     /* bit per page */
+    int copies;         /* memfd: each of the dirty ones at its place; -1: no copies but the way */
+    uint64_t copies_at; /* place of the object's first page */
+    bool lent;          /* copies is somebody else's */
     uint32_t way[HSK_NEAR_POINTS];
     unsigned nway;
 };
 /* No pages yet. */
 bool hsk_captured_begin(struct hsk_captured *c, const struct hsk_guest_memory *m, unsigned object,
                         GError **error);
+/* What has changed since the last time, without copies yet; somebody else has them. */
+void hsk_captured_changed(struct hsk_captured *c, const struct hsk_guest_memory *m,
+                          unsigned object);
+void hsk_captured_lend(struct hsk_captured *c, int fd, uint64_t at);
 /* Adds the pages that have one of these attributes, which are cleared, and counts them in *n. What
  * there was of such a page is replaced. HSK_PAGE_GATHERED: while the guest runs; CHANGED: while it
  * does not. On error they belong to the capture, without a copy. */

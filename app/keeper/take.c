@@ -66,8 +66,8 @@ void hsk_op_let_go(struct hsk_op *op)
 
 /* ---- the commit ---- */
 
-/* The picture at the point. What the machine says of it is not believed. */
-static void copy_pixels(struct hsk_op *op)
+/* What the machine says of it is not believed. */
+void hsk_take_picture(struct hsk_op *op)
 {
     const struct hsk_shown *s = &op->shown;
     const struct hsk_captured *c = &op->captured[1];
@@ -134,7 +134,7 @@ static void commit_job(struct hsk_op *op)
         take.nneeded = op->needed->len;
     }
     if (!op->pixels)
-        copy_pixels(op);
+        hsk_take_picture(op);
     g_autoptr(GBytes) picture = thumbnail(op);
     take.state = op->state ? g_bytes_get_data(op->state, &state_bytes) : NULL;
     take.state_bytes = state_bytes;
@@ -216,7 +216,7 @@ static void at_point(struct hsk_op *op)
     if (!hsk_take_copy(op))
         return;
     if (op->held && goes_on(op)) {
-        copy_pixels(op);
+        hsk_take_picture(op);
         hsk_op_let_go(op);
     }
     hsk_take_commit(op, hsk_take_refuse);

@@ -14,10 +14,10 @@
  * to; stays stopped. Answers "back" ("near": false: that point is not kept and nothing was done but
  * the point; "text": why it cannot be resumed, it is as at the new point), then "point" as above.
  *
- * - become {name, pages, state, generation}: at a point, stopped: the machine becomes another
- *   version. The descriptor has the numbers of that many pages (vmm/near.h), filled up to a whole
- *   page, the pages, and a state of that many bytes. Answers "back" with the new "way" to the
- * point, or "text": why not, it is as it was at the point.
+ * - become {name, state, generation}: at a point, stopped: the machine becomes another version. The
+ *   descriptor has the pages that differ and a state of that many bytes (common/contents.h); what
+ *   the pages were until then takes their place. Answers "back" with the new "way" to the point, or
+ *   "text": why not, it is as it was at the point.
  * - return {to}: after one of these two and before it runs: back to that point; not answered
  *
  * Without near versions (KVM) the keeper looks at the attributes.

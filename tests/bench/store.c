@@ -4,8 +4,9 @@
  * an empty one on the file system to measure; it is left full.
  *
  * commit: versions with 10,000 changed pages of 2 GiB. hour: 720 checkpoints of light work, as the
- * timeline takes them, all of them kept, compacted now and then. read: 4 KiB reads at random places of a disk. sparse: a disk of 100 GB with
- * 60 MB in it. open: a document of 2 GB. One thread, but for `read`'s writer.
+ * timeline takes them, all of them kept, compacted now and then. back: 10,000 pages out of a
+ * version, as going back takes them. read: 4 KiB reads at random places of a disk. sparse: a disk
+ * of 100 GB with 60 MB in it. open: a document of 2 GB. One thread, but for `read`'s writer.
  */
 #include <snapshots/store.h>
 
@@ -188,6 +189,58 @@ static void bench_commit(void)
     hsk_doc_close(doc);
 }
 
+/* Always the same pages, in clusters of 8 all over what is used. */
+static void touch_clusters(struct memory *m, uint64_t used, unsigned pages)
+{
+    const uint64_t clusters = used / HSK_PAGE_SIZE / 8;
+    memset(m->dirty, 0, m->npages / 8);
+    for (uint64_t i = 0; i < pages; i++) {
+        uint64_t at = i / 8 * 1000003 % clusters * 8 + i % 8;
+        m->dirty[at / 8] |= (uint8_t)(1u << at % 8);
+        make_page(m->ram + at * HSK_PAGE_SIZE);
+    }
+}
+
+static bool put_pages(void *opaque, uint64_t page, uint64_t n, const void *data, GError **error)
+{
+    struct memory *m = opaque;
+    memcpy(m->ram + page * HSK_PAGE_SIZE, data, n * HSK_PAGE_SIZE);
+    return true;
+}
+
+static void back_to(struct memory *m, unsigned number, const char *what)
+{
+    struct hsk_doc *doc = open_doc();
+    struct hsk_version_info *list = hsk_doc_versions(doc, NULL), *info = list;
+    while (number-- > 0)
+        info = info->next;
+    for (unsigned i = 0; i < 2; i++) {
+        struct hsk_version *v = hsk_version_open(doc, info->id, NULL);
+        double wall = seconds(), cpu = cpu_seconds();
+        OK(hsk_version_pick(v, "ram", m->dirty, put_pages, m, &error));
+        printf("10,000 pages of %s, %s: %.3f s, %.3f CPU s\n", what, i == 0 ? "cold" : "again",
+               seconds() - wall, cpu_seconds() - cpu);
+        hsk_version_free(v);
+    }
+    hsk_version_info_free(list);
+    hsk_doc_close(doc);
+}
+
+static void bench_back(void)
+{
+    const uint64_t used = 1ull << 30;
+    create(-1, 1ull << 30, NULL);
+    struct hsk_doc *doc = open_doc();
+    struct memory m = memory_new(2 * used, used);
+    for (unsigned i = 0; i < 3; i++) {
+        take(doc, &m, HSK_VERSION_USER, i == 0);
+        touch_clusters(&m, used, 10000);
+    }
+    hsk_doc_close(doc);
+    back_to(&m, 0, "a version of all memory");
+    back_to(&m, 2, "a version of the same pages");
+}
+
 static uint64_t folder_bytes(const char *name, unsigned *files)
 {
     g_autoptr(GDir) dir = g_dir_open(name, 0, NULL);
@@ -343,13 +396,10 @@ int main(int argc, char **argv)
     static const struct {
         const char *name;
         void (*run)(void);
-    } all[] = {{"commit", bench_commit},
-               {"hour", bench_hour},
-               {"read", bench_read},
-               {"sparse", bench_sparse},
-               {"open", bench_open}};
+    } all[] = {{"commit", bench_commit}, {"hour", bench_hour},     {"back", bench_back},
+               {"read", bench_read},     {"sparse", bench_sparse}, {"open", bench_open}};
     if (argc != 3) {
-        fprintf(stderr, "usage: bench-store commit|hour|read|sparse|open FOLDER\n");
+        fprintf(stderr, "usage: bench-store commit|hour|back|read|sparse|open FOLDER\n");
         return 2;
     }
     folder = argv[2];

@@ -17,8 +17,8 @@ LOOPS = 50 if os.environ.get('HSK_LONG') else 8
 
 
 class Document(harness.Case):
-    def create(self, name='doc.hva', append='serve', cpus=1):
-        self.hva('create', name, '--kernel', KERNEL, '--append', append, '--disk', '8M', '--memory', '64M', '--cpus', str(cpus))
+    def create(self, name='doc.hva', append='serve', cpus=1, memory='64M'):
+        self.hva('create', name, '--kernel', KERNEL, '--append', append, '--disk', '8M', '--memory', memory, '--cpus', str(cpus))
         return self.path(name)
 
     def say(self, machine, text, pattern):

@@ -175,6 +175,13 @@ void hsk_version_free(struct hsk_version *v);
 /* Verified pages [page, page+n) into buf; holes are zeros. */
 bool hsk_version_read(struct hsk_version *v, const char *object, uint64_t page, uint64_t n,
                       void *buf, GError **error);
+/* Some of an object's pages, verified: those with their bit set. Frame by frame, on several
+ * threads, each frame decoded once: put is called on any of them, in no certain order, with runs of
+ * pages. */
+typedef bool (*hsk_pages_put_fn)(void *opaque, uint64_t page, uint64_t n, const void *data,
+                                 GError **error);
+bool hsk_version_pick(struct hsk_version *v, const char *object, const uint8_t *wanted,
+                      hsk_pages_put_fn put, void *opaque, GError **error);
 /* Fills a fresh (all-zero) object: skips holes, decodes each frame once, in stored order. host is
  * writable memory of size_bytes. */
 bool hsk_version_fill(struct hsk_version *v, const char *object, void *host, uint64_t size_bytes,

@@ -155,6 +155,75 @@ static void dirty_pages_apply_to_the_current_version(void **state)
     hsk_doc_close(doc);
 }
 
+struct picked {
+    uint8_t *ram, times[RAM_PAGES]; /* each page comes once, on any thread */
+};
+
+static bool put_pages(void *opaque, uint64_t page, uint64_t n, const void *data, GError **error)
+{
+    struct picked *p = opaque;
+    memcpy(p->ram + page * HSK_PAGE_SIZE, data, n * HSK_PAGE_SIZE);
+    for (uint64_t i = 0; i < n; i++)
+        p->times[page + i]++;
+    if (page > 77 || page + n <= 77)
+        return true;
+    g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED, "there is no place for page 77");
+    return false;
+}
+
+static void assert_picked(struct hsk_doc *doc, const char *id, const uint8_t *wanted,
+                          const uint8_t *ram)
+{
+    g_autofree uint8_t *got = g_malloc(RAM_BYTES);
+    g_autofree struct picked *p = g_new0(struct picked, 1);
+    struct hsk_version *v;
+    p->ram = got;
+    memset(got, 0x55, RAM_BYTES);
+    assert_ok((v = hsk_version_open(doc, id, &error)) != NULL);
+    assert_ok(hsk_version_pick(v, "ram", wanted, put_pages, p, &error));
+    for (unsigned i = 0; i < RAM_PAGES; i++) {
+        assert_int_equal(p->times[i], wanted[i / 8] >> i % 8 & 1);
+        if (p->times[i])
+            assert_memory_equal(got + (size_t)i * HSK_PAGE_SIZE, ram + (size_t)i * HSK_PAGE_SIZE,
+                                HSK_PAGE_SIZE);
+    }
+    hsk_version_free(v);
+}
+
+/* Pages of both versions, in frames of their own and in shared ones, and holes. */
+static void some_pages_are_picked_out_of_a_version(void **state)
+{
+    struct scratch *s = *state;
+    char id[2][33];
+    g_autofree uint8_t *first = make_ram(1);
+    g_autofree uint8_t *second = make_ram(1);
+    uint8_t wanted[RAM_PAGES / 8];
+    assert_ok(make_document(s, NULL, &error));
+    struct hsk_doc *doc = open_doc(s);
+    for (unsigned i = 100; i < 140; i++) {
+        memset(first + (size_t)i * HSK_PAGE_SIZE, 0, HSK_PAGE_SIZE);
+        fill_page(second + (size_t)(i * 3 % RAM_PAGES) * HSK_PAGE_SIZE, i, 5);
+    }
+    assert_ok(take(doc, "first", HSK_VERSION_USER, first, id[0], &error));
+    assert_ok(take(doc, "second", HSK_VERSION_USER, second, id[1], &error));
+    for (unsigned round = 0; round < 8; round++) {
+        memset(wanted, 0, sizeof(wanted));
+        for (unsigned i = 0; i < RAM_PAGES; i++)
+            if (i != 77 && (round == 7 || (i >> round & 1)))
+                wanted[i / 8] |= (uint8_t)(1 << i % 8);
+        assert_picked(doc, id[0], wanted, first);
+        assert_picked(doc, id[1], wanted, second);
+    }
+    struct picked p = {.ram = first};
+    struct hsk_version *v;
+    wanted[77 / 8] |= 1 << 77 % 8;
+    assert_ok((v = hsk_version_open(doc, id[1], &error)) != NULL);
+    assert_refused(hsk_version_pick(v, "ram", wanted, put_pages, &p, &error), "page 77");
+    assert_refused(hsk_version_pick(v, "rom", wanted, put_pages, &p, &error), "rom");
+    hsk_version_free(v);
+    hsk_doc_close(doc);
+}
+
 static void the_same_memory_again_adds_next_to_nothing(void **state)
 {
     struct scratch *s = *state;
@@ -470,6 +539,7 @@ int main(void)
         T(disk_writes_of_any_range_are_read_back_and_survive_reopening),
         T(versions_hold_ram_and_disk_of_their_moment),
         T(dirty_pages_apply_to_the_current_version),
+        T(some_pages_are_picked_out_of_a_version),
         T(the_same_memory_again_adds_next_to_nothing),
         T(published_document_carries_its_versions_to_another_computer),
         T(only_the_newest_saved_state_is_kept),
