@@ -267,6 +267,9 @@ bool hsk_doc_create_io(const char *path, const struct hsk_create *c, bool replac
     HSK_AUTOFD fd = hsk_io_create(io, dirfd, tmp);
     if (fd < 0)
         return hsk_io_error(error, fd, "write %s", path);
+    /* Not one that somebody left behind: hsk_target_tidy lets it be. */
+    if (flock(fd, LOCK_EX | LOCK_NB) < 0)
+        return hsk_io_error(error, errno, "lock %s", path);
     struct creation n = {.c = c,
                          .manifest = hsk_manifest_copy(c->manifest),
                          .maps = g_byte_array_new(),

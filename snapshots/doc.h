@@ -131,6 +131,8 @@ struct hsk_target {
     {                                                                                              \
         .dirfd = -1, .fd = -1                                                                      \
     }
+/* Removes what was left of a document that was being written anew when its writer was killed. */
+void hsk_target_tidy(const char *path);
 /* Opens path.tmp, locked as a document that is open. */
 bool hsk_target_open(struct hsk_target *t, const char *path, const struct hsk_io *io,
                      GError **error);

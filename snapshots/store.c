@@ -201,6 +201,8 @@ static bool do_open(struct hsk_doc *doc, char **orphan, GError **error)
                            error) ||
         !load_manifest(doc, error))
         return false;
+    if (!doc->readonly)
+        hsk_target_tidy(doc->path);
     if (doc->readonly)
         doc->root = hsk_root_copy(doc->base_root);
     else if (!hsk_instance_attach(doc, orphan, error))

@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <sys/file.h>
+#include <sys/stat.h>
 
 #include "doc.h"
 
@@ -47,4 +48,24 @@ bool hsk_target_finish(struct hsk_target *t, const struct hsk_io *io, GError **e
         r = hsk_io_sync(io, t->dirfd);
     }
     return r == 0 || hsk_io_error(error, r, "write %s", t->path);
+}
+
+/* What begins as a document, or with nothing yet. */
+static bool is_unfinished(int fd)
+{
+    static const uint8_t nothing[512];
+    uint8_t head[512] = {0};
+    struct stat st;
+    if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) ||
+        (st.st_size > 0 && hsk_pread_all(fd, head, MIN((size_t)st.st_size, sizeof(head)), 0) < 0))
+        return false;
+    return memcmp(head, nothing, sizeof(head)) == 0 || strcmp((char *)head, "mimetype") == 0;
+}
+
+void hsk_target_tidy(const char *path)
+{
+    g_autofree char *tmp = g_strconcat(path, ".tmp", NULL);
+    HSK_AUTOFD fd = open(tmp, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+    if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0 && is_unfinished(fd))
+        unlink(tmp);
 }
