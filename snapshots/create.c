@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Writing a new document: path.tmp, sync, rename. Disks go into segments in disk order, holes as
+ * Writing a new document: path.unfinished, sync, rename. Disks go into segments in disk order, holes as
  * hole frames, so that `cat disks/root/... | zstd -d` gives the raw disk back. The file is the
  * owner's alone: it will hold a computer's memory. One thread.
  */
@@ -260,7 +260,7 @@ bool hsk_doc_create_io(const char *path, const struct hsk_create *c, bool replac
         return false;
     g_autofree char *folder = g_path_get_dirname(path);
     g_autofree char *name = g_path_get_basename(path);
-    g_autofree char *tmp = g_strconcat(name, ".tmp", NULL);
+    g_autofree char *tmp = g_strconcat(name, HSK_UNFINISHED, NULL);
     HSK_AUTOFD dirfd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (dirfd < 0)
         return hsk_io_error(error, errno, "write to the folder %s", folder);

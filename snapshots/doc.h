@@ -131,9 +131,11 @@ struct hsk_target {
     {                                                                                              \
         .dirfd = -1, .fd = -1                                                                      \
     }
+/* Behind the name of a document that is being written: no name that other programs give. */
+#define HSK_UNFINISHED ".unfinished"
 /* Removes what was left of a document that was being written anew when its writer was killed. */
 void hsk_target_tidy(const char *path);
-/* Opens path.tmp, locked as a document that is open. */
+/* Opens path.unfinished, locked as a document that is open. */
 bool hsk_target_open(struct hsk_target *t, const char *path, const struct hsk_io *io,
                      GError **error);
 /* What was written, and synced, has the name now; closes it. */

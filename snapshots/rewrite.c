@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Documents made of documents: the same one without what nobody needs (hsk_doc_compact), and a new
- * machine from one version (hsk_doc_clone). Both are written to path.tmp, synced and renamed, so
+ * machine from one version (hsk_doc_clone). Both are written to path.unfinished, synced and renamed, so
  * that there is the old file or the new one.
  *
  * Nothing moves: a frame that is not needed becomes a hole of its size under the same number, so

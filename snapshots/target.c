@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A document that is written whole, in place of another or as a new one: path.tmp, synced by
+ * A document that is written whole, in place of another or as a new one: path.unfinished, synced by
  * whoever writes it, then renamed, so that there is the old file or the new one. One thread.
  */
 #include <errno.h>
@@ -28,7 +28,7 @@ bool hsk_target_open(struct hsk_target *t, const char *path, const struct hsk_io
     g_autofree char *folder = g_path_get_dirname(path);
     t->path = path;
     t->name = g_path_get_basename(path);
-    t->tmp = g_strconcat(t->name, ".tmp", NULL);
+    t->tmp = g_strconcat(t->name, HSK_UNFINISHED, NULL);
     t->dirfd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (t->dirfd < 0)
         return hsk_io_error(error, errno, "write to the folder %s", folder);
@@ -64,7 +64,7 @@ static bool is_unfinished(int fd)
 
 void hsk_target_tidy(const char *path)
 {
-    g_autofree char *tmp = g_strconcat(path, ".tmp", NULL);
+    g_autofree char *tmp = g_strconcat(path, HSK_UNFINISHED, NULL);
     HSK_AUTOFD fd = open(tmp, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
     if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0 && is_unfinished(fd))
         unlink(tmp);

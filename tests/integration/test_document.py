@@ -62,7 +62,7 @@ class Document(harness.Case):
                 if name.startswith('log/') or name in ('ROOT', 'ROOT.prev', 'origin'):
                     continue
                 self.assertIn(name, listed, 'left behind')
-        self.assertEqual([f for f in os.listdir(os.path.dirname(doc)) if f.endswith('.tmp')], [])
+        self.assertEqual([f for f in os.listdir(os.path.dirname(doc)) if f.endswith(('.tmp', '.unfinished'))], [])
 
     def work(self, machine, cpus):
         """What the other processors have done, once all are at it; checked by the guest itself."""

@@ -115,7 +115,7 @@ class Tree(harness.Case):
         # a saved machine's clone goes on where it was saved
         self.hva('clone', self.doc, self.path('saved.hva'))
         self.runs_as(self.path('saved.hva'), third)
-        self.assertEqual([n for n in os.listdir(self.dir) if n.endswith('.tmp')], [])
+        self.assertEqual([n for n in os.listdir(self.dir) if n.endswith('.unfinished')], [])
 
     def test_a_clone_that_nobody_waits_for_is_given_up(self):
         big = self.path('big.raw')
@@ -127,7 +127,7 @@ class Tree(harness.Case):
         state = self.change(m, 'FIRSTONE')
         out = self.path('out.hva')
         p = subprocess.Popen([harness.BIN + '/hva', 'clone', self.doc, out], env=self.env)
-        self.wait_for(lambda: os.path.exists(out + '.tmp'))
+        self.wait_for(lambda: os.path.exists(out + '.unfinished'))
         p.kill()
         p.wait()
         self.json('snapshot', self.doc, 'behind it')

@@ -56,7 +56,7 @@ struct hsk_create {
     const char *readme;
     int level; /* zstd level of disks, 0 = default 3 */
 };
-/* Writes a new document at path (path.tmp, fsync, rename; refuses to overwrite unless replace).
+/* Writes a new document at path (path.unfinished, fsync, rename; refuses to overwrite unless replace).
  * progress may be NULL; false from it cancels. */
 bool hsk_doc_create(const char *path, const struct hsk_create *c, bool replace,
                     bool (*progress)(void *opaque, double fraction), void *opaque, GError **error);

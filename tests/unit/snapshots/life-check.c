@@ -244,7 +244,7 @@ static void check_litter(struct life *l, struct hsk_doc *doc)
     g_autofree char *instances = g_build_filename(data, "instances", NULL);
     g_autoptr(GDir) dir = g_dir_open(instances, 0, &error);
     unsigned n = 0;
-    g_autofree char *unfinished = g_strconcat(l->s->doc, ".tmp", NULL);
+    g_autofree char *unfinished = g_strconcat(l->s->doc, HSK_UNFINISHED, NULL);
     life_must(l, !g_file_test(unfinished, G_FILE_TEST_EXISTS), "%s was left behind", unfinished);
     for (unsigned i = 0; i < G_N_ELEMENTS(folders); i++)
         check_folder(l, doc, folders[i]);

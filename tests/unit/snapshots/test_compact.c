@@ -289,7 +289,7 @@ static void a_document_goes_on_elsewhere(void **state)
     for (unsigned at = 1; !moved; at++) {
         g_autoptr(GError) e = NULL;
         g_autofree char *out = g_strdup_printf("%s/out%u.hva", s->dir, at);
-        g_autofree char *tmp = g_strconcat(out, ".tmp", NULL);
+        g_autofree char *tmp = g_strconcat(out, HSK_UNFINISHED, NULL);
         left = at;
         moved = hsk_doc_move(t->doc, out, NULL, NULL, &e);
         assert_true(moved || g_error_matches(e, HSK_ERROR, HSK_ERROR_NO_SPACE));
@@ -368,7 +368,7 @@ static void a_compacted_document_has_only_what_is_needed(void **state)
     assert_ok(live_on(t, HSK_VERSION_USER, &error));
     hsk_doc_close(t->doc);
     assert_refused(hsk_doc_compact(s->doc, stop_at_once, NULL, &error), "stopped");
-    g_autofree char *tmp = g_strconcat(s->doc, ".tmp", NULL);
+    g_autofree char *tmp = g_strconcat(s->doc, HSK_UNFINISHED, NULL);
     assert_false(g_file_test(tmp, G_FILE_TEST_EXISTS));
     off_t before = size_of(s->doc);
     assert_ok(hsk_doc_compact(s->doc, NULL, NULL, &error));

@@ -158,7 +158,7 @@ static void a_failed_creation_leaves_nothing(void **state)
         f = (struct fault){.fail_at = n, .err = ENOSPC};
         assert_refused(make_document(s, &io, &error), "disk is full");
         assert_false(g_file_test(s->doc, G_FILE_TEST_EXISTS));
-        g_autofree char *tmp = g_strconcat(s->doc, ".tmp", NULL);
+        g_autofree char *tmp = g_strconcat(s->doc, HSK_UNFINISHED, NULL);
         assert_false(g_file_test(tmp, G_FILE_TEST_EXISTS));
     }
 }
