@@ -1,14 +1,17 @@
 # SPDX-License-Identifier: MIT
-"""kill -9 of the keeper or of the machine at a random moment of a snapshot, a revert, an undo, a drop, a timeline step or a stop.
+"""kill -9 of the keeper or of the machine at a random moment of a snapshot, a revert, an undo, a drop, other words on a version, a
+clone, a timeline step (with the thinning behind it), a purge or a stop; and of a compaction of the document.
 
-After each kill the document opens; every version that was acknowledged is there, and one of them is looked into; the disk is
-what the guest had flushed; and in the end nothing was left lying about. HSK_SEED repeats a run.
+After each kill the document opens; every version that was acknowledged is there and says what it was made to say, and one of them
+is looked into; the disk is what the guest had flushed; a clone is whole or not there; and in the end nothing was left lying about.
+HSK_SEED repeats a run.
 """
 import json
 import os
 import random
 import shutil
 import signal
+import subprocess
 import sys
 import time
 
@@ -16,7 +19,8 @@ import harness
 from harness import Running
 from test_document import Document
 
-KILLS = 500 if os.environ.get('HSK_LONG') else 6
+KILLS = 500 if os.environ.get('HSK_LONG') else 8
+KINDS = ('snapshot', 'revert', 'undo', 'drop', 'words', 'words', 'keep', 'clone', 'timeline', 'timeline', 'purge', 'stop')
 SEED = int(os.environ.get('HSK_SEED', random.randrange(1 << 30)))
 
 
@@ -41,54 +45,134 @@ class Kills(Document):
         return any(a.get('id') == 7 and a.get('ok') for a in map(json.loads, buf.decode(errors='replace').split('\n')[:-1]))
 
     def acknowledged(self, doc):
-        there = {v['id'] for v in self.json('log', doc)}
+        """All that was promised is there. What was asked for and not answered may have come through or not."""
+        there = {v['id']: v for v in self.json('log', doc, '--timeline')}
         for title, (version, _) in self.versions.items():
             self.assertIn(version, there, f'{title} is lost; seed {SEED}')
+        for version, words in self.words.items():
+            v = there[version]
+            found = {'title': v['title'], 'pinned': v['pinned'], 'kind': v['kind']}
+            self.assertTrue(any(w.items() <= found.items() for w in words), f'{found} of {words}; seed {SEED}')
+            self.words[version] = [found]
+        for out, done in self.clones:
+            if done or os.path.exists(out):
+                self.hva('verify', out)
+                os.unlink(out)
+            if os.path.exists(out + '.tmp'):  # nobody opens a clone that was never there
+                os.unlink(out + '.tmp')
+        self.clones = []
+
+    def known(self):
+        """The versions whose state was seen when they were taken, and that of each."""
+        return [v for v in self.versions.values() if v[1]]
+
+    def begin(self, m, doc, i, kind):
+        """What is under way when it is killed. Returns what becomes of its answer."""
+        rng, forget = self.rng, lambda answered: None
+        version, _ = rng.choice(list(self.versions.values())) if self.versions else (None, None)
+        if kind == 'revert':
+            version, state = rng.choice(self.known())
+            self.disks.append(state[2:])
+            return self.ask(m, cmd='revert', to=version), forget
+        if kind == 'undo':
+            self.json('snapshot', doc, f'before {i}')
+            version, state = self.known()[-1]
+            self.json('revert', doc, version)
+            self.disks.append(state[2:])
+            return self.ask(m, cmd='undo'), forget
+        if kind == 'drop':
+            version = self.versions.pop(rng.choice(list(self.versions)))[0]
+            self.words.pop(version, None)
+            return self.ask(m, cmd='drop', version=version, force=True), forget
+        if kind == 'words':
+            return self.other_words(m, version, i)
+        if kind == 'keep':
+            points = [v['id'] for v in self.json('log', doc, '--timeline') if v['kind'] == 'auto']
+            if points:
+                return self.keep(m, rng.choice(points), i)
+        if kind == 'clone':
+            out = self.path(f'clone-{i}.hva')
+            self.clones.append([out, False])
+            clone = self.clones[-1]
+            return self.ask(m, cmd='clone', out=out), lambda answered: clone.__setitem__(1, answered)
+        if kind == 'purge':
+            return self.ask(m, cmd='timeline', purge=True), forget
+        if kind == 'timeline':
+            with m.console() as c:
+                for command in ('f', 'f'):
+                    c.ask(command, 'ok')
+            time.sleep(0.7 + rng.random())
+            return self.ask(m, cmd='info'), forget
+        if kind == 'stop':
+            return self.ask(m, cmd='stop'), forget
+        return self.ask(m, cmd='snapshot', title=f'torn {i}'), forget
+
+    def other_words(self, m, version, i):
+        now = self.words.get(version, [{}])
+        if self.rng.random() < 0.5:
+            new, request = {'title': f'renamed {i}'}, {'cmd': 'rename', 'title': f'renamed {i}'}
+        else:
+            pinned = self.rng.random() < 0.5
+            new, request = {'pinned': pinned}, {'cmd': 'pin' if pinned else 'unpin'}
+        after = [dict(w, **new) for w in now]
+        self.words[version] = now + after
+        return self.ask(m, version=version, **request), lambda answered: answered and self.words.update({version: after})
+
+    def keep(self, m, version, i):
+        def kept(answered):
+            if answered:
+                self.versions[f'kept {i}'] = (version, None)
+                self.words[version] = [{'kind': 'user', 'title': f'kept {i}'}]
+        return self.ask(m, cmd='keep', version=version, title=f'kept {i}'), kept
+
+    def look_into(self, m, doc, i):
+        """One of the versions is what it was; now and then also a point of the timeline can be gone back to."""
+        title = self.rng.choice(list(self.versions))
+        version, state = self.versions[title]
+        points = [v['id'] for v in self.json('log', doc, '--timeline') if v['kind'] == 'auto']
+        if points and self.rng.random() < 0.3:
+            self.json('revert', doc, self.rng.choice(points))
+            self.state(m)
+        self.json('revert', doc, version)
+        found = self.state(m)
+        self.assertEqual(found, state or found, f'{title}, round {i}, seed {SEED}')
+
+    def kill_compaction(self, doc):
+        p = subprocess.Popen([harness.BIN + '/hva', 'compact', doc], env=self.env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        time.sleep(self.rng.random() ** 2 * 0.1)
+        p.kill()
+        p.wait()
 
     def round(self, doc, i, whom):
         rng = self.rng
+        if rng.random() < 0.2:
+            self.kill_compaction(doc)
         m = Running(self, doc)
         disks = self.state(m)[2:]
         if self.disks:
             self.assertIn(disks, self.disks, f'round {i}, seed {SEED}')
         self.acknowledged(doc)
         if self.versions:
-            title = rng.choice(list(self.versions))
-            self.json('revert', doc, self.versions[title][0])
-            self.assertEqual(self.state(m), self.versions[title][1], f'{title}, round {i}, seed {SEED}')
+            self.look_into(m, doc, i)
         state = self.change(m, f'{i:08d}')
         if i % 3 == 0:
             title = f'round {i}'
             self.versions[title] = (self.json('snapshot', doc, title)['id'], state)
             state = self.change(m, f'{i:07d}x')
         self.disks = [state[2:]]
-        kind = rng.choice(('snapshot', 'snapshot', 'revert', 'undo', 'drop', 'stop'))
-        if kind in ('revert', 'undo', 'drop') and not self.versions:
+        kind = rng.choice(KINDS)
+        if (kind in ('drop', 'words') and not self.versions) or (kind in ('revert', 'undo') and not self.known()):
             kind = 'snapshot'
-        if kind == 'revert':
-            target = rng.choice(list(self.versions.values()))
-            self.disks.append(target[1][2:])
-            s = self.ask(m, cmd='revert', to=target[0])
-        elif kind == 'undo':
-            self.json('snapshot', doc, f'before {i}')
-            target = list(self.versions.values())[-1]
-            self.json('revert', doc, target[0])
-            self.disks.append(target[1][2:])
-            s = self.ask(m, cmd='undo')
-        elif kind == 'drop':
-            target = self.versions.pop(rng.choice(list(self.versions)))
-            s = self.ask(m, cmd='drop', version=target[0])
-        elif kind == 'stop':
-            s = self.ask(m, cmd='stop')
-        else:
-            s = self.ask(m, cmd='snapshot', title=f'torn {i}')
-        time.sleep(rng.random() ** 2 * 0.15)
+        s, then = self.begin(m, doc, i, kind)
+        time.sleep(rng.random() ** 2 * (0.5 if kind == 'clone' else 0.15))
         try:
             os.kill(m.machine_pid() if whom == 'machine' else m.process.pid, signal.SIGKILL)
         except (IndexError, ProcessLookupError, FileNotFoundError):
             pass  # it was stopped in time
         m.wait()
-        if kind == 'stop' and self.answered(s):
+        answered = self.answered(s)
+        then(answered)
+        if kind == 'stop' and answered:
             m = Running(self, doc)
             self.assertEqual(self.state(m), state, f'the saved state, round {i}, seed {SEED}')
             m.kill()
@@ -96,15 +180,19 @@ class Kills(Document):
 
     def life(self, kills, whom):
         """The document grows with each publish, so one is not killed for ever."""
-        self.versions, self.disks = {}, None
+        self.versions, self.disks, self.words, self.clones = {}, None, {}, []
         doc = self.create()
+        self.hva('timeline', doc, 'every', '1')
+        self.hva('timeline', doc, 'limit', '16M')
         for i in range(kills):
             self.round(doc, i, whom)
             if i % 10 == 9:
                 self.hva('verify', doc)
             while len(self.versions) > 6:
                 title = next(iter(self.versions))
-                self.hva('drop', doc, self.versions.pop(title)[0])
+                version = self.versions.pop(title)[0]
+                self.words.pop(version, None)
+                self.hva('drop', doc, version, '--force')
         m = Running(self, doc)
         self.acknowledged(doc)
         self.hva('stop', doc)
