@@ -58,8 +58,8 @@ class Kills(Document):
             if done or os.path.exists(out):
                 self.hva('verify', out)
                 os.unlink(out)
-            if os.path.exists(out + '.tmp'):  # nobody opens a clone that was never there
-                os.unlink(out + '.tmp')
+            if os.path.exists(out + '.unfinished'):  # nobody opens a clone that was never there
+                os.unlink(out + '.unfinished')
         self.clones = []
 
     def known(self):
