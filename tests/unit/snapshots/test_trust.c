@@ -117,7 +117,7 @@ static void what_was_written_long_ago_is_not_known_for_ever(void **state)
     enum { MORE = 5 };
     struct scratch *s = *state;
     g_autofree char *first = NULL, *later = NULL;
-    gsize n1, n2;
+    gsize n1 = 0, n2 = 0;
     char id[33];
     struct scratch other = {.dir = s->dir, .doc = g_build_filename(s->dir, "other.hva", NULL)};
     assert_ok(make_document(&other, NULL, &error));
