@@ -165,11 +165,7 @@ class Kills(Document):
             kind = 'snapshot'
         s, then = self.begin(m, doc, i, kind)
         time.sleep(rng.random() ** 2 * (0.5 if kind == 'clone' else 0.15))
-        try:
-            os.kill(m.machine_pid() if whom == 'machine' else m.process.pid, signal.SIGKILL)
-        except (IndexError, ProcessLookupError, FileNotFoundError):
-            pass  # it was stopped in time
-        m.wait()
+        self.end(m, whom)
         answered = self.answered(s)
         then(answered)
         if kind == 'stop' and answered:
@@ -177,6 +173,20 @@ class Kills(Document):
             self.assertEqual(self.state(m), state, f'the saved state, round {i}, seed {SEED}')
             m.kill()
         s.close()
+
+    def end(self, m, whom):
+        """A machine that was killed in a revert to a new process leaves the old one, which goes on: that one, too, then."""
+        last = time.monotonic() + harness.PATIENCE
+        while m.process.poll() is None and time.monotonic() < last:
+            try:
+                os.kill(m.machine_pid() if whom == 'machine' else m.process.pid, signal.SIGKILL)
+            except (IndexError, ProcessLookupError, FileNotFoundError):
+                pass  # it was stopped in time
+            try:
+                m.process.wait(1)
+            except subprocess.TimeoutExpired:
+                pass
+        m.wait()
 
     def life(self, kills, whom):
         """The document grows with each publish, so one is not killed for ever."""
