@@ -21,6 +21,11 @@ KERNEL = os.environ.get('HVA_KERNEL', '')
 PATIENCE = 60
 
 
+def kvm_virtualizes():
+    """As vmm/engine-kvm sees it: else /dev/kvm, if there is one, emulates."""
+    return re.search(r'^flags.*\b(vmx|svm)\b', read('/proc/cpuinfo'), re.M) is not None
+
+
 def read(path):
     with open(path) as f:
         return f.read()

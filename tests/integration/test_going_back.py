@@ -150,7 +150,9 @@ class GoingBack(Document):
     def test_on_kvm(self):
         self.under_load('--engine', 'kvm', cpus=2, append='smp serve', rounds=20 if LONG else 3)
 
-    @unittest.skipUnless(os.access('/dev/kvm', os.W_OK), '/dev/kvm cannot be used')
+    # One that only emulates stands still for ever in KVM_RUN now and then, after memory was changed from outside.
+    @unittest.skipUnless(os.access('/dev/kvm', os.W_OK) and (LONG or harness.kvm_virtualizes()),
+                         'only in the long run where KVM emulates, or /dev/kvm cannot be used')
     def test_copies_while_it_writes_on_kvm(self):
         """Takes that give way, thousands of pages that change places, and a machine process that dies in the middle: all is of one moment."""
         doc = self.create(memory='256M')
