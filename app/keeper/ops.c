@@ -282,14 +282,20 @@ static gboolean job_done(gpointer opaque)
     return G_SOURCE_REMOVE;
 }
 
+uint64_t hsk_thread_cpu_ns(void)
+{
+    struct timespec cpu = {0};
+
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &cpu);
+    return (uint64_t)cpu.tv_sec * 1000000000u + (uint64_t)cpu.tv_nsec;
+}
+
 static gpointer job_thread(gpointer opaque)
 {
     struct job *j = opaque;
-    struct timespec cpu = {0};
 
     j->fn(j->op);
-    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &cpu);
-    j->op->cpu_ns += (uint64_t)cpu.tv_sec * 1000000000u + (uint64_t)cpu.tv_nsec;
+    j->op->cpu_ns += hsk_thread_cpu_ns();
     g_idle_add_full(G_PRIORITY_DEFAULT, job_done, j, NULL);
     return NULL;
 }
