@@ -44,6 +44,9 @@ static void kept(struct hsk_op *op)
 static void lost(struct hsk_op *op, GError *error)
 {
     op->d->undo_lost = true;
+    /* It has gone back, whatever comes first: that or the word that it runs. */
+    if (!op->answered)
+        hsk_revert_answer(op);
     g_prefix_error(&error,
                    "the machine went back to \"%s\", but what it was before could not be kept, so "
                    "this cannot be undone: ",
