@@ -174,10 +174,16 @@ static bool find_victims(struct compaction *c, bool *reason, GError **error)
         const struct hsk_root_entry *e = value;
         uint64_t bytes = member_bytes(c, e->name),
                  needed = GPOINTER_TO_SIZE(g_hash_table_lookup(c->live, key));
-        HSK_AUTO(hsk_segment, s) = hsk_content_segment(c->doc->content, e->segment.number, error);
-        if (s == NULL)
-            return false;
-        uint64_t live = MIN(bytes, bytes * needed / pages_of(s));
+        uint64_t live = 0;
+        /* One of which nothing is needed may be gone: a compaction of the document leaves it out,
+         * and our ROOT lists it until the next sweep. */
+        if (needed != 0) {
+            HSK_AUTO(hsk_segment, s) =
+                hsk_content_segment(c->doc->content, e->segment.number, error);
+            if (s == NULL)
+                return false;
+            live = MIN(bytes, bytes * needed / pages_of(s));
+        }
         all += bytes;
         dead += bytes - live;
         small += bytes < SMALL_BYTES;
