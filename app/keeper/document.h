@@ -256,6 +256,8 @@ void hsk_op_fail(struct hsk_op *op, GError *error);
 void hsk_op_free(struct hsk_op *op);
 /* Runs fn on a thread of its own, then done on the main thread. */
 void hsk_op_job(struct hsk_op *op, void (*fn)(struct hsk_op *op), void (*done)(struct hsk_op *op));
+/* For jobs that can give way; opaque is the op. Any thread. */
+bool hsk_op_cancelled(void *opaque);
 /* Processor time of the calling thread. */
 uint64_t hsk_thread_cpu_ns(void);
 /* The machine that was held for the op goes on, if the user wants it to. */

@@ -100,7 +100,7 @@ static void picture_done(struct hsk_op *op)
     hsk_op_finish(op, json_pack("{s:s}", "png", text));
 }
 
-static bool is_cancelled(void *opaque)
+bool hsk_op_cancelled(void *opaque)
 {
     struct hsk_op *op = opaque;
 
@@ -109,7 +109,7 @@ static bool is_cancelled(void *opaque)
 
 static void sizes_job(struct hsk_op *op)
 {
-    op->versions = hsk_versions_sizes_json(op->d->doc, is_cancelled, op, &op->error);
+    op->versions = hsk_versions_sizes_json(op->d->doc, hsk_op_cancelled, op, &op->error);
 }
 
 /* What gave way is measured again behind what it gave way to. */

@@ -98,13 +98,6 @@ static GBytes *thumbnail(const struct hsk_op *op)
                                     THUMBNAIL_WIDTH, THUMBNAIL_HEIGHT, NULL);
 }
 
-static bool is_cancelled(void *opaque)
-{
-    struct hsk_op *op = opaque;
-
-    return atomic_load(&op->cancelled);
-}
-
 static void commit_job(struct hsk_op *op)
 {
     struct hsk_version_object objects[HSK_MAX_OBJECTS];
@@ -116,7 +109,7 @@ static void commit_job(struct hsk_op *op)
         .cpu = op->d->now.cpu,
         .objects = objects,
         .nobjects = op->ncaptured,
-        .cancelled = is_cancelled,
+        .cancelled = hsk_op_cancelled,
         .opaque = op,
     };
 

@@ -199,13 +199,6 @@ static void tell_once(struct hsk_document *d)
                                                 "timeline", "text", text));
 }
 
-static bool is_cancelled(void *opaque)
-{
-    struct hsk_op *op = opaque;
-
-    return atomic_load(&op->cancelled);
-}
-
 /* What points leave behind in segments that others still need goes by compacting. */
 static void compact(struct hsk_op *op)
 {
@@ -214,7 +207,7 @@ static void compact(struct hsk_op *op)
 
     if (g_get_monotonic_time() < t->compact_not_before_us)
         return;
-    hsk_doc_compact_instance(op->d->doc, is_cancelled, op, &op->error);
+    hsk_doc_compact_instance(op->d->doc, hsk_op_cancelled, op, &op->error);
     t->compact_cpu_ns = hsk_thread_cpu_ns() - before;
     t->compact_not_before_us =
         g_get_monotonic_time() + (gint64)(t->compact_cpu_ns / 1000 * COMPACT_SHARE);
@@ -223,7 +216,7 @@ static void compact(struct hsk_op *op)
 static void thin_job(struct hsk_op *op)
 {
     op->d->timeline->compact_cpu_ns = 0;
-    if (!is_cancelled(op) && thin(op->d, &op->error))
+    if (!hsk_op_cancelled(op) && thin(op->d, &op->error))
         compact(op);
     if (g_error_matches(op->error, HSK_ERROR, HSK_ERROR_CANCELLED))
         g_clear_error(&op->error);
