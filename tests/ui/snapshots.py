@@ -81,6 +81,16 @@ def select(title):
     wait_for("the row " + title, selected)
 
 
+def choose_place(title, name):
+    """In the file chooser of that title."""
+    path = os.path.join(WORK, name)
+    wait_for("the dialog", lambda: find(title, "file chooser") or find(title, "dialog"))
+    xdotool("key", "ctrl+a")
+    xdotool("type", path)
+    xdotool("key", "Return")
+    return path
+
+
 create(DOCUMENT)
 hva("timeline", DOCUMENT, "off")
 
@@ -170,11 +180,7 @@ step("a new machine from a snapshot, while this one runs")
 select("Third")
 xdotool("click", 3)
 click("New Machine from It…")
-wait_for("the dialog", lambda: find("New Machine", "file chooser") or find("New Machine", "dialog"))
-xdotool("key", "ctrl+a")
-CLONE = os.path.join(WORK, "clone.hva")
-xdotool("type", CLONE)
-xdotool("key", "Return")
+CLONE = choose_place("New Machine", "clone.hva")
 wait_for("the notice", lambda: find_text("A new machine is in " + CLONE))
 assert json.loads(hva("info", CLONE, "--json"))["uuid"] != json.loads(hva("info", DOCUMENT, "--json"))["uuid"]
 click("Open")
@@ -241,11 +247,7 @@ click("Close")
 wait_for("the refusal", lambda: find_text("was deleted or replaced while its machine ran; save it elsewhere, or give it up."))
 shoot("deleted")
 click("Save As…")
-wait_for("the dialog", lambda: find("Save As", "file chooser") or find("Save As", "dialog"))
-xdotool("key", "ctrl+a")
-DOCUMENT = os.path.join(WORK, "elsewhere.hva")
-xdotool("type", DOCUMENT)
-xdotool("key", "Return")
+DOCUMENT = choose_place("Save As", "elsewhere.hva")
 wait_for("the notice", lambda: find_text("The document is now " + DOCUMENT))
 shoot("moved")
 assert nonce(DOCUMENT) == before
