@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <sodium.h>
 #include <stdio.h>
+#include <sys/stat.h>
 
 static int before(const struct hsk_io *io, enum hsk_io_op op, int fd)
 {
@@ -34,7 +35,20 @@ int hsk_io_sync(const struct hsk_io *io, int fd)
     int r = before(io, HSK_IO_SYNC, fd);
     if (r < 0)
         return r;
-    return fdatasync(fd) < 0 ? -errno : 0;
+    if (fdatasync(fd) == 0)
+        return 0;
+    r = -errno;
+    /* A file system that cannot sync folders keeps them in order in its own way, or not at all. */
+    struct stat st;
+    return r == -EINVAL && fstat(fd, &st) == 0 && S_ISDIR(st.st_mode) ? 0 : r;
+}
+
+int hsk_io_link(int dirfd, const char *from, const char *to)
+{
+    if (linkat(dirfd, from, dirfd, to, 0) == 0)
+        return 0;
+    /* What file systems without links say: FAT, network file systems, FUSE. */
+    return errno == EPERM || errno == EOPNOTSUPP || errno == ENOSYS ? -EOPNOTSUPP : -errno;
 }
 
 int hsk_io_rename(const struct hsk_io *io, int dirfd, const char *from, const char *to)

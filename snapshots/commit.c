@@ -17,8 +17,9 @@ bool hsk_doc_commit_root(struct hsk_doc *doc, struct hsk_root *root, GError **er
         r = hsk_io_sync(doc->io, fd);
     if (r == 0) {
         unlinkat(doc->dirfd, "ROOT.prev", 0);
-        if (linkat(doc->dirfd, "ROOT", doc->dirfd, "ROOT.prev", 0) < 0 && errno != ENOENT)
-            r = -errno;
+        r = hsk_io_link(doc->dirfd, "ROOT", "ROOT.prev");
+        if (r == -ENOENT || r == -EOPNOTSUPP)
+            r = 0;
     }
     if (r == 0)
         r = hsk_io_rename(doc->io, doc->dirfd, "ROOT.tmp", "ROOT");

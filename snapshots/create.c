@@ -239,10 +239,9 @@ static bool move_into_place(const struct hsk_io *io, int dirfd, const char *tmp,
     if (replace) {
         r = hsk_io_rename(io, dirfd, tmp, name);
     } else {
-        /* A link never overwrites; file systems without links (FAT) get a plain rename after the
-         * check above. */
-        r = linkat(dirfd, tmp, dirfd, name, 0) < 0 ? -errno : 0;
-        if (r == -EPERM || r == -EOPNOTSUPP)
+        /* File systems without links (FAT) get a plain rename after the check above. */
+        r = hsk_io_link(dirfd, tmp, name);
+        if (r == -EOPNOTSUPP)
             r = hsk_io_rename(io, dirfd, tmp, name);
         else if (r == 0)
             unlinkat(dirfd, tmp, 0);

@@ -7,6 +7,7 @@
  */
 #include <errno.h>
 #include <sodium.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 
 #include "doc.h"
@@ -49,24 +50,17 @@ static bool read_exact(int dirfd, const char *name, void *buf, size_t len)
            hsk_pread_all(fd, buf, len, 0) == 0;
 }
 
-/* Two programs may start at once: the first link wins. Where there is a key, there is surely the
+/* Two programs may start at once: the first one's counts. Where there is a key, there is surely the
  * folder for what it seals. */
 static bool make_key(int dirfd, uint8_t key[KEY_BYTES], GError **error)
 {
-    char tmp[64];
-    g_snprintf(tmp, sizeof(tmp), "key.%08x", randombytes_random());
-    randombytes_buf(key, KEY_BYTES);
-    HSK_AUTOFD fd = hsk_io_create(NULL, dirfd, tmp);
-    int r = fd < 0 ? fd : hsk_io_pwrite(NULL, fd, key, KEY_BYTES, 0);
-    if (r == 0)
-        r = hsk_io_sync(NULL, fd);
-    if (r == 0)
-        r = sync_names(dirfd);
-    if (r == 0 && linkat(dirfd, tmp, dirfd, "key", 0) < 0 && errno != EEXIST)
-        r = -errno;
-    unlinkat(dirfd, tmp, 0);
-    if (r == 0)
-        r = hsk_io_sync(NULL, dirfd);
+    int r = flock(dirfd, LOCK_EX) < 0 ? -errno : 0;
+    if (r == 0 && faccessat(dirfd, "key", F_OK, 0) < 0) {
+        r = errno == ENOENT ? sync_names(dirfd) : -errno;
+        randombytes_buf(key, KEY_BYTES);
+        if (r == 0)
+            r = hsk_io_replace_file(NULL, dirfd, "key", key, KEY_BYTES);
+    }
     if (r == 0 && !read_exact(dirfd, "key", key, KEY_BYTES))
         r = -EIO;
     return r == 0 || hsk_io_error(error, r, "make the key in Haversack's data folder");

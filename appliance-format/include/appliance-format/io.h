@@ -22,10 +22,12 @@ struct hsk_io {
 G_GNUC_WARN_UNUSED_RESULT int hsk_io_create(const struct hsk_io *io, int dirfd, const char *name);
 G_GNUC_WARN_UNUSED_RESULT int hsk_io_pwrite(const struct hsk_io *io, int fd, const void *buf,
                                             size_t len, uint64_t off);
-/* fdatasync, or fsync of a directory */
+/* fdatasync, or fsync of a directory where the file system has that */
 G_GNUC_WARN_UNUSED_RESULT int hsk_io_sync(const struct hsk_io *io, int fd);
 G_GNUC_WARN_UNUSED_RESULT int hsk_io_rename(const struct hsk_io *io, int dirfd, const char *from,
                                             const char *to);
+/* Never overwrites (-EEXIST); -EOPNOTSUPP: the file system has no hard links. */
+G_GNUC_WARN_UNUSED_RESULT int hsk_io_link(int dirfd, const char *from, const char *to);
 G_GNUC_WARN_UNUSED_RESULT int hsk_io_truncate(const struct hsk_io *io, int fd, uint64_t size);
 /* name.tmp, sync, rename, sync of the directory. */
 G_GNUC_WARN_UNUSED_RESULT int hsk_io_replace_file(const struct hsk_io *io, int dirfd,

@@ -67,7 +67,8 @@ static void fail_everywhere(const struct scratch *s, struct fault f)
 }
 
 #define BIT(call) (1u << WRAP_##call)
-#define CHANGES   (BIT(WRITE) | BIT(NAMES) | BIT(TRUNCATE))
+#define CHANGES   (BIT(WRITE) | BIT(NAMES) | BIT(LINK) | BIT(TRUNCATE))
+#define SYNCS     (BIT(SYNC) | BIT(SYNC_FOLDER))
 
 static void a_full_disk_loses_nothing(void **state)
 {
@@ -78,7 +79,7 @@ static void a_full_disk_loses_nothing(void **state)
 static void a_call_that_fails_loses_nothing(void **state)
 {
     fail_everywhere(*state, (struct fault){"write error", CHANGES | BIT(UNLINK), EIO, false});
-    fail_everywhere(*state, (struct fault){"sync error", BIT(SYNC), EIO, false});
+    fail_everywhere(*state, (struct fault){"sync error", SYNCS, EIO, false});
     fail_everywhere(*state, (struct fault){"read error", BIT(READ) | BIT(STAT), EIO, false});
     fail_everywhere(*state, (struct fault){"open error", BIT(OPEN), EMFILE, false});
 }
@@ -97,6 +98,30 @@ static void short_reads_and_writes_are_gone_on_with(void **state)
 {
     struct fault f = {"half", BIT(READ) | BIT(WRITE), WRAP_HALF, true};
     assert_true(live_with(*state, &f, 1, 1));
+}
+
+/* FAT and many network file systems: no hard links, folders that cannot be synced. */
+static int poor(void *opaque, enum wrap_call call)
+{
+    const int *without_links = opaque;
+    return call == WRAP_LINK ? *without_links : call == WRAP_SYNC_FOLDER ? EINVAL : 0;
+}
+
+static void a_poor_file_system_will_do(void **state)
+{
+    static const int says[] = {EPERM, EOPNOTSUPP, ENOSYS};
+    for (size_t i = 0; i < G_N_ELEMENTS(says); i++) {
+        struct wrap_hooks hooks = {.before = poor, .opaque = (void *)&says[i]};
+        g_autofree char *data = hsk_data_folder();
+        remove_tree(data);
+        wrap_set(&hooks);
+        fresh_document(*state);
+        struct life *l = life_new(*state, NULL, 21);
+        assert_true(life_run(l, 60));
+        wrap_set(NULL);
+        life_check(l, NEVER - 1);
+        life_free(l);
+    }
 }
 
 /* Opens with every call of it failing in turn. */
@@ -134,7 +159,7 @@ static void a_failing_opening_loses_nothing(void **state)
     assert_true(life_run(l, 60));
     open_with_faults(s, l, (struct fault){"open error", BIT(OPEN) | BIT(STAT), EIO, false});
     open_with_faults(s, l, (struct fault){"read error", BIT(READ), EIO, false});
-    open_with_faults(s, l, (struct fault){"disk full", CHANGES | BIT(SYNC), ENOSPC, true});
+    open_with_faults(s, l, (struct fault){"disk full", CHANGES | SYNCS, ENOSPC, true});
     open_with_faults(s, l, (struct fault){"dead", ~BIT(ALLOC), EIO, true});
     open_with_faults(s, l, (struct fault){"no files", BIT(OPEN), EMFILE, true});
     life_free(l);
@@ -408,6 +433,7 @@ int main(void)
         T(a_full_disk_loses_nothing),
         T(a_call_that_fails_loses_nothing),
         T(a_disk_that_dies_loses_nothing),
+        T(a_poor_file_system_will_do),
         T(a_failing_opening_loses_nothing),
         T(no_memory_loses_nothing),
         T(short_reads_and_writes_are_gone_on_with),

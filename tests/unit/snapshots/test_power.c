@@ -13,9 +13,11 @@
 static int guest(void *opaque, enum wrap_call call)
 {
     /* Not where the store holds what a disk write needs. */
-    if (call == WRAP_WRITE || call == WRAP_SYNC || call == WRAP_NAMES)
+    if (call == WRAP_WRITE || call == WRAP_SYNC || call == WRAP_SYNC_FOLDER || call == WRAP_NAMES ||
+        call == WRAP_LINK)
         life_guest(opaque);
-    return call == WRAP_SYNC && ((struct life *)opaque)->dies ? EIO : 0;
+    bool syncs = call == WRAP_SYNC || call == WRAP_SYNC_FOLDER;
+    return syncs && ((struct life *)opaque)->dies ? EIO : 0;
 }
 
 static const char *const cut_names[JOURNAL_CUTS] = {"least", "most", "names", "in order", "any"};

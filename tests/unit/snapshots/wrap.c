@@ -133,7 +133,8 @@ WRAP(int, ftruncate64, int fd, off64_t size)
 /* Nothing that a test makes needs to reach a real disk. */
 static int sync_it(int fd)
 {
-    if (ask(WRAP_SYNC) != 0)
+    struct stat st;
+    if (ask(fstat(fd, &st) == 0 && S_ISDIR(st.st_mode) ? WRAP_SYNC_FOLDER : WRAP_SYNC) != 0)
         return -1;
     if (journal() != NULL)
         journal_sync(journal(), fd);
@@ -166,7 +167,7 @@ WRAP(int, renameat, int from_dir, const char *from, int to_dir, const char *to)
 
 WRAP(int, linkat, int from_dir, const char *from, int to_dir, const char *to, int flags)
 {
-    if (ask(WRAP_NAMES) != 0)
+    if (ask(WRAP_LINK) != 0)
         return -1;
     int r = __real_linkat(from_dir, from, to_dir, to, flags);
     if (r == 0 && journal() != NULL)

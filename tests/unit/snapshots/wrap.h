@@ -20,7 +20,9 @@ enum wrap_call {
     WRAP_READ,
     WRAP_WRITE,
     WRAP_SYNC,
-    WRAP_NAMES, /* create, rename, link, mkdir */
+    WRAP_SYNC_FOLDER,
+    WRAP_NAMES, /* create, rename, mkdir */
+    WRAP_LINK,
     WRAP_UNLINK,
     WRAP_TRUNCATE,
     WRAP_ALLOC, /* g_try_malloc and the like */
