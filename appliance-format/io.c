@@ -146,37 +146,3 @@ bool hsk_unhex(const char *text, uint8_t *out, size_t n)
     }
     return true;
 }
-
-static bool showable(gunichar c)
-{
-    return c >= 0x20 && (c < 0x7f || c >= 0xa0) && (c < 0x200e || c > 0x200f) &&
-           (c < 0x2028 || c > 0x202e) && (c < 0x2066 || c > 0x2069);
-}
-
-bool hsk_text_ok(const char *s, size_t max)
-{
-    size_t len = strlen(s);
-    if (len == 0 || len > max || !g_utf8_validate(s, -1, NULL))
-        return false;
-    for (; *s != '\0'; s = g_utf8_next_char(s)) {
-        if (!showable(g_utf8_get_char(s)))
-            return false;
-    }
-    return true;
-}
-
-char *hsk_text_clean(const char *s, size_t max)
-{
-    g_autofree char *valid = g_utf8_make_valid(s, -1);
-    g_autoptr(GString) out = g_string_new(NULL);
-    for (const char *p = valid; *p != '\0'; p = g_utf8_next_char(p)) {
-        gunichar c = g_utf8_get_char(p);
-        size_t before = out->len;
-        g_string_append_unichar(out, showable(c) ? c : ' ');
-        if (out->len > max) {
-            g_string_truncate(out, before);
-            break;
-        }
-    }
-    return g_strdup(g_strstrip(out->str));
-}

@@ -225,6 +225,14 @@ static char *document_path(const char *path, GError **error)
         hsk_io_error(error, errno, "open %s", path);
         return NULL;
     }
+    if (!g_utf8_validate(real, -1, NULL)) {
+        /* It goes into the instance's origin and through the control socket. */
+        g_autofree char *shown = hsk_text_line(real);
+        g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED,
+                    "the name of %s, or of a folder on the way to it, is not UTF-8; rename it",
+                    shown);
+        return NULL;
+    }
     if (!g_file_test(real, G_FILE_TEST_IS_DIR))
         return g_strdup(real);
     g_autofree char *origin = hsk_instance_origin_path(real);

@@ -2,6 +2,8 @@
 /* Values of the command line: see values.h. */
 #include "common/values.h"
 
+#include <base/text.h>
+
 #include <errno.h>
 #include <stdio.h>
 
@@ -66,7 +68,19 @@ char *hsk_program_path(const char *name)
 
 void hsk_complain(const char *sentence)
 {
-    fprintf(stderr, "hva: %s\n", sentence);
+    g_autofree char *line = hsk_text_line(sentence);
+    fprintf(stderr, "hva: %s\n", line);
+}
+
+void hsk_say(const char *fmt, ...)
+{
+    va_list ap;
+
+    va_start(ap, fmt);
+    g_autofree char *text = g_strdup_vprintf(fmt, ap);
+    va_end(ap);
+    g_autofree char *line = hsk_text_line(text);
+    puts(line);
 }
 
 static const char *const error_words[] = {

@@ -13,8 +13,10 @@ bool hsk_parse_word(const char *option, const char *text, const char *const *wor
 
 /* Path of a program of ours, which lies beside the running one. Caller frees. */
 char *hsk_program_path(const char *name);
-/* "hva: sentence" on stderr. */
+/* "hva: sentence" on stderr; names in it may be anything, a terminal gets nothing to obey. */
 void hsk_complain(const char *sentence);
+/* One line on stdout, likewise. */
+void hsk_say(const char *fmt, ...) G_GNUC_PRINTF(1, 2);
 
 /* The words of errors in the control socket's replies ("busy"): docs/control.md. Unknown ones are
  * "failed". */

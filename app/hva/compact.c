@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <sys/stat.h>
 
+#include "common/values.h"
 #include "hva.h"
 #include "progress.h"
 
@@ -28,7 +29,7 @@ static int compact(const char *file)
     hsk_progress_end(&p);
     if (!good)
         return p.interrupted ? 130 : hsk_fail(error);
-    printf("%s: %.1f MB, %.1f MB before\n", file, megabytes(file), before);
+    hsk_say("%s: %.1f MB, %.1f MB before", file, megabytes(file), before);
     return 0;
 }
 

@@ -226,9 +226,9 @@ int hsk_cmd_ps(int argc, char **argv)
         hsk_print_json(all);
     } else {
         json_array_foreach(all, i, m)
-            printf("%-20s %-8s %-5s %6" G_GINT64_FORMAT " MiB  %s\n", hsk_json_str(m, "name", ""),
-                   hsk_json_str(m, "state", ""), hsk_json_str(m, "engine", ""),
-                   hsk_json_int(m, "memory", 0) >> 20, hsk_json_str(m, "path", ""));
+            hsk_say("%-20s %-8s %-5s %6" G_GINT64_FORMAT " MiB  %s", hsk_json_str(m, "name", ""),
+                    hsk_json_str(m, "state", ""), hsk_json_str(m, "engine", ""),
+                    hsk_json_int(m, "memory", 0) >> 20, hsk_json_str(m, "path", ""));
     }
     json_decref(all);
     return 0;

@@ -83,7 +83,8 @@ static int build(const char *name, const char *out, bool force)
     if (strchr(name, '/') || name[0] == '.' || !recipe || !g_file_test(recipe, G_FILE_TEST_EXISTS))
         return hsk_usage("there is no template \"%s\"; \"hva template list\" names them", name);
     if (!force && g_file_test(out, G_FILE_TEST_EXISTS)) {
-        fprintf(stderr, "hva: %s exists already; --force replaces it\n", out);
+        g_autofree char *text = g_strdup_printf("%s exists already; --force replaces it", out);
+        hsk_complain(text);
         return 1;
     }
     g_setenv("HVA", hva, TRUE);

@@ -55,7 +55,7 @@ static void print_info(const json_t *i)
            hsk_json_str(i, "uuid", ""));
     if (hsk_json_str(i, "engine", NULL))
         printf("  engine    %s\n", hsk_json_str(i, "engine", ""));
-    printf("  file      %s\n", hsk_json_str(i, "path", ""));
+    hsk_say("  file      %s", hsk_json_str(i, "path", ""));
     hsk_info_print_trust(i);
 }
 

@@ -142,6 +142,11 @@ int main(int argc, char **argv)
         printf("hva %s\n", HSK_VERSION);
         return 0;
     }
+    /* They go on as JSON, which has no other texts. */
+    for (int i = 1; i < argc; i++) {
+        if (!g_utf8_validate(argv[i], -1, NULL))
+            return hsk_usage("the names and texts of the command line must be UTF-8");
+    }
     for (unsigned i = 0; i < G_N_ELEMENTS(commands); i++) {
         if (strcmp(argv[1], commands[i].name) == 0) {
             g_autofree char *program = g_strconcat("hva ", argv[1], NULL);

@@ -2,6 +2,8 @@
 /* The line with a long command's progress (progress.h). Thread: main. */
 #include "progress.h"
 
+#include <base/text.h>
+
 #include <signal.h>
 #include <stdio.h>
 #include <sys/stat.h>
@@ -40,8 +42,9 @@ bool hsk_progress_step(void *progress, double fraction)
     if (p->interrupted || !p->terminal || now - p->shown_us < SHOW_EVERY_US || seconds <= 0)
         return !p->interrupted;
     p->shown_us = now;
+    g_autofree char *file = hsk_text_line(p->file);
     fraction = CLAMP(fraction, 0, 1);
-    fprintf(stderr, "\r%s %s: %3.0f %%, %.0f MB/s", p->verb, p->file, 100 * fraction,
+    fprintf(stderr, "\r%s %s: %3.0f %%, %.0f MB/s", p->verb, file, 100 * fraction,
             (double)p->bytes * fraction / seconds / 1e6);
     if (fraction > 0.01)
         fprintf(stderr, ", %.0f s left", seconds / fraction - seconds);

@@ -147,7 +147,7 @@ static int sign(const struct sign_options *o)
         hsk_print_json(r);
         json_decref(r);
     } else {
-        printf("%s is signed by \"%s\" (%s)\n", file, name, fingerprint);
+        hsk_say("%s is signed by \"%s\" (%s)", file, name, fingerprint);
     }
     return 0;
 }

@@ -112,10 +112,11 @@ static int run(const struct options *o)
     bool plain = !o->fresh && !o->discard && !o->engine && !o->memory && !o->serial && !o->trust &&
                  !o->trust_state && !o->at;
     if (running && o->no_window) {
-        fprintf(stderr,
-                "hva: %s is running already; \"hva console\" shows its serial line and \"hva "
-                "stop\" saves and ends it\n",
-                file);
+        g_autofree char *text =
+            g_strdup_printf("%s is running already; \"hva console\" shows its serial line and "
+                            "\"hva stop\" saves and ends it",
+                            file);
+        hsk_complain(text);
         return 1;
     }
     if (!o->no_window && has_display && plain)
@@ -135,8 +136,6 @@ static int run(const struct options *o)
         o->engine ? o->engine : "auto", "serial", o->serial ? o->serial : "stdio", "fresh",
         answer.fresh, "discard", o->discard, "memory", (json_int_t)memory, "trust", o->trust,
         "trust_state", answer.trust_state, "chaos", (json_int_t)o->chaos, "at", (json_int_t)at);
-    if (!opts)
-        return hsk_usage("the names and texts of the command line must be UTF-8");
     return hsk_exec_keeper("run", opts);
 }
 

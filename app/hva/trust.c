@@ -3,6 +3,7 @@
  * Whose document is it, told and asked at the terminal. The decision is carried out by the keeper
  * (app/keeper/trust.c), which checks by itself. Thread: main.
  */
+#include <base/text.h>
 #include <snapshots/trust.h>
 
 #include <stdio.h>
@@ -40,10 +41,11 @@ bool hsk_ask_trust(const char *path, struct hsk_trust_answer *answer)
     hsk_doc_close(doc);
     if (!ask)
         return true;
+    g_autofree char *shown = hsk_text_line(path);
     fprintf(stderr,
             "%s was saved while it ran, %s.\nResuming it gives its maker's program the machine as "
             "he left it.\n[r]esume %s, [s]tart from power-on, or [q]uit? ",
-            path, r->sentence,
+            shown, r->sentence,
             r->sign == HSK_SIGNED_GOOD ? "and trust this publisher with this machine"
                                        : "all the same");
     if (!fgets(line, sizeof(line), stdin))

@@ -39,9 +39,9 @@ static void print(const struct hsk_check_result *r, const char *file, double sec
     for (guint i = 0; i < r->versions->len; i++)
         bad += g_array_index(r->versions, struct hsk_checked_version, i).problem != NULL;
     if (r->whole) {
-        printf("%s is whole: %.1f MB, %u members, %u frames, %u snapshots, %.0f MB/s\n", file,
-               (double)r->bytes / 1e6, r->members, r->frames, r->versions->len,
-               seconds > 0 ? (double)r->bytes / seconds / 1e6 : 0);
+        hsk_say("%s is whole: %.1f MB, %u members, %u frames, %u snapshots, %.0f MB/s", file,
+                (double)r->bytes / 1e6, r->members, r->frames, r->versions->len,
+                seconds > 0 ? (double)r->bytes / seconds / 1e6 : 0);
         return;
     }
     g_autofree char *text =
@@ -55,13 +55,13 @@ static void print(const struct hsk_check_result *r, const char *file, double sec
     for (guint i = 0; i < r->versions->len; i++) {
         const struct hsk_checked_version *v =
             &g_array_index(r->versions, struct hsk_checked_version, i);
-        printf("%.12s  %-8s %s%s%s\n", v->id, v->problem ? "damaged" : "whole", v->title,
-               v->problem ? ": " : "", v->problem ? v->problem : "");
+        hsk_say("%.12s  %-8s %s%s%s", v->id, v->problem ? "damaged" : "whole", v->title,
+                v->problem ? ": " : "", v->problem ? v->problem : "");
     }
     if (r->present)
-        printf("present       damaged  %s\n", r->present);
+        hsk_say("present       damaged  %s", r->present);
     for (guint i = 0; i < r->problems->len; i++)
-        printf("%s\n", (const char *)g_ptr_array_index(r->problems, i));
+        hsk_say("%s", (const char *)g_ptr_array_index(r->problems, i));
 }
 
 static int verify(const char *file, bool json)

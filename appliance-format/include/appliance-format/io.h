@@ -7,6 +7,7 @@
  */
 #pragma once
 
+#include <base/text.h>
 #include <base/util.h>
 
 enum hsk_io_op { HSK_IO_CREATE, HSK_IO_WRITE, HSK_IO_SYNC, HSK_IO_RENAME, HSK_IO_TRUNCATE };
@@ -46,8 +47,3 @@ void hsk_hash(const void *buf, size_t len, uint8_t out[HSK_HASH_BYTES]);
 void hsk_hex(char *out, const uint8_t *bytes, size_t n);
 /* Exactly 2 * n lower-case digits at text; false otherwise. Looks at no more than that. */
 bool hsk_unhex(const char *text, uint8_t *out, size_t n);
-/* One line of UTF-8, not empty, at most max bytes, that a window or a terminal can show as it is:
- * no control, no direction change. */
-bool hsk_text_ok(const char *s, size_t max);
-/* The text made into such a line, or "". */
-char *hsk_text_clean(const char *s, size_t max);
