@@ -6,9 +6,11 @@
  *   written since the last version: a guest that only keeps its clock gets none.
  * - A checkpoint is an operation like any other, but one that gives way: what the user asks for
  *   cancels its commit (ops.c). While another operation is under way none begins.
- * - What it costs is paid off before the next one: 22 times its processor time (4.5 % of one), and
- *   as long as its bytes take at the rate that a gigabyte an hour is (at 5 s steps). On a battery
- *   and on a busy computer all takes longer.
+ * - What it costs is paid off before the next one (common/pace.h): 22 times its processor time
+ *   (4.5 % of one), and what it owes to the disk, which may get a gigabyte in the first hour: what
+ *   was written counts, less what thinning and compacting gave back. On a battery and on a busy
+ *   computer the step is longer.
+ * - It leaves room on the disk: a full one pauses the guest.
  * - Afterwards the points that are too close together for their age are dropped, many with one
  *   commit, and the oldest while all are larger than the limit. Compacting has to look at all maps
  *   of all points first, seconds of work in a large guest, so it is paid off by itself (0.4 %).
@@ -23,6 +25,7 @@
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 
+#include "common/pace.h"
 #include "common/power.h"
 #include "common/thin.h"
 #include "common/values.h"
@@ -31,10 +34,7 @@
 
 #define ACTIVE_PAGES   112 /* an idle Linux writes 60 between two looks, and always the same ones */
 #define ACTIVE_PER_CPU 16
-#define CPU_SHARE      22
 #define COMPACT_SHARE  250
-#define BYTES_PER_S    (1000000000 / 3600)
-#define MAX_BYTES_WAIT 120
 #define ANSWER_S       10 /* then the process is another one, or hangs: it is asked again */
 #define FAILED_WAIT_S  60
 #define BATTERY_FACTOR 6
@@ -42,6 +42,7 @@
 #define DROP_AT_ONCE   8 /* a commit for each would cost more than the points do */
 #define DEFAULT_LIMIT  (4ull << 30)
 #define SHARE_OF_FREE  10
+#define TICK_US        G_USEC_PER_SEC
 #define POWER_SUPPLIES "/sys/class/power_supply"
 
 struct hsk_timeline {
@@ -50,44 +51,74 @@ struct hsk_timeline {
     gint64 not_before_us;
     gint64 asked_us; /* the machine has not said yet how active it is; 0: it has */
     uint64_t disk_writes;
-    gint64 compact_not_before_us; /* these two: jobs, one after the other, and what follows them */
+    double purse;                 /* common/pace.h */
+    gint64 paid_us;               /* up to when it has earned */
+    gint64 compact_not_before_us; /* these three: jobs, one after the other, what follows them */
     uint64_t compact_cpu_ns;      /* of the last checkpoint */
-    char *trouble; /* what was said last of checkpoints that failed */
+    int64_t freed_bytes;          /* behind it */
+    char *trouble;                /* what was said last of checkpoints that failed */
 };
 
 /* ---- size ---- */
 
-/* What the instance's own segments and maps take on the disk. */
-static uint64_t bytes_on_disk(const char *instance)
+static uint64_t folder_bytes(const char *instance, const char *name)
 {
-    static const char *const folders[] = {"data", "map"};
+    g_autofree char *folder = g_build_filename(instance, name, NULL);
+    g_autoptr(GDir) dir = g_dir_open(folder, 0, NULL);
     uint64_t sum = 0;
+    struct stat st;
 
-    for (unsigned i = 0; i < G_N_ELEMENTS(folders); i++) {
-        g_autofree char *folder = g_build_filename(instance, folders[i], NULL);
-        g_autoptr(GDir) dir = g_dir_open(folder, 0, NULL);
-        const char *name;
-        struct stat st;
-
-        while (dir && (name = g_dir_read_name(dir))) {
-            g_autofree char *path = g_build_filename(folder, name, NULL);
-            if (stat(path, &st) == 0)
-                sum += (uint64_t)st.st_blocks * 512;
-        }
+    while (dir && (name = g_dir_read_name(dir))) {
+        g_autofree char *path = g_build_filename(folder, name, NULL);
+        if (stat(path, &st) == 0)
+            sum += (uint64_t)st.st_blocks * 512;
     }
     return sum;
 }
 
-static uint64_t limit_bytes(const struct hsk_settings *s, const char *instance, uint64_t used)
+/* What the instance's own segments and maps take on the disk. */
+static uint64_t bytes_on_disk(const char *instance)
+{
+    return folder_bytes(instance, "data") + folder_bytes(instance, "map");
+}
+
+/* What others may still write there; false: unknown. */
+static bool free_on_disk(const char *instance, uint64_t *bytes)
 {
     struct statvfs fs;
 
+    if (statvfs(instance, &fs) < 0)
+        return false;
+    *bytes = (uint64_t)fs.f_bavail * fs.f_frsize;
+    return true;
+}
+
+static uint64_t limit_bytes(const struct hsk_settings *s, const char *instance, uint64_t used)
+{
+    uint64_t free_bytes;
+
     if (s->limit_bytes)
         return s->limit_bytes;
-    if (statvfs(instance, &fs) < 0)
+    if (!free_on_disk(instance, &free_bytes))
         return DEFAULT_LIMIT;
-    uint64_t free_bytes = (uint64_t)fs.f_bavail * fs.f_frsize + used;
-    return MIN(DEFAULT_LIMIT, MAX(free_bytes / SHARE_OF_FREE, HSK_TIMELINE_MIN_LIMIT));
+    return MIN(DEFAULT_LIMIT, MAX((free_bytes + used) / SHARE_OF_FREE, HSK_TIMELINE_MIN_LIMIT));
+}
+
+/* Room for a point of so many pages, if none of them shrinks: it holds them, their maps and what
+ * the log of the disks has. */
+static bool room_for(struct hsk_document *d, int64_t pages, GError **error)
+{
+    g_autofree char *instance = hsk_user_file("instances", hsk_doc_instance(d->doc));
+    uint64_t free_bytes;
+
+    if (!free_on_disk(instance, &free_bytes) ||
+        hsk_pace_room(free_bytes, (uint64_t)pages, folder_bytes(instance, "log")))
+        return true;
+    g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED,
+                "the timeline waits: there is too little room for a checkpoint on the disk of %s; "
+                "free some space",
+                instance);
+    return false;
 }
 
 /* ---- thinning ---- */
@@ -146,18 +177,19 @@ static bool drop_marked(struct hsk_doc *doc, const GPtrArray *points, const bool
            hsk_doc_drop_many(doc, (const char *const *)ids->pdata, ids->len, error);
 }
 
-static bool thin(struct hsk_document *d, GError **error)
+/* *large: the oldest had to go. */
+static bool thin(struct hsk_document *d, const char *instance, uint64_t used, bool *large,
+                 GError **error)
 {
-    g_autofree char *instance = hsk_user_file("instances", hsk_doc_instance(d->doc));
-    uint64_t used = bytes_on_disk(instance), limit = limit_bytes(&d->settings, instance, used);
+    uint64_t limit = limit_bytes(&d->settings, instance, used);
     struct hsk_version_info *list = hsk_doc_versions(d->doc, error);
     g_autoptr(GPtrArray) points = points_of(d->doc, list);
     g_autofree bool *drop = g_new0(bool, points->len + 1);
 
     mark_by_age(points, drop);
     /* With some air, so that not every point after it drops again. */
-    bool large = used > limit && mark_by_size(points, used - limit + limit / 10, drop);
-    bool good = drop_marked(d->doc, points, drop, large ? 1 : DROP_AT_ONCE, error);
+    *large = used > limit && mark_by_size(points, used - limit + limit / 10, drop);
+    bool good = drop_marked(d->doc, points, drop, *large ? 1 : DROP_AT_ONCE, error);
     hsk_version_info_free(list);
     return good;
 }
@@ -171,15 +203,20 @@ static bool busy_computer(void)
     return getloadavg(&load, 1) == 1 && load > 2 * g_get_num_processors();
 }
 
-static double wait_s(const struct hsk_document *d, double cpu_s, uint64_t bytes)
+/* What the point cost, and when the next one is due. */
+static void pay(struct hsk_timeline *t, const struct hsk_op *op)
 {
-    double wait = d->settings.every_s;
-    /* Who wants more points wants more bytes. */
-    double bytes_s = (double)bytes / BYTES_PER_S * d->settings.every_s / HSK_TIMELINE_EVERY_S;
+    const unsigned every_s = t->d->settings.every_s;
+    const double passed = (double)(op->started_us - t->paid_us) / G_USEC_PER_SEC;
+    const double slower = hsk_on_battery(POWER_SUPPLIES) ? BATTERY_FACTOR
+                          : busy_computer()              ? BUSY_FACTOR
+                                                         : 1;
+    const double cpu_s = (double)(op->cpu_ns - t->compact_cpu_ns) / 1e9;
 
-    wait *= hsk_on_battery(POWER_SUPPLIES) ? BATTERY_FACTOR : busy_computer() ? BUSY_FACTOR : 1;
-    wait = MAX(wait, cpu_s * CPU_SHARE);
-    return MAX(wait, MIN(bytes_s, MAX_BYTES_WAIT));
+    t->purse = hsk_pace_pay(t->purse, every_s, passed, op->bytes_added, t->freed_bytes);
+    t->paid_us = op->started_us;
+    t->not_before_us = op->started_us +
+                       (gint64)(hsk_pace_wait_s(t->purse, every_s, slower, cpu_s) * G_USEC_PER_SEC);
 }
 
 static void tell_once(struct hsk_document *d)
@@ -199,13 +236,15 @@ static void tell_once(struct hsk_document *d)
                                                 "timeline", "text", text));
 }
 
-/* What points leave behind in segments that others still need goes by compacting. */
-static void compact(struct hsk_op *op)
+/* What points leave behind in segments that others still need goes by compacting, which may need
+ * as much room again. */
+static void compact(struct hsk_op *op, const char *instance, uint64_t used)
 {
     struct hsk_timeline *t = op->d->timeline;
-    uint64_t before = hsk_thread_cpu_ns();
+    uint64_t before = hsk_thread_cpu_ns(), free_bytes;
 
-    if (g_get_monotonic_time() < t->compact_not_before_us)
+    if (g_get_monotonic_time() < t->compact_not_before_us ||
+        (free_on_disk(instance, &free_bytes) && !hsk_pace_room(free_bytes, 0, used)))
         return;
     hsk_doc_compact_instance(op->d->doc, hsk_op_cancelled, op, &op->error);
     t->compact_cpu_ns = hsk_thread_cpu_ns() - before;
@@ -215,9 +254,16 @@ static void compact(struct hsk_op *op)
 
 static void thin_job(struct hsk_op *op)
 {
-    op->d->timeline->compact_cpu_ns = 0;
-    if (!hsk_op_cancelled(op) && thin(op->d, &op->error))
-        compact(op);
+    struct hsk_timeline *t = op->d->timeline;
+    g_autofree char *instance = hsk_user_file("instances", hsk_doc_instance(op->d->doc));
+    const uint64_t used = bytes_on_disk(instance);
+    bool large = false;
+
+    t->compact_cpu_ns = 0;
+    if (!hsk_op_cancelled(op) && thin(op->d, instance, used, &large, &op->error))
+        compact(op, instance, used);
+    /* To lose the oldest is no saving: else a small limit would be written full over and over. */
+    t->freed_bytes = large ? 0 : (int64_t)used - (int64_t)bytes_on_disk(instance);
     if (g_error_matches(op->error, HSK_ERROR, HSK_ERROR_CANCELLED))
         g_clear_error(&op->error);
 }
@@ -227,10 +273,7 @@ static void thinned(struct hsk_op *op)
     struct hsk_document *d = op->d;
     GError *error = g_steal_pointer(&op->error);
 
-    const uint64_t cpu_ns = op->cpu_ns - d->timeline->compact_cpu_ns;
-    d->timeline->not_before_us =
-        op->started_us +
-        (gint64)(wait_s(d, (double)cpu_ns / 1e9, op->bytes_added) * G_USEC_PER_SEC);
+    pay(d->timeline, op);
     tell_once(d);
     /* The disks are just being switched: the next time. */
     if (error && g_error_matches(error, HSK_ERROR, HSK_ERROR_BUSY))
@@ -307,9 +350,10 @@ static gboolean look(gpointer opaque)
 {
     struct hsk_timeline *t = opaque;
 
+    /* A look may come a little early; without this the next one would be a second late. */
     gint64 now = g_get_monotonic_time();
 
-    if (!may_begin(t->d) || now < t->not_before_us ||
+    if (!may_begin(t->d) || now + TICK_US / 2 < t->not_before_us ||
         (t->asked_us && now - t->asked_us < ANSWER_S * G_USEC_PER_SEC))
         return G_SOURCE_CONTINUE;
     if (hsk_child_tell(t->d->now.child, "activity"))
@@ -323,14 +367,17 @@ void hsk_timeline_message(struct hsk_timeline *t, const json_t *body)
         return;
     t->asked_us = 0;
     struct hsk_document *d = t->d;
-    bool active = hsk_json_int(body, "pages", 0) >=
-                  ACTIVE_PAGES + ACTIVE_PER_CPU * hsk_doc_manifest(d->doc)->ncpus;
+    const int64_t pages = MAX(hsk_json_int(body, "pages", 0), 0);
+    bool active = pages >= ACTIVE_PAGES + ACTIVE_PER_CPU * hsk_doc_manifest(d->doc)->ncpus;
+    g_autoptr(GError) error = NULL;
     if (!may_begin(d))
         return;
-    if (active || hsk_disk_service_writes(d->now.disks) != t->disk_writes)
+    if (!active && hsk_disk_service_writes(d->now.disks) == t->disk_writes)
+        t->not_before_us = g_get_monotonic_time() + d->settings.every_s * G_USEC_PER_SEC;
+    else if (room_for(d, pages, &error))
         hsk_op_queue(hsk_op_new(d, HSK_OP_AUTO, NULL, NULL, NULL));
     else
-        t->not_before_us = g_get_monotonic_time() + d->settings.every_s * G_USEC_PER_SEC;
+        hsk_timeline_failed(t, error);
 }
 
 struct hsk_timeline *hsk_timeline_new(struct hsk_document *d)
@@ -338,7 +385,9 @@ struct hsk_timeline *hsk_timeline_new(struct hsk_document *d)
     struct hsk_timeline *t = g_new0(struct hsk_timeline, 1);
 
     t->d = d;
-    t->not_before_us = g_get_monotonic_time() + d->settings.every_s * G_USEC_PER_SEC;
+    t->purse = HSK_PACE_SAVINGS;
+    t->paid_us = g_get_monotonic_time();
+    t->not_before_us = t->paid_us + d->settings.every_s * G_USEC_PER_SEC;
     t->source = g_timeout_add_seconds(1, look, t);
     return t;
 }

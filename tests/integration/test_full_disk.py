@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The computer's disk runs full: a snapshot is refused, the machine pauses instead of failing, and nothing is lost.
+"""The computer's disk runs full: a snapshot is refused, the timeline waits, the machine pauses instead of failing, and nothing is lost.
 
 Needs a small file system of its own: runs in a mount namespace, or, as root where there is none (in a chroot), mounts it in place.
 """
@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 
 import harness
 from test_document import Document
@@ -112,6 +113,37 @@ class FullDisk(Document):
         self.assertEqual(m.wait()[0], 0)
         self.is_clean(doc)
         self.hva('verify', doc)
+
+    def test_the_timeline_leaves_room(self):
+        """A checkpoint would fit, but the guest is to have what is left."""
+        store = self.env['XDG_DATA_HOME']
+        self.mount('200m')
+        self.addCleanup(subprocess.run, ['umount', '-l', store])
+        doc = self.create()
+        self.hva('timeline', doc, 'every', '2')
+        m = harness.Running(self, doc)
+
+        def points():
+            return len(self.json('log', doc, '--timeline'))
+
+        self.change(m, 'FIRSTONE')
+        self.wait_for(points)
+        self.wait_for(lambda: self.leave(store, 48 << 20))
+        time.sleep(3)  # one may be under way
+        before = points()
+        for i in range(3):
+            state = self.change(m, f'NOPOINT{i}')
+            time.sleep(2.1)
+        self.assertEqual(points(), before)
+        self.assertEqual(self.json('info', doc)['state'], 'running')
+        # with room, and a step that makes it look at once
+        self.mount('200m', 'remount')
+        self.hva('timeline', doc, 'every', '1')
+        self.wait_for(lambda: points() > before)
+        self.assertEqual(self.state(m), state)
+        self.hva('stop', doc)
+        said = m.wait()[1]
+        self.assertEqual(said.count('too little room for a checkpoint'), 1, said)
 
 
 def can_mount(*prefix):
