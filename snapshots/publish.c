@@ -144,6 +144,14 @@ bool hsk_doc_is_gone(struct hsk_doc *doc)
     return fstat(doc->fd, &st) == 0 && st.st_nlink == 0;
 }
 
+void hsk_doc_identity(struct hsk_doc *doc, uint64_t *device, uint64_t *inode)
+{
+    struct stat st = {0};
+    (void)fstat(doc->fd, &st);
+    *device = st.st_dev;
+    *inode = st.st_ino;
+}
+
 static bool reload(struct hsk_doc *doc, GError **error)
 {
     if (!hsk_doc_is_gone(doc))

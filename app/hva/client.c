@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 
 #include "common/rundir.h"
 #include "common/values.h"
@@ -162,16 +163,25 @@ struct hsk_client *hsk_client_find(const char *machine, GError **error)
     const char *path = real ? real : absolute;
     struct hsk_client *found = NULL, *named = NULL;
     unsigned n_named = 0;
+    struct stat st;
+    bool is_file = stat(path, &st) == 0;
 
-    for (char **d = dirs; *d && !found; d++) {
+    for (char **d = dirs; *d; d++) {
         struct hsk_client *c = connect_to(*d);
         if (!c)
             continue;
+        /* Under this name, or under another: linked, mounted twice, renamed while it runs. */
+        bool same = is_file &&
+                    hsk_json_int(c->info, "device", -1) == (json_int_t)st.st_dev &&
+                    hsk_json_int(c->info, "inode", -1) == (json_int_t)st.st_ino;
         bool by_name = strcmp(hsk_json_str(c->info, "name", ""), machine) == 0 ||
                        (strlen(machine) >= 4 &&
                         g_str_has_prefix(hsk_json_str(c->info, "instance", ""), machine));
-        if (strcmp(hsk_json_str(c->info, "path", ""), path) == 0) {
+        if (same || (!found && strcmp(hsk_json_str(c->info, "path", ""), path) == 0)) {
+            hsk_client_free(found);
             found = c;
+            if (same)
+                break;
         } else if (by_name) {
             n_named++;
             hsk_client_free(named);

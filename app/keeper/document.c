@@ -37,13 +37,17 @@ json_t *hsk_document_info(struct hsk_document *d)
                                                m->disks[n].interface));
     json_array_foreach(d->versions, i, v) snapshots +=
         strcmp(hsk_json_str(v, "kind", ""), "user") == 0;
-    return json_pack("{s:s, s:s, s:s, s:s?, s:s, s:s?, s:I, s:i, s:o, s:I, s:s?, s:s, s:b, s:f}",
+    uint64_t device, inode;
+    hsk_doc_identity(d->doc, &device, &inode);
+    return json_pack("{s:s, s:s, s:s, s:s?, s:s, s:s?, s:I, s:i, s:o, s:I, s:s?, s:s, s:b, s:f, "
+                     "s:I, s:I}",
                      "name", m->name, "uuid", m->uuid, "engine", d->engine->name, "engine_note",
                      d->engine_note, "state", d->want_run ? "running" : "paused", "text",
                      d->trouble, "memory", (json_int_t)d->memory_bytes, "cpus", (int)m->ncpus,
                      "disks", disks, "snapshots", (json_int_t)snapshots, "instance",
                      hsk_doc_instance(d->doc), "path", d->path, "filling", d->now.lazy != NULL,
-                     "start_ms", d->start_ms);
+                     "start_ms", d->start_ms, "device", (json_int_t)device, "inode",
+                     (json_int_t)inode);
 }
 
 void hsk_document_tell_state(struct hsk_document *d)

@@ -368,10 +368,18 @@ static json_t *snapshot_fields(const struct hsk_op *op)
 /* The instance has it already; a document that cannot be written now gets it the next time. */
 static void published(struct hsk_op *op)
 {
-    if (op->error)
-        hsk_complain(op->error->message);
-    g_clear_error(&op->error);
+    GError *unpublished = g_steal_pointer(&op->error);
+
     hsk_document_look_after(op->d);
+    if (unpublished && op->wait) {
+        g_prefix_error(&unpublished,
+                       "the snapshot is kept on this computer, but it is not in the document: ");
+        hsk_op_fail(op, unpublished);
+        return;
+    }
+    if (unpublished)
+        hsk_complain(unpublished->message);
+    g_clear_error(&unpublished);
     hsk_op_finish(op, snapshot_fields(op));
 }
 

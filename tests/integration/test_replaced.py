@@ -69,6 +69,21 @@ class Replaced(Document):
         self.assertEqual(winner.wait(harness.PATIENCE), 0)
         self.is_clean(doc)
 
+    def test_by_whatever_name_it_is_the_machine_that_runs(self):
+        m = self.begin()
+        moved, link = self.path('moved.hva'), self.path('link.hva')
+        os.link(self.doc, link)
+        os.rename(self.doc, moved)
+        for name in moved, link:
+            self.assertEqual(self.json('info', name)['state'], 'running')
+            self.json('snapshot', name, name, '--wait')
+            self.json('revert', name, 'first')
+            self.assertEqual(self.state(m), self.first)
+            self.json('undo', name)
+            self.assertEqual(self.state(m), self.now)
+        self.hva('stop', link)
+        self.assertEqual(m.wait()[0], 0)
+
     def test_renamed(self):
         m = self.begin()
         moved = self.path('moved.hva')
@@ -111,7 +126,7 @@ class Replaced(Document):
     def test_deleted_and_saved_elsewhere(self):
         m = self.begin()
         os.unlink(self.doc)
-        self.json('snapshot', self.doc, 'second', '--wait')
+        self.sentence(self.hva('snapshot', self.doc, 'second', '--wait', status=1)[1], 'not in the document', 'deleted')
         self.sentence(self.hva('stop', self.doc, status=1)[1], 'deleted or replaced', 'save-as doc.hva', '--force')
         self.assertEqual(self.state(m), self.now)
         new = self.path('new.hva')

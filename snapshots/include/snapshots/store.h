@@ -239,6 +239,8 @@ bool hsk_doc_clone_version(struct hsk_doc *doc, const char *id, const char *out,
                            GError **error);
 /* Was its file deleted, or replaced by another, so that only we still have it? */
 bool hsk_doc_is_gone(struct hsk_doc *doc);
+/* Which file it is, whatever it is called now. */
+void hsk_doc_identity(struct hsk_doc *doc, uint64_t *device, uint64_t *inode);
 /* The document goes on at out, with all that it has: its file there is a copy of the last committed
  * generation, hsk_doc_publish appends the rest. The old file, if it is still there, is one that
  * stayed behind. Threads as hsk_version_commit. hsk_doc_path says where it is, also after an
