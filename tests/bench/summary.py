@@ -75,9 +75,10 @@ def timeline(t, v):
     t.row('keeper\'s share of a core', v('timeline', 'keeper_percent'), '%', {'worst': 5})
     t.row('  more than without it', v('timeline', 'keeper_more_percent'), '%')
     t.row('  machine\'s, more than without it', v('timeline', 'machine_more_percent'), '%')
-    t.row('bytes an hour', v('timeline', 'bytes_per_hour'), 'bytes', {'worst': 10 ** 9})
-    apart = [s['seconds'] / max(s['points'], 1) for s in t.results.of('timeline') if 'seconds' in s]
-    t.row('seconds between points (more on a busy host)', apart, 's')
+    hour = [s['bytes_per_hour'] for s in t.results.of('timeline') if s.get('seconds', 0) >= 3600]
+    t.row('bytes of an hour', hour, 'bytes', {'worst': 10 ** 9})
+    t.row('bytes an hour at the rate of the beginning', [b for b in v('timeline', 'bytes_per_hour') if b not in hour], 'bytes')
+    t.row('from point to point (more on a busy host)', v('timeline-gap', 'seconds'), 's')
     tried = t.results.of('timeline-revert')
     t.count('reverts to random points, wrong', len(tried), sum('wrong' in s for s in tried), 50)
 

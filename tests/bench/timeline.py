@@ -11,6 +11,7 @@ from machines import Refused, cpu_seconds
 SECONDS = (45, 600, 3600)  # of light work: quick, usual, long
 REVERTS = (5, 50, 50)
 FIRST_POINT = 120          # seconds
+LOOK = 30                  # seconds: all points of the last minute are still there
 TIME_ERROR = 2.5           # seconds between a point's time, in whole seconds, and what the guest said then
 LIGHT_CHANGES = 25         # guest.c: light_step
 
@@ -22,11 +23,13 @@ class TimelineFigures:
         log = json.loads(self.machine.tool('log', self.machine.document, '--timeline', '--json'))
         return [v for v in log if v['kind'] == 'auto']
 
-    def shares(self, seconds):
-        """Percent of a core that keeper and machine take meanwhile."""
+    def shares(self, seconds, look=lambda: None):
+        """Percent of a core that keeper and machine take meanwhile; looks at the points now and then."""
         pids, start = self.machine.pids(), time.monotonic()
         before = {role: cpu_seconds(pid) for role, pid in pids.items()}
-        time.sleep(seconds)
+        while (took := time.monotonic() - start) < seconds:
+            time.sleep(min(LOOK, seconds - took))
+            look()
         took = time.monotonic() - start
         return took, {role: 100 * (cpu_seconds(pid) - before[role]) / took for role, pid in pids.items()}
 
@@ -47,10 +50,12 @@ class TimelineFigures:
             time.sleep(1)
         self.offset = time.time() - time.monotonic()
         du, start, began = m.du(), time.monotonic(), time.time()
-        took, share = self.shares(seconds)
-        grown = m.du() - du
-        points = [p for p in self.points() if p['time'] > began]
-        self.results.add(name, seconds=took, points=len(points), bytes_per_hour=grown / (time.monotonic() - start) * 3600, du=du + grown,
+        taken = set()
+        took, share = self.shares(seconds, lambda: taken.update(p['time'] for p in self.points() if p['time'] >= began))
+        grown, at = m.du() - du, sorted(taken)
+        for gap in (b - a for a, b in zip(at, at[1:])):
+            self.results.add('timeline-gap', seconds=gap)
+        self.results.add(name, seconds=took, points=len(taken), stay=len(self.points()), bytes_per_hour=grown / (time.monotonic() - start) * 3600, du=du + grown,
                          keeper_percent=share['keeper'], keeper_more_percent=share['keeper'] - without['keeper'],
                          machine_percent=share['machine'], machine_more_percent=share['machine'] - without['machine'])
         self.go_to_points(began, time.time())
