@@ -50,6 +50,7 @@ struct hsk_timeline {
     guint source;
     gint64 not_before_us;
     gint64 asked_us; /* the machine has not said yet how active it is; 0: it has */
+    gint64 begun_us; /* when it was asked for the point under way: on time, whatever came behind */
     uint64_t disk_writes;
     double purse;                 /* common/pace.h */
     gint64 paid_us;               /* up to when it has earned */
@@ -207,16 +208,16 @@ static bool busy_computer(void)
 static void pay(struct hsk_timeline *t, const struct hsk_op *op)
 {
     const unsigned every_s = t->d->settings.every_s;
-    const double passed = (double)(op->started_us - t->paid_us) / G_USEC_PER_SEC;
+    const double passed = (double)(t->begun_us - t->paid_us) / G_USEC_PER_SEC;
     const double slower = hsk_on_battery(POWER_SUPPLIES) ? BATTERY_FACTOR
                           : busy_computer()              ? BUSY_FACTOR
                                                          : 1;
     const double cpu_s = (double)(op->cpu_ns - t->compact_cpu_ns) / 1e9;
 
     t->purse = hsk_pace_pay(t->purse, every_s, passed, op->bytes_added, t->freed_bytes);
-    t->paid_us = op->started_us;
-    t->not_before_us = op->started_us +
-                       (gint64)(hsk_pace_wait_s(t->purse, every_s, slower, cpu_s) * G_USEC_PER_SEC);
+    t->paid_us = t->begun_us;
+    t->not_before_us =
+        t->begun_us + (gint64)(hsk_pace_wait_s(t->purse, every_s, slower, cpu_s) * G_USEC_PER_SEC);
 }
 
 static void tell_once(struct hsk_document *d)
@@ -365,6 +366,7 @@ void hsk_timeline_message(struct hsk_timeline *t, const json_t *body)
 {
     if (!t || !t->asked_us)
         return;
+    t->begun_us = t->asked_us;
     t->asked_us = 0;
     struct hsk_document *d = t->d;
     const int64_t pages = MAX(hsk_json_int(body, "pages", 0), 0);
