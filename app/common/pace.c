@@ -26,9 +26,14 @@ double hsk_pace_pay(double purse, unsigned every_s, double seconds, uint64_t wri
     return CLAMP(purse, -HSK_PACE_MAX_WAIT_S * earns, HSK_PACE_SAVINGS);
 }
 
-double hsk_pace_wait_s(double purse, unsigned every_s, double slower, double cpu_s)
+double hsk_pace_pay_cpu(double cpu_purse, double seconds, double cpu_s)
 {
-    const double wait = MAX(every_s * slower, cpu_s * HSK_PACE_CPU_WAIT);
+    return MIN(cpu_purse + MAX(seconds, 0) / HSK_PACE_CPU_WAIT, HSK_PACE_CPU_SAVINGS) - cpu_s;
+}
+
+double hsk_pace_wait_s(double purse, unsigned every_s, double slower, double cpu_purse)
+{
+    const double wait = MAX(every_s * slower, -cpu_purse * HSK_PACE_CPU_WAIT);
 
     return MAX(wait, -purse / hsk_pace_bytes_s(every_s));
 }

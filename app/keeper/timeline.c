@@ -6,10 +6,10 @@
  *   written since the last version: a guest that only keeps its clock gets none.
  * - A checkpoint is an operation like any other, but one that gives way: what the user asks for
  *   cancels its commit (ops.c). While another operation is under way none begins.
- * - What it costs is paid off before the next one (common/pace.h): 22 times its processor time
- *   (4.5 % of one), and what it owes to the disk, which may get a gigabyte in the first hour: what
- *   was written counts, less what thinning and compacting gave back. On a battery and on a busy
- *   computer the step is longer.
+ * - What it costs is paid off before the next one (common/pace.h): processor time, of which it
+ *   earns 4.5 % of one, and what it owes to the disk, which may get a gigabyte in the first hour:
+ *   what was written counts, less what thinning and compacting gave back. On a battery and on a
+ *   busy computer the step is longer.
  * - It leaves room on the disk: a full one pauses the guest.
  * - Afterwards the points that are too close together for their age are dropped, many with one
  *   commit, and the oldest while all are larger than the limit. Compacting has to look at all maps
@@ -52,7 +52,7 @@ struct hsk_timeline {
     gint64 asked_us; /* the machine has not said yet how active it is; 0: it has */
     gint64 begun_us; /* when it was asked for the point under way: on time, whatever came behind */
     uint64_t disk_writes;
-    double purse;                 /* common/pace.h */
+    double purse, cpu_purse;      /* common/pace.h */
     gint64 paid_us;               /* up to when it has earned */
     gint64 compact_not_before_us; /* these three: jobs, one after the other, what follows them */
     uint64_t compact_cpu_ns;      /* of the last checkpoint */
@@ -215,9 +215,11 @@ static void pay(struct hsk_timeline *t, const struct hsk_op *op)
     const double cpu_s = (double)(op->cpu_ns - t->compact_cpu_ns) / 1e9;
 
     t->purse = hsk_pace_pay(t->purse, every_s, passed, op->bytes_added, t->freed_bytes);
+    t->cpu_purse = hsk_pace_pay_cpu(t->cpu_purse, passed, cpu_s);
     t->paid_us = t->begun_us;
     t->not_before_us =
-        t->begun_us + (gint64)(hsk_pace_wait_s(t->purse, every_s, slower, cpu_s) * G_USEC_PER_SEC);
+        t->begun_us +
+        (gint64)(hsk_pace_wait_s(t->purse, every_s, slower, t->cpu_purse) * G_USEC_PER_SEC);
 }
 
 static void tell_once(struct hsk_document *d)
@@ -388,6 +390,7 @@ struct hsk_timeline *hsk_timeline_new(struct hsk_document *d)
 
     t->d = d;
     t->purse = HSK_PACE_SAVINGS;
+    t->cpu_purse = HSK_PACE_CPU_SAVINGS;
     t->paid_us = g_get_monotonic_time();
     t->not_before_us = t->paid_us + d->settings.every_s * G_USEC_PER_SEC;
     t->source = g_timeout_add_seconds(1, look, t);

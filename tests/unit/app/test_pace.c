@@ -58,7 +58,7 @@ static void waits(void **state)
         const char *name;
         double purse;
         unsigned every_s;
-        double slower, cpu_s, expected;
+        double slower, cpu_purse, expected;
     } cases[] = {
         {"nothing owed: the step", 0, 5, 1, 0, 5},
         {"whatever there is", FULL, 5, 1, 0, 5},
@@ -67,15 +67,37 @@ static void waits(void **state)
         {"what is owed is earned first", -20 * SECOND, 5, 1, 0, 20},
         {"if that takes longer", -2 * SECOND, 5, 1, 0, 5},
         {"a fast step earns it faster", -20 * SECOND, 1, 1, 0, 4},
-        {"processor time", 0, 5, 1, 0.5, 11},
-        {"the longest counts", -20 * SECOND, 5, 6, 0.5, 30},
+        {"processor time", 0, 5, 1, -0.5, 11},
+        {"none owed", 0, 5, 1, 0.5, 5},
+        {"the longest counts", -20 * SECOND, 5, 6, -0.5, 30},
         {"two minutes at most", -MOST, 5, 1, 0, HSK_PACE_MAX_WAIT_S},
     };
 
     for (unsigned i = 0; i < G_N_ELEMENTS(cases); i++)
-        check(cases[i].name,
-              hsk_pace_wait_s(cases[i].purse, cases[i].every_s, cases[i].slower, cases[i].cpu_s),
-              cases[i].expected);
+        check(
+            cases[i].name,
+            hsk_pace_wait_s(cases[i].purse, cases[i].every_s, cases[i].slower, cases[i].cpu_purse),
+            cases[i].expected);
+}
+
+/* One point in eight drops others, and takes much longer. */
+static void dropping_makes_no_point_late(void **state)
+{
+    double purse = HSK_PACE_CPU_SAVINGS, all = 0;
+
+    for (unsigned i = 1; i < 720; i++) {
+        double cpu_s = i % 8 == 0 ? 0.6 : 0.05;
+        purse = hsk_pace_pay_cpu(purse, 5, cpu_s);
+        check("no wait", hsk_pace_wait_s(FULL, 5, 1, purse), 5);
+    }
+    /* but nobody gets more than a share of a processor */
+    purse = HSK_PACE_CPU_SAVINGS;
+    for (double now = 0, gap = 0; now < 3600; now += gap) {
+        purse = hsk_pace_pay_cpu(purse, gap, 2);
+        gap = hsk_pace_wait_s(FULL, 5, 1, purse);
+        all += 2;
+    }
+    assert_true(all <= 3600.0 / HSK_PACE_CPU_WAIT + HSK_PACE_CPU_SAVINGS + 2);
 }
 
 struct hour {
@@ -159,6 +181,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(purses),
         cmocka_unit_test(waits),
+        cmocka_unit_test(dropping_makes_no_point_late),
         cmocka_unit_test(light_work_gets_all_its_points),
         cmocka_unit_test(an_hour_takes_no_more_than_a_gigabyte),
         cmocka_unit_test(who_writes_wildly_gets_a_point_in_two_minutes),
