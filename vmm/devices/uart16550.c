@@ -25,9 +25,10 @@
 #include "devices.h"
 
 #define FIFO_SIZE     16
-#define TX_BUFFER     65536u /* power of two */
-#define TX_DELAY_NS   500000 /* bytes are gathered for so long before they are written */
-#define RX_SETTLE_NS  2000000u
+#define TX_BUFFER     65536u    /* power of two */
+#define TX_DELAY_NS   500000    /* bytes are gathered for so long before they are written */
+#define RX_SETTLE_NS  2000000u  /* behind the receive interrupt's enabling */
+#define SETUP_NS      50000000u /* behind setting up; a busy host may stop the guest in it */
 #define POLLS         16
 #define FREE_FLUSH_MS 1000 /* what a slow reader gets when the machine ends */
 
@@ -78,12 +79,12 @@ struct uart {
     struct hsk_irq *irq;
     struct hsk_loop *loop;
     struct hsk_clock *clock;
-    struct hsk_timer *timer; /* to the loop thread */
+    struct hsk_timer *timer, *settled; /* to the loop thread: at once; at listens_ns */
     uint16_t port;
     int in_fd, out_fd, out_flags;
     /* device lock */
     struct uart_state s;
-    uint64_t listens_ns; /* guest time from which the receive interrupt counts as meant */
+    uint64_t listens_ns; /* guest time from which the receive interrupt is meant as such */
     bool tx_stalled;     /* the guest was told that the transmitter is busy */
     uint32_t tx_head,
         tx_tail; /* free running; head - tail bytes wait. tail: written by the loop thread only */
@@ -156,8 +157,8 @@ static void host_event(void *opaque, uint32_t events);
 /*
  * What comes from the host waits there until somebody listens: drivers clear the FIFO while they
  * probe and set up, and a pipe's bytes, unlike a typist's, all come at once. Listening is the
- * receive interrupt, enabled for a moment already, or polling of LSR with nothing sent in between
- * (a driver that only prints reads LSR once or twice a byte).
+ * receive interrupt, enabled for a moment already and not in the middle of setting up, or polling
+ * of LSR with nothing sent in between (a driver that only prints reads LSR once or twice a byte).
  */
 static bool rx_wanted(struct uart *u)
 {
@@ -288,6 +289,13 @@ static void wake_loop(struct uart *u, uint64_t delay_ns)
     hsk_timer_arm(u->timer, hsk_clock_ns(u->clock) + delay_ns);
 }
 
+/* Not before so long from now. */
+static void listen_after(struct uart *u, uint64_t delay_ns)
+{
+    u->listens_ns = MAX(u->listens_ns, hsk_clock_ns(u->clock) + delay_ns);
+    hsk_timer_arm(u->settled, u->listens_ns);
+}
+
 static bool tx_full(const struct uart *u)
 {
     return u->tx_head - u->tx_tail > TX_BUFFER - FIFO_SIZE;
@@ -353,6 +361,7 @@ static void fcr_write(struct uart *u, uint8_t value)
     if (((value ^ s->fcr) & FCR_ENABLE) || (value & FCR_CLEAR_RX))
         rx_clear(s);
     s->fcr = value & FCR_ENABLE ? value & FCR_KEPT : 0;
+    listen_after(u, SETUP_NS);
     update_irq(u);
     wake_loop(u, 0);
 }
@@ -437,16 +446,17 @@ static void uart_write(struct hsk_dev *dev, unsigned region, uint64_t offset, un
         if ((value & IER_THRI) && !(s->ier & IER_THRI) && !tx_full(u))
             s->thr_event = 1;
         if ((value & IER_RDI) && !(s->ier & IER_RDI))
-            u->listens_ns = hsk_clock_ns(u->clock) + RX_SETTLE_NS;
+            listen_after(u, RX_SETTLE_NS);
         s->ier = value & 0x0f;
         update_irq(u);
-        wake_loop(u, s->ier & IER_RDI ? RX_SETTLE_NS : 0);
+        wake_loop(u, 0);
         break;
     case REG_IIR_FCR:
         fcr_write(u, value);
         break;
     case REG_LCR:
         s->lcr = value;
+        listen_after(u, SETUP_NS);
         break;
     case REG_MCR:
         s->mcr = value & 0x1f;
@@ -471,6 +481,7 @@ static void uart_reset(struct hsk_dev *dev)
     memset(&u->s, 0, sizeof u->s);
     u->s.msr = MSR_CTS | MSR_DSR | MSR_DCD;
     u->s.divisor[0] = 1;
+    u->listens_ns = 0;
 }
 
 static bool uart_check(struct hsk_dev *dev, GError **error)
@@ -499,6 +510,9 @@ static void uart_resume(struct hsk_dev *dev)
 
     u->paused = false;
     hsk_dev_enter(dev);
+    /* The guest's clock may have gone back. */
+    if (u->listens_ns > hsk_clock_ns(u->clock) + SETUP_NS)
+        u->listens_ns = 0;
     update_irq(u);
     hsk_dev_leave(dev);
     timer_expired(u);
@@ -521,6 +535,7 @@ static void uart_free(struct hsk_dev *dev)
     watch(u);
     if (u->out_fd >= 0)
         fcntl(u->out_fd, F_SETFL, u->out_flags);
+    hsk_timer_free(u->settled);
     hsk_timer_free(u->timer);
     hsk_bus_unmap(hsk_machine_pio(dev->machine), u->port, dev);
     hsk_dev_finish(dev);
@@ -552,6 +567,7 @@ struct hsk_dev *hsk_uart16550_new(struct hsk_machine *m, const char *id, uint16_
     u->loop = hsk_machine_loop(m);
     u->clock = hsk_machine_clock(m);
     u->timer = hsk_timer_new(u->loop, timer_expired, u);
+    u->settled = hsk_timer_new(u->loop, timer_expired, u);
     u->port = port;
     u->in_fd = in_fd;
     u->out_fd = out_fd;
