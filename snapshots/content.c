@@ -149,6 +149,13 @@ static bool open_member(struct hsk_content *c, const char *name, struct hsk_memb
     return hsk_carrier_member(c->base, name, m, error);
 }
 
+bool hsk_content_member(struct hsk_content *c, const char *name, struct hsk_member *m,
+                        GError **error)
+{
+    G_GNUC_UNUSED g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&c->lock);
+    return open_member(c, name, m, error);
+}
+
 /* A session may see many thousand versions: descriptors are not kept for all of them. */
 static void close_segments(struct hsk_content *c)
 {

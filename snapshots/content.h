@@ -24,6 +24,9 @@ void hsk_content_add(struct hsk_content *c, const struct hsk_root_entry *e);
 void hsk_content_retain(struct hsk_content *c, const struct hsk_root *root, bool keep);
 /* Does ROOT list the segment? */
 bool hsk_content_has(struct hsk_content *c, uint32_t number);
+/* A member of either, to be closed; it is read without the lock. */
+bool hsk_content_member(struct hsk_content *c, const char *name, struct hsk_member *m,
+                        GError **error);
 /* A reference to give back with hsk_segment_free. */
 struct hsk_segment *hsk_content_segment(struct hsk_content *c, uint32_t number, GError **error);
 /* The content of a frame, through the cache; the slot does not matter. */

@@ -1,12 +1,16 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Documents made of documents: the same one without what nobody needs (hsk_doc_compact), and a new
- * machine from one version (hsk_doc_clone). Both are written to path.unfinished, synced and renamed, so
- * that there is the old file or the new one.
+ * machine from one version (hsk_doc_clone). Both are written to path.unfinished, synced and
+ * renamed, so that there is the old file or the new one.
  *
  * Nothing moves: a frame that is not needed becomes a hole of its size under the same number, so
  * page maps stay as they are, and so does everything that an instance refers to. Members of which
- * nothing is needed are left out. Missing: single dead pages of a needed frame stay. One thread.
+ * nothing is needed are left out. Missing: single dead pages of a needed frame stay.
+ *
+ * Threads: one; but the copying of a clone (hsk_clone_write) goes on beside everything else. It has
+ * its own ROOT and record, reads through content.h, and the version that it opened keeps the files
+ * that other threads leave behind.
  */
 #include <appliance-format/io.h>
 
@@ -14,6 +18,7 @@
 
 struct rewrite {
     struct hsk_doc *doc;
+    char *label;           /* where it is read from, for errors */
     struct hsk_root *root; /* the new one; lists what was written so far */
     struct hsk_tar_sink sink;
     GHashTable *nodes;    /* addresses of needed page map nodes */
@@ -61,14 +66,14 @@ static bool need_objects(struct rewrite *w, const GArray *objects, GError **erro
     return true;
 }
 
-static bool need_record(struct rewrite *w, const struct hsk_record *r, GError **error)
+static void need_blobs(struct rewrite *w, const struct hsk_blob *state,
+                       const struct hsk_blob *picture, const struct hsk_blob *needed)
 {
-    const struct hsk_blob *blobs[] = {&r->state, &r->picture, &r->needed};
+    const struct hsk_blob *blobs[] = {state, picture, needed};
     for (size_t i = 0; i < G_N_ELEMENTS(blobs); i++) {
         for (guint k = 0; blobs[i]->frames != NULL && k < blobs[i]->frames->len; k++)
             need_page(w, 0, g_array_index(blobs[i]->frames, uint64_t, k), NULL);
     }
-    return need_objects(w, r->objects, error);
 }
 
 /* ---- copying ---- */
@@ -84,14 +89,6 @@ static bool step(struct rewrite *w, uint64_t bytes, GError **error)
     return false;
 }
 
-static bool open_member(const struct hsk_doc *doc, const char *name, struct hsk_member *m,
-                        GError **error)
-{
-    const struct hsk_carrier *c =
-        doc->dir != NULL && hsk_carrier_has(doc->dir, name) ? doc->dir : doc->base;
-    return hsk_carrier_member(c, name, m, error);
-}
-
 static bool put(struct rewrite *w, const char *name, const void *data, size_t bytes, GError **error)
 {
     uint8_t hash[HSK_HASH_BYTES];
@@ -105,13 +102,13 @@ static bool copy_member(struct rewrite *w, const struct hsk_root_entry *e, GErro
 {
     struct hsk_member m;
     uint8_t hash[HSK_HASH_BYTES];
-    if (!open_member(w->doc, e->name, &m, error))
+    if (!hsk_content_member(w->doc->content, e->name, &m, error))
         return false;
     uint64_t bytes = m.size;
     bool ok = hsk_sink_copy(&w->sink.sink, e->name, &m, hash, error);
     hsk_member_close(&m);
     if (ok && memcmp(hash, e->hash, sizeof(hash)) != 0)
-        return hsk_damaged(error, w->doc->path, "%s is not the one that was written", e->name);
+        return hsk_damaged(error, w->label, "%s is not the one that was written", e->name);
     if (ok)
         hsk_root_set(w->root, e->name, hash, NULL);
     return ok && step(w, bytes, error);
@@ -156,7 +153,7 @@ static bool copy_segment(struct rewrite *w, const struct hsk_root_entry *e, GErr
     if (!hsk_segment_writer_finish(out, error))
         return false;
     if (w->moved)
-        return hsk_damaged(error, w->doc->path, "segment %06u is larger than it can be",
+        return hsk_damaged(error, w->label, "segment %06u is larger than it can be",
                            e->segment.number);
     return true;
 }
@@ -194,9 +191,9 @@ static bool is_needed(const struct rewrite *w, const struct hsk_root_entry *e)
     return !hsk_record_is_member(e->name, id) && strcmp(e->name, "manifest.json") != 0;
 }
 
-/* The members of from that are needed, the manifest and then the records. */
+/* The members of from that are needed, and the manifest. */
 static bool copy_members(struct rewrite *w, const struct hsk_root *from, const char *manifest,
-                         const GPtrArray *records, GError **error)
+                         GError **error)
 {
     g_autoptr(GPtrArray) sorted = g_ptr_array_new();
     for (guint i = 0; i < from->entries->len; i++) {
@@ -204,7 +201,7 @@ static bool copy_members(struct rewrite *w, const struct hsk_root *from, const c
         struct hsk_member m;
         if (!is_needed(w, e) && strcmp(e->name, "manifest.json") != 0)
             continue;
-        if (!open_member(w->doc, e->name, &m, error))
+        if (!hsk_content_member(w->doc->content, e->name, &m, error))
             return false;
         w->all += m.size;
         hsk_member_close(&m);
@@ -219,18 +216,19 @@ static bool copy_members(struct rewrite *w, const struct hsk_root *from, const c
                             : !copy_member(w, e, error))
             return false;
     }
-    for (guint i = 0; i < records->len; i++) {
-        const struct hsk_record *r = g_ptr_array_index(records, i);
-        g_autofree char *text = hsk_record_format(r);
-        if (!put(w, r->member, text, strlen(text), error))
-            return false;
-    }
     return true;
+}
+
+static bool put_record(struct rewrite *w, const struct hsk_record *r, GError **error)
+{
+    g_autofree char *text = hsk_record_format(r);
+    return put(w, r->member, text, strlen(text), error);
 }
 
 static void rewrite_init(struct rewrite *w, struct hsk_doc *doc, const char *document)
 {
     w->doc = doc;
+    w->label = g_strdup(doc->path);
     w->root = hsk_root_new(document);
     w->nodes = g_hash_table_new(NULL, NULL);
     w->maps = g_hash_table_new(NULL, NULL);
@@ -241,6 +239,7 @@ static void rewrite_init(struct rewrite *w, struct hsk_doc *doc, const char *doc
 static void rewrite_clear(struct rewrite *w)
 {
     hsk_root_free(w->root);
+    g_free(w->label);
     g_hash_table_unref(w->nodes);
     g_hash_table_unref(w->maps);
     g_hash_table_unref(w->frames);
@@ -278,7 +277,8 @@ static bool need_everything(struct rewrite *w, GPtrArray *records, GError **erro
             return hsk_damaged(error, doc->path,
                                "the record of version %s makes no sense; drop it first",
                                r->info.id);
-        if (!need_record(w, r, error))
+        need_blobs(w, &r->state, &r->picture, &r->needed);
+        if (!need_objects(w, r->objects, error))
             return false;
         if (hsk_root_find(doc->base_root, r->member) != NULL)
             g_ptr_array_add(records, r);
@@ -295,8 +295,12 @@ static bool compact_open(struct hsk_doc *doc, struct rewrite *w, struct hsk_targ
         !hsk_target_open(t, doc->path, doc->io, error))
         return false;
     hsk_tar_sink_init(&w->sink, doc->io, t->fd, doc->path);
-    if (!copy_members(w, doc->base_root, manifest, records, error))
+    if (!copy_members(w, doc->base_root, manifest, error))
         return false;
+    for (guint i = 0; i < records->len; i++) {
+        if (!put_record(w, g_ptr_array_index(records, i), error))
+            return false;
+    }
     w->root->generation = doc->base_root->generation + 1;
     w->root->next_number = doc->base_root->next_number;
     g_strlcpy(w->root->current, doc->base_root->current, sizeof(w->root->current));
@@ -326,56 +330,29 @@ bool hsk_doc_compact(const char *path, bool (*progress)(void *opaque, double fra
 
 /* ---- cloning ---- */
 
+struct hsk_clone {
+    struct rewrite w;
+    struct hsk_version *version; /* NULL: the disks as they are */
+    struct hsk_record *record;   /* the only one, in which the machine goes on; or NULL */
+    struct hsk_root *from;       /* what holds, as of the beginning */
+    GHashTable *foreign;         /* the version, if somebody else made it; or NULL */
+    char *out, *manifest;
+};
+
 /* A record of that version for a document that has no other: the machine goes on from it. */
-static struct hsk_record *only_record(const struct hsk_record *r)
+static struct hsk_record *only_record(struct hsk_doc *doc, const char *id, GError **error)
 {
-    struct hsk_record *n = g_memdup2(r, sizeof(*r));
-    n->member = hsk_record_member(r->info.id, 0);
-    n->ancestors = g_ptr_array_new();
-    n->order = 1;
-    n->info.kind = r->info.has_state ? HSK_VERSION_SAVED : HSK_VERSION_USER;
-    n->info.pinned = false;
-    return n;
-}
-
-static void only_record_free(gpointer p)
-{
-    struct hsk_record *n = p;
-    g_ptr_array_unref(n->ancestors);
-    g_free(n->member);
-    g_free(n);
-}
-
-static bool clone_open(struct hsk_doc *doc, const char *version, struct rewrite *w,
-                       struct hsk_target *t, const struct hsk_manifest *m, const char *out,
-                       GError **error)
-{
-    g_autoptr(GPtrArray) records = g_ptr_array_new_with_free_func(only_record_free);
-    const struct hsk_record *r = version == NULL ? NULL : hsk_doc_find(doc, version);
-    const GArray *present = r == NULL ? doc->root->present : r->objects;
-    uint8_t hash[HSK_HASH_BYTES];
-    g_autofree char *manifest = hsk_manifest_format(m, error);
-    for (guint i = 0; i < present->len; i++) {
-        const struct hsk_object *o = &g_array_index(present, struct hsk_object, i);
-        if (r != NULL || g_str_has_prefix(o->name, "disk."))
-            hsk_objects_set(w->root->present, o);
-    }
-    if (r != NULL) {
-        g_ptr_array_add(records, only_record(r));
-        g_strlcpy(w->root->current, r->info.id, sizeof(w->root->current));
-    }
-    if (manifest == NULL || !need_objects(w, w->root->present, error) ||
-        (r != NULL && !need_record(w, r, error)) || !hsk_target_open(t, out, doc->io, error))
-        return false;
-    hsk_tar_sink_init(&w->sink, doc->io, t->fd, out);
-    if (!copy_members(w, doc->root, manifest, records, error))
-        return false;
-    w->root->generation = 1;
-    w->root->next_number = doc->root->next_number;
-    return seal(w,
-                r != NULL && g_hash_table_contains(doc->foreign, r->info.id) ? doc->foreign : NULL,
-                hash, error) &&
-           hsk_target_finish(t, doc->io, error);
+    G_GNUC_UNUSED g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&doc->lock);
+    g_autofree char *text = hsk_record_format(hsk_doc_find(doc, id));
+    struct hsk_record *r = hsk_record_parse(doc->path, id, text, strlen(text), error);
+    if (r == NULL)
+        return NULL;
+    r->member = hsk_record_member(id, 0);
+    g_ptr_array_set_size(r->ancestors, 0);
+    r->order = 1;
+    r->info.kind = r->info.has_state ? HSK_VERSION_SAVED : HSK_VERSION_USER;
+    r->info.pinned = false;
+    return r;
 }
 
 /* It is called as its file, if that can be a name. */
@@ -390,25 +367,96 @@ static void take_name(struct hsk_manifest *m, const char *out)
     m->name = g_steal_pointer(&name);
 }
 
-bool hsk_doc_clone_version(struct hsk_doc *doc, const char *id, const char *out,
-                           bool (*progress)(void *opaque, double fraction), void *opaque,
-                           GError **error)
+/* What it is to be. */
+static bool describe(struct hsk_clone *c, struct hsk_doc *doc, GError **error)
 {
-    if (g_file_test(out, G_FILE_TEST_EXISTS)) {
-        g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED, "%s exists already", out);
-        return false;
-    }
-    struct rewrite w = {.progress = progress, .opaque = opaque};
-    struct hsk_target t = HSK_NO_TARGET;
     struct hsk_manifest *m = hsk_manifest_copy(doc->manifest);
     g_free(m->uuid);
     m->uuid = g_uuid_string_random();
-    take_name(m, out);
-    rewrite_init(&w, doc, m->uuid);
-    bool ok = clone_open(doc, id, &w, &t, m, out, error);
-    hsk_target_clear(&t);
-    rewrite_clear(&w);
+    take_name(m, c->out);
+    rewrite_init(&c->w, doc, m->uuid);
+    c->manifest = hsk_manifest_format(m, error);
     hsk_manifest_free(m);
+    c->w.root->generation = 1;
+    c->w.root->next_number = doc->root->next_number;
+    return c->manifest != NULL;
+}
+
+static void set_present(struct hsk_root *root, const GArray *objects, bool disks_only)
+{
+    for (guint i = 0; i < objects->len; i++) {
+        const struct hsk_object *o = &g_array_index(objects, struct hsk_object, i);
+        if (!disks_only || g_str_has_prefix(o->name, "disk."))
+            hsk_objects_set(root->present, o);
+    }
+}
+
+struct hsk_clone *hsk_clone_begin(struct hsk_doc *doc, const char *id, const char *out,
+                                  GError **error)
+{
+    if (g_file_test(out, G_FILE_TEST_EXISTS)) {
+        g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED, "%s exists already", out);
+        return NULL;
+    }
+    HSK_AUTO(hsk_clone, c) = g_new0(struct hsk_clone, 1);
+    c->out = g_strdup(out);
+    c->from = hsk_root_copy(doc->root);
+    if (!describe(c, doc, error))
+        return NULL;
+    if (id == NULL) {
+        set_present(c->w.root, doc->root->present, true);
+        return g_steal_pointer(&c);
+    }
+    if ((c->version = hsk_version_open(doc, id, error)) == NULL ||
+        (c->record = only_record(doc, id, error)) == NULL)
+        return NULL;
+    set_present(c->w.root, c->version->objects, false);
+    g_strlcpy(c->w.root->current, id, sizeof(c->w.root->current));
+    if (g_hash_table_contains(doc->foreign, id)) {
+        c->foreign = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
+        g_hash_table_add(c->foreign, g_strdup(id));
+    }
+    return g_steal_pointer(&c);
+}
+
+void hsk_clone_free(struct hsk_clone *c)
+{
+    if (c == NULL)
+        return;
+    hsk_version_free(c->version);
+    hsk_record_free(c->record);
+    hsk_root_free(c->from);
+    g_clear_pointer(&c->foreign, g_hash_table_unref);
+    if (c->w.root != NULL)
+        rewrite_clear(&c->w);
+    g_free(c->manifest);
+    g_free(c->out);
+    g_free(c);
+}
+
+static bool write_clone(struct hsk_clone *c, struct hsk_target *t, GError **error)
+{
+    struct rewrite *w = &c->w;
+    const struct hsk_record *r = c->record;
+    const struct hsk_io *io = w->doc->io;
+    uint8_t hash[HSK_HASH_BYTES];
+    if (r != NULL)
+        need_blobs(w, &r->state, &r->picture, &r->needed);
+    if (!need_objects(w, w->root->present, error) || !hsk_target_open(t, c->out, io, error))
+        return false;
+    hsk_tar_sink_init(&w->sink, io, t->fd, c->out);
+    return copy_members(w, c->from, c->manifest, error) && (r == NULL || put_record(w, r, error)) &&
+           seal(w, c->foreign, hash, error) && hsk_target_finish(t, io, error);
+}
+
+bool hsk_clone_write(struct hsk_clone *c, bool (*progress)(void *opaque, double fraction),
+                     void *opaque, GError **error)
+{
+    struct hsk_target t = HSK_NO_TARGET;
+    c->w.progress = progress;
+    c->w.opaque = opaque;
+    bool ok = write_clone(c, &t, error);
+    hsk_target_clear(&t);
     return ok;
 }
 
@@ -437,9 +485,12 @@ bool hsk_doc_clone(const char *path, const char *version, const char *out,
         return false;
     g_autofree char *id =
         version == NULL ? would_resume(doc) : hsk_doc_resolve(doc, version, error);
+    struct hsk_clone *c = NULL;
     bool ok = (version == NULL || id != NULL) &&
               (id != NULL || shared || hsk_doc_fold(doc, 0, error)) &&
-              hsk_doc_clone_version(doc, id, out, progress, opaque, error);
+              (c = hsk_clone_begin(doc, id, out, error)) != NULL &&
+              hsk_clone_write(c, progress, opaque, error);
+    hsk_clone_free(c);
     hsk_doc_close(doc);
     return ok;
 }

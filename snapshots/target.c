@@ -22,6 +22,13 @@ void hsk_target_clear(struct hsk_target *t)
     g_free(t->name);
 }
 
+/* What nobody writes any more is written over. */
+static bool is_written(int dirfd, const char *tmp)
+{
+    HSK_AUTOFD fd = openat(dirfd, tmp, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+    return fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) < 0 && errno == EWOULDBLOCK;
+}
+
 bool hsk_target_open(struct hsk_target *t, const char *path, const struct hsk_io *io,
                      GError **error)
 {
@@ -32,6 +39,12 @@ bool hsk_target_open(struct hsk_target *t, const char *path, const struct hsk_io
     t->dirfd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (t->dirfd < 0)
         return hsk_io_error(error, errno, "write to the folder %s", folder);
+    if (is_written(t->dirfd, t->tmp)) {
+        g_set_error(error, HSK_ERROR, HSK_ERROR_BUSY,
+                    "%s is being written just now; wait until it is there, or use another name",
+                    path);
+        return false;
+    }
     t->fd = hsk_io_create(io, t->dirfd, t->tmp);
     if (t->fd < 0)
         return hsk_io_error(error, t->fd, "write %s", path);

@@ -480,10 +480,7 @@ static void display(void *opaque, int fd)
 /* Nobody wants a copy that nobody waits for. */
 static void closed(void *opaque, const struct hsk_conn *c)
 {
-    struct hsk_document *d = opaque;
-
-    if (d->op && d->op->conn == c && (d->op->kind == HSK_OP_CLONE || d->op->kind == HSK_OP_SAVE_AS))
-        atomic_store(&d->op->cancelled, true);
+    hsk_op_cancel_copies(opaque, c);
 }
 
 const struct hsk_control_ops hsk_document_control_ops = {

@@ -21,7 +21,8 @@ void hsk_document_end(struct hsk_document *d, int status)
 {
     d->ending = true;
     d->status = status;
-    if (!d->in_job)
+    hsk_op_cancel_copies(d, NULL);
+    if (!d->in_job && g_queue_is_empty(&d->beside))
         g_main_loop_quit(d->loop);
 }
 
@@ -292,6 +293,7 @@ int hsk_keeper_run(const json_t *options)
     d.base = g_strdup("");
     d.near = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
     g_queue_init(&d.ops);
+    g_queue_init(&d.beside);
     g_queue_init(&d.screenshots);
     g_queue_init(&d.strokes);
     for (unsigned i = 0; i < G_N_ELEMENTS(signals); i++)

@@ -5,7 +5,8 @@
  * control socket's commands).
  *
  * Threads: main, except job functions (hsk_job). The store's calls other than hsk_disk_* are made
- * by the main thread while no job is under way, or by the job: never both.
+ * by the main thread while no job is under way, or by the job: never both. Beside that, copies are
+ * written (clone.c).
  */
 #pragma once
 
@@ -126,9 +127,12 @@ struct hsk_op {
     GBytes *data;
     json_t *versions;
     /* copying */
-    char *out;           /* the new document's path */
-    _Atomic int permill; /* of it that are done */
-    guint teller;        /* tells who waits how far it is */
+    char *out; /* the new document's path */
+    struct hsk_clone *clone;
+    struct hsk_move *move;
+    _Atomic int permill;              /* of it that are done */
+    guint teller;                     /* tells who waits how far it is */
+    void (*again)(struct hsk_op *op); /* how it goes on when its turn comes again, or NULL */
 };
 
 struct hsk_document {
@@ -152,7 +156,7 @@ struct hsk_document {
     char *parked_id;
     int64_t last_point; /* names of the machine's points count from 1 */
     GHashTable *near;   /* id of a version -> name of its point in the machine that runs now */
-    bool told_gone;   /* that the document is not there any more */
+    bool told_gone;     /* that the document is not there any more */
     bool undo_lost;     /* what was before the last revert could not be stored */
     char *trouble;      /* why it is paused, or NULL */
     bool broken;        /* for good: a part of its memory cannot be read */
@@ -163,6 +167,7 @@ struct hsk_document {
     GQueue ops;        /* of hsk_op: waiting */
     struct hsk_op *op; /* under way, or NULL */
     bool in_job;       /* a job thread has the store */
+    GQueue beside;     /* of hsk_op: what is copied meanwhile, each by a thread of its own */
     bool ending;
     int status;
     GHashTable *foreign; /* ids of versions that somebody else made; the store's */
@@ -221,7 +226,8 @@ GArray *hsk_document_needed(struct hsk_document *d);
 
 /* What its machine needs to keep near versions, if its engine can. */
 bool hsk_document_add_near(struct hsk_document *d, struct hsk_running *r, GError **error);
-/* Ends the keeper with that status; what is under way in a job is finished first. */
+/* Ends the keeper with that status; what is under way in a job is finished first, what is copied is
+ * given up. */
 void hsk_document_end(struct hsk_document *d, int status);
 /* The state event to all windows. text: why, or NULL. */
 void hsk_document_tell_state(struct hsk_document *d);
@@ -256,19 +262,27 @@ void hsk_op_fail(struct hsk_op *op, GError *error);
 void hsk_op_free(struct hsk_op *op);
 /* Runs fn on a thread of its own, then done on the main thread. */
 void hsk_op_job(struct hsk_op *op, void (*fn)(struct hsk_op *op), void (*done)(struct hsk_op *op));
+/* The op under way runs fn, which needs nothing of the store that changes, beside those that
+ * follow; then done on the main thread. At the end of the document it is cancelled. */
+void hsk_op_beside(struct hsk_op *op, void (*fn)(struct hsk_op *op),
+                   void (*done)(struct hsk_op *op));
+/* After that it needs the store again: goes on with next when its turn comes. */
+void hsk_op_again(struct hsk_op *op, void (*next)(struct hsk_op *op));
+/* Nobody waits for them any more: those of that connection, or (NULL) all that are copied. */
+void hsk_op_cancel_copies(struct hsk_document *d, const struct hsk_conn *conn);
 /* For jobs that can give way; opaque is the op. Any thread. */
 bool hsk_op_cancelled(void *opaque);
 /* Processor time of the calling thread. */
 uint64_t hsk_thread_cpu_ns(void);
 /* The machine that was held for the op goes on, if the user wants it to. */
 void hsk_op_let_go(struct hsk_op *op);
-/* Reads the list of versions again (no job under way). */
+/* Reads the list of versions again. */
 void hsk_document_reload_versions(struct hsk_document *d);
 
 /* ---- take.c ---- */
 
 /* Takes a version and commits it; then op->taken. Fails the op otherwise. With USER and AUTO the
-   machine goes on at once, else it is held. An AUTO is given up when the user wants something. */
+   machine goes on at once, else it is held. */
 void hsk_take_start(struct hsk_op *op, enum hsk_version_kind kind, const char *title,
                     void (*taken)(struct hsk_op *op));
 /* Asks the machine for a point by that message (taken; without its name) and expects the disks'

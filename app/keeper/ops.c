@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Operations that need the store, one at a time: the queue, their answers, and the job thread.
+ * Operations that need the store, one at a time: the queue, their answers, and the job thread; and
+ * what runs beside them for a while, because it does not.
  * Thread: main, but for job functions.
  */
+#include <sys/resource.h>
 #include <time.h>
 
 #include "common/values.h"
@@ -45,6 +47,8 @@ void hsk_op_free(struct hsk_op *op)
     hsk_fetched_free(op->fetched);
     g_free(op->base);
     g_clear_handle_id(&op->teller, g_source_remove);
+    hsk_clone_free(op->clone);
+    hsk_move_free(op->move);
     g_free(op->out);
     g_free(op->arg);
     g_free(op->words);
@@ -152,6 +156,10 @@ static void start(struct hsk_op *op)
 {
     GError *error = NULL;
 
+    if (op->again) {
+        op->again(op);
+        return;
+    }
     op->started_us = g_get_monotonic_time();
     if (op->kind == HSK_OP_PICTURE) {
         op->target = hsk_doc_resolve(op->d->doc, op->arg, &error);
@@ -220,7 +228,7 @@ static void make_way(const struct hsk_op *op)
     struct hsk_op *now = op->d->op;
 
     if (now && op->kind != HSK_OP_FOLD && op->kind != HSK_OP_SIZES &&
-        (now->version_kind == HSK_VERSION_AUTO || now->kind == HSK_OP_SIZES))
+        (now->kind == HSK_OP_AUTO || now->kind == HSK_OP_SIZES))
         atomic_store(&now->cancelled, true);
 }
 
@@ -245,7 +253,8 @@ static void finish(struct hsk_op *op)
 {
     struct hsk_document *d = op->d;
 
-    d->op = NULL;
+    if (d->op == op)
+        d->op = NULL;
     hsk_op_free(op);
     hsk_document_reload_versions(d);
     start_next(d);
@@ -307,6 +316,68 @@ void hsk_op_job(struct hsk_op *op, void (*fn)(struct hsk_op *op), void (*done)(s
     *j = (struct job){op, fn, done};
     op->d->in_job = true;
     g_thread_unref(g_thread_new("store", job_thread, j));
+}
+
+/* ---- beside the others ---- */
+
+static gboolean beside_done(gpointer opaque)
+{
+    struct job *j = opaque;
+    struct hsk_document *d = j->op->d;
+
+    g_queue_remove(&d->beside, j->op);
+    g_clear_handle_id(&j->op->teller, g_source_remove);
+    j->done(j->op);
+    g_free(j);
+    if (d->ending)
+        hsk_document_end(d, d->status);
+    return G_SOURCE_REMOVE;
+}
+
+static gpointer beside_thread(gpointer opaque)
+{
+    struct job *j = opaque;
+
+    /* It has time: the guest and what the user wants go first. */
+    setpriority(PRIO_PROCESS, 0, 10);
+    j->fn(j->op);
+    g_idle_add_full(G_PRIORITY_DEFAULT, beside_done, j, NULL);
+    return NULL;
+}
+
+void hsk_op_beside(struct hsk_op *op, void (*fn)(struct hsk_op *op),
+                   void (*done)(struct hsk_op *op))
+{
+    struct hsk_document *d = op->d;
+    struct job *j = g_new0(struct job, 1);
+
+    *j = (struct job){op, fn, done};
+    g_queue_push_tail(&d->beside, op);
+    d->op = NULL;
+    g_thread_unref(g_thread_new("copy", beside_thread, j));
+    hsk_document_reload_versions(d);
+    start_next(d);
+}
+
+void hsk_op_again(struct hsk_op *op, void (*next)(struct hsk_op *op))
+{
+    op->again = next;
+    hsk_op_queue(op);
+}
+
+void hsk_op_cancel_copies(struct hsk_document *d, const struct hsk_conn *conn)
+{
+    const struct hsk_op *now = d->op;
+
+    if (now && conn && now->conn == conn &&
+        (now->kind == HSK_OP_CLONE || now->kind == HSK_OP_SAVE_AS))
+        atomic_store(&d->op->cancelled, true);
+    for (GList *l = d->beside.head; l; l = l->next) {
+        struct hsk_op *op = l->data;
+
+        if (!conn || op->conn == conn)
+            atomic_store(&op->cancelled, true);
+    }
 }
 
 void hsk_document_reload_versions(struct hsk_document *d)

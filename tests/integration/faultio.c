@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Loaded before everything else into hva-keeper (LD_PRELOAD), this makes calls on files below some folder
- * fail as the test says that started it. The file that HVA_FAULTS names is shared with the test:
+ * fail, or wait, as the test says that started it. The file that HVA_FAULTS names is shared with the test:
  * struct control. hva-machine and whatever else is started stays as it is.
  *
  * Any thread.
@@ -28,7 +28,8 @@ struct control {
     atomic_uint skip;      /* so many go through first */
     atomic_uint fail;      /* then so many fail */
     atomic_uint counted, failed;
-    char below[4096 - 24]; /* the folder */
+    atomic_uint hold;      /* those wait until this is 0 */
+    char below[4096 - 28]; /* the folder */
 };
 
 static struct control *control;
@@ -63,6 +64,8 @@ static int strikes(unsigned call)
     if (n < skip || n - skip >= atomic_load(&control->fail))
         return 0;
     atomic_fetch_add(&control->failed, 1);
+    while (atomic_load(&control->hold))
+        usleep(1000);
     errno = (int)atomic_load(&control->error);
     return errno != 0;
 }

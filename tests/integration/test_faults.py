@@ -34,10 +34,13 @@ class Faults:
         case.addCleanup(self.map.close)
         case.env.update(LD_PRELOAD=FAULTIO, HVA_FAULTS=path)
 
-    def set(self, below, calls, error, skip=0, fail=FOR_EVER):
+    def set(self, below, calls, error, skip=0, fail=FOR_EVER, hold=False):
         self.clear()
-        self.map[24:24 + len(below) + 1] = below.encode() + b'\0'
-        self.map[:24] = struct.pack('6I', calls, error, skip, fail, 0, 0)
+        self.map[28:28 + len(below) + 1] = below.encode() + b'\0'
+        self.map[:28] = struct.pack('7I', calls, error, skip, fail, 0, 0, hold)
+
+    def let_go(self):
+        self.map[24:28] = bytes(4)
 
     def clear(self):
         self.map[:4] = bytes(4)

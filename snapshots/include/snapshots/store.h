@@ -232,21 +232,34 @@ bool hsk_doc_compact(const char *path, bool (*progress)(void *opaque, double fra
  * what is committed in it. */
 bool hsk_doc_clone(const char *path, const char *version, const char *out,
                    bool (*progress)(void *opaque, double fraction), void *opaque, GError **error);
-/* The same from one version (its id) of a document that is open; threads as hsk_version_commit.
- * progress is called on the caller's thread. */
-bool hsk_doc_clone_version(struct hsk_doc *doc, const char *id, const char *out,
-                           bool (*progress)(void *opaque, double fraction), void *opaque,
-                           GError **error);
+/* The same from one version (its id) of a document that is open, in two steps. Begin reads nothing
+ * from the disk; threads as hsk_version_commit. The version may be dropped from then on: what is to
+ * be copied stays until the clone is freed. Write is called once, on any thread, beside everything
+ * else; progress on the same thread. All clones are freed before the document is closed. */
+struct hsk_clone;
+struct hsk_clone *hsk_clone_begin(struct hsk_doc *doc, const char *id, const char *out,
+                                  GError **error);
+bool hsk_clone_write(struct hsk_clone *c, bool (*progress)(void *opaque, double fraction),
+                     void *opaque, GError **error);
+void hsk_clone_free(struct hsk_clone *c);
+HSK_DEFINE_AUTO(hsk_clone, hsk_clone_free)
 /* Was its file deleted, or replaced by another, so that only we still have it? */
 bool hsk_doc_is_gone(struct hsk_doc *doc);
 /* Which file it is, whatever it is called now. */
 void hsk_doc_identity(struct hsk_doc *doc, uint64_t *device, uint64_t *inode);
 /* The document goes on at out, with all that it has: its file there is a copy of the last committed
  * generation, hsk_doc_publish appends the rest. The old file, if it is still there, is one that
- * stayed behind. Threads as hsk_version_commit. hsk_doc_path says where it is, also after an
- * error. */
-bool hsk_doc_move(struct hsk_doc *doc, const char *out,
-                  bool (*progress)(void *opaque, double fraction), void *opaque, GError **error);
+ * stayed behind. In three steps: begin and finish on threads as hsk_version_commit; copy once
+ * between them, on any thread, beside everything else. hsk_doc_path says where the document is,
+ * also after an error of the last. Freed before the document is closed; what was not finished goes.
+ */
+struct hsk_move;
+struct hsk_move *hsk_move_begin(struct hsk_doc *doc, const char *out, GError **error);
+bool hsk_move_copy(struct hsk_move *m, bool (*progress)(void *opaque, double fraction),
+                   void *opaque, GError **error);
+bool hsk_move_finish(struct hsk_move *m, GError **error);
+void hsk_move_free(struct hsk_move *m);
+HSK_DEFINE_AUTO(hsk_move, hsk_move_free)
 /* Where it is, absolute; lives until it is closed or moved. */
 const char *hsk_doc_path(const struct hsk_doc *doc);
 bool hsk_doc_verify(const char *path, bool (*progress)(void *, double), void *opaque,

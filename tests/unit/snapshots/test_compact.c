@@ -291,9 +291,11 @@ static void a_document_goes_on_elsewhere(void **state)
         g_autofree char *out = g_strdup_printf("%s/out%u.hva", s->dir, at);
         g_autofree char *tmp = g_strconcat(out, HSK_UNFINISHED, NULL);
         left = at;
-        moved = hsk_doc_move(t->doc, out, NULL, NULL, &e);
+        HSK_AUTO(hsk_move, m) = hsk_move_begin(t->doc, out, &e);
+        moved = m != NULL && hsk_move_copy(m, NULL, NULL, &e) && hsk_move_finish(m, &e);
         assert_true(moved || g_error_matches(e, HSK_ERROR, HSK_ERROR_NO_SPACE));
         left = 0;
+        hsk_move_free(g_steal_pointer(&m));
         assert_false(g_file_test(tmp, G_FILE_TEST_EXISTS));
         bool there = strcmp(hsk_doc_path(t->doc), out) == 0;
         assert_true(there || !moved);
@@ -311,6 +313,44 @@ static void a_document_goes_on_elsewhere(void **state)
     char *orphan = NULL;
     assert_ok((t->doc = hsk_doc_open(path, false, &orphan, &error)) != NULL);
     assert_null(orphan);
+    check_all(t);
+    end(t);
+}
+
+static bool not_now(void *opaque, double fraction)
+{
+    return false;
+}
+
+/* What is appended while it is copied comes along, in as many pieces as it likes. */
+static void a_document_grows_while_it_is_copied(void **state)
+{
+    struct scratch *s = *state;
+    struct story *t = begin(s);
+    g_autofree char *out = g_build_filename(s->dir, "out.hva", NULL);
+    g_autofree char *tmp = g_strconcat(out, HSK_UNFINISHED, NULL);
+    assert_ok(hsk_doc_publish(t->doc, &error));
+    HSK_AUTO(hsk_move, m) = hsk_move_begin(t->doc, out, NULL);
+    assert_refused(hsk_move_copy(m, not_now, NULL, &error), "stopped");
+    hsk_move_free(g_steal_pointer(&m));
+    assert_false(g_file_test(tmp, G_FILE_TEST_EXISTS));
+    assert_ok((m = hsk_move_begin(t->doc, out, &error)) != NULL);
+    for (unsigned i = 0; i < 2; i++) {
+        assert_ok(live_on(t, HSK_VERSION_USER, &error));
+        assert_ok(hsk_doc_publish(t->doc, &error));
+        if (i == 0)
+            assert_ok(hsk_move_copy(m, NULL, NULL, &error));
+    }
+    assert_ok(hsk_move_finish(m, &error));
+    hsk_move_free(g_steal_pointer(&m));
+    assert_string_equal(hsk_doc_path(t->doc), out);
+    assert_ok(live_on(t, HSK_VERSION_USER, &error));
+    assert_ok(hsk_doc_publish(t->doc, &error));
+    check_all(t);
+    assert_ok(hsk_doc_verify(s->doc, NULL, NULL, &error));
+    hsk_doc_close(t->doc);
+    assert_ok(hsk_doc_verify(out, NULL, NULL, &error));
+    assert_ok((t->doc = hsk_doc_open(out, false, NULL, &error)) != NULL);
     check_all(t);
     end(t);
 }
@@ -426,6 +466,72 @@ static void a_clone_is_a_machine_of_its_own(void **state)
     end(t);
 }
 
+struct meanwhile {
+    struct story *t;
+    const char *out;
+    unsigned steps;
+};
+
+/* Each step of the copy, something else happens to what it is copied from. */
+static bool meanwhile(void *opaque, double fraction)
+{
+    struct meanwhile *w = opaque;
+    struct story *t = w->t;
+    switch (w->steps++) {
+    case 0:
+        t->dropped[51] = true;
+        assert_ok(hsk_doc_drop(t->doc, t->ids[51], &error));
+        break;
+    case 1:
+        assert_ok(live_on(t, HSK_VERSION_USER, &error));
+        assert_ok(hsk_doc_publish(t->doc, &error));
+        break;
+    case 2:
+        t->doc->many_members = 0;
+        assert_ok(hsk_doc_compact_instance(t->doc, NULL, NULL, &error));
+        break;
+    case 3: {
+        HSK_AUTO(hsk_clone, other) = hsk_clone_begin(t->doc, t->ids[70], w->out, NULL);
+        assert_refused(hsk_clone_write(other, NULL, NULL, &error), "being written");
+        break;
+    }
+    default:
+        break;
+    }
+    return true;
+}
+
+static void a_clone_is_written_beside_everything(void **state)
+{
+    struct scratch *s = *state;
+    struct story *t = begin(s);
+    g_autofree char *out = g_build_filename(s->dir, "clone.hva", NULL);
+    struct meanwhile w = {.t = t, .out = out};
+    HSK_AUTO(hsk_clone, c) = hsk_clone_begin(t->doc, t->ids[50], out, NULL);
+    assert_non_null(c);
+    t->dropped[50] = true;
+    assert_ok(hsk_doc_drop(t->doc, t->ids[50], &error));
+    assert_ok(hsk_doc_compact_instance(t->doc, NULL, NULL, &error));
+    assert_ok(hsk_clone_write(c, meanwhile, &w, &error));
+    assert_true(w.steps > 4);
+    /* what only the copy needed was kept, and goes */
+    unsigned kept = files(t->doc, "data");
+    assert_true(kept > count(t->doc, "data/"));
+    hsk_clone_free(g_steal_pointer(&c));
+    assert_ok(live_on(t, HSK_VERSION_AUTO, &error));
+    hsk_instance_clean(t->doc);
+    assert_true(files(t->doc, "data") < kept);
+    check_all(t);
+    hsk_doc_close(t->doc);
+    assert_ok(hsk_doc_verify(out, NULL, NULL, &error));
+    assert_ok((t->doc = hsk_doc_open(out, false, NULL, &error)) != NULL);
+    assert_string_equal(hsk_doc_saved(t->doc), t->ids[50]);
+    struct hsk_version *v = hsk_version_open(t->doc, t->ids[50], NULL);
+    check_version(t, v, 50);
+    hsk_version_free(v);
+    end(t);
+}
+
 int main(void)
 {
     g_autofree char *data = scratch_data_home();
@@ -439,6 +545,8 @@ int main(void)
         T(sizes_tell_what_dropping_frees),
         T(a_compacted_document_has_only_what_is_needed),
         T(a_clone_is_a_machine_of_its_own),
+        T(a_document_grows_while_it_is_copied),
+        T(a_clone_is_written_beside_everything),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     remove_tree(data);
