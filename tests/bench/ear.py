@@ -151,6 +151,13 @@ class Ear:
         """What the guest said it had done: [(seconds, [writes, counted, compiled, light])]."""
         return [(at, [int(w) for w in text.split()[1:]]) for at, text in list(self.lines) if re.fullmatch(r't( \d+){4}', text)]
 
+    def wait_count(self, since, timeout=5):
+        """Until the guest has said what it had done by that moment; without an error if it does not."""
+        end = time.monotonic() + timeout
+        with self.news:
+            while not any(at > since for at, _ in self.counts()[-1:]) and self.news.wait(max(end - time.monotonic(), 0)):
+                pass
+
     def progress(self, start, end):
         """What was done between, per second: {name: rate}, by the guest's counts with straight lines between them.
         None if they do not reach."""

@@ -15,6 +15,7 @@ ROOM = 12 << 30   # what one machine's files may come to before a new one is mad
 LIGHT_SECONDS = (1, 3, 5)
 STOP_SECONDS = 0.1 # after the request: what stops the guest falls into it, what only slows it down comes later
 SETTLE = 0.3      # seconds between a take and the next: a user is no loop
+ALONE = 0.8       # seconds of the guest at work before a take whose slowdown is looked at
 
 # group: {figure: method of Session}; in this order on one machine
 FIGURES = {
@@ -124,7 +125,13 @@ class Session(TimelineFigures):
         if self.taken:
             self.fresh()
         self.under()
-        added = [self.take(name)['bytes_added']]
+        s = self.take(name)
+        added = [s['bytes_added']]
+        # It takes long: the same measure for as long without it.
+        time.sleep(SETTLE)
+        start, end = time.monotonic(), time.monotonic() + s['end'] - s['start']
+        time.sleep(end - start)
+        self.results.add('first-noise', gap_ms=self.ear.gap(start, end))
         document, instance = self.machine.sizes()
         self.results.add('first-du', document=document, instance=instance)
         for _ in range(9):
@@ -168,12 +175,12 @@ class Session(TimelineFigures):
         self.prepared(f'w {RATE}', 's 1')
         pid = self.machine.pids()['machine']
         start, cpu = time.monotonic(), [cpu_seconds(pid)]
-        time.sleep(0.8)
+        time.sleep(ALONE)
         cpu.append(cpu_seconds(pid))
         s = self.machine.take('slowdown')
         cpu.append(cpu_seconds(pid))
         self.taken.append(s['id'])
-        time.sleep(0.3)
+        self.ear.wait_count(s['end'])
         before = self.ear.progress(start, s['start'])
         saving = self.ear.progress(s['start'], s['end'])
         if before and saving and before['counted']:
@@ -185,7 +192,6 @@ class Session(TimelineFigures):
             self.results.add(name, skipped='the guest did not tell what it did')
         self.tidy()
         self.room()
-        time.sleep(SETTLE)
 
     def busy_take(self, name):
         self.room()

@@ -37,6 +37,7 @@ def takes(t, v):
 def sizes(t, v):
     t.head('Size')
     pauses(t, v, 'first snapshot', 'first')
+    t.row('  for as long without one', v('first-noise', 'gap_ms'))
     t.row('  bytes added', v('first', 'bytes_added'), 'bytes')
     t.row('  until durable', v('first', 'durable_ms'))
     t.row('  du of document', v('first-du', 'document'), 'bytes')
