@@ -156,8 +156,13 @@ static int ask(const struct control_command *cmd, const struct args *a)
         hsk_print_json(r);
     else if (cmd->show)
         cmd->show(r);
+    /* It has stopped, but the file is not what one may take along. */
+    const char *unsaved = hsk_json_str(r, "text", NULL);
+    if (unsaved)
+        hsk_complain(unsaved);
+    int status = unsaved && !a->force ? 1 : 0;
     json_decref(r);
-    return 0;
+    return status;
 }
 
 int hsk_cmd_control(int argc, char **argv)

@@ -226,8 +226,11 @@ static bool edit_in_file(const struct edit *e, const struct edit_args *a, GError
 
     if (!doc)
         return false;
-    bool good = hsk_version_edit(doc, e->verb, a->rest[1], a->rest[2], a->force, error) &&
-                hsk_doc_publish(doc, error);
+    bool good = hsk_version_edit(doc, e->verb, a->rest[1], a->rest[2], a->force, error);
+    if (good && !hsk_doc_publish(doc, error)) {
+        g_prefix_error(error, "it is noted on this computer, but not in the document: ");
+        good = false;
+    }
     hsk_doc_settle(doc);
     hsk_doc_close(doc);
     return good;

@@ -436,7 +436,7 @@ static void close_document(struct hsk_op *op, const char *text)
     hsk_control_broadcast(d->control, json_pack("{s:s, s:s?}", "event", "closing", "text", text));
     /* No next operation: the end comes first. */
     d->ending = true;
-    hsk_op_finish(op, NULL);
+    hsk_op_finish(op, text ? json_pack("{s:s}", "text", text) : NULL);
     hsk_document_end(d, 0);
 }
 

@@ -60,6 +60,35 @@ class FullDisk(Document):
         self.hva('stop', doc)
         self.assertEqual(m.wait()[0], 0)
 
+    def test_full_stick_is_told_to_whoever_takes_it_along(self):
+        """The document is on it; what does not fit is kept here, and nobody is told that it is there."""
+        stick = self.path('stick')
+        os.mkdir(stick)
+        subprocess.run(['mount', '-t', 'tmpfs', '-o', 'size=1m', 'none', stick], check=True)
+        self.addCleanup(subprocess.run, ['umount', '-l', stick])
+        doc = self.create(os.path.join(stick, 'doc.hva'))
+        m = harness.Running(self, doc)
+        first = self.change(m, 'FIRSTONE')
+        self.sentence(self.hva('snapshot', doc, 'first', '--wait', status=1)[1], 'not in the document', 'disk is full')
+        second = self.change(m, 'SECONDON')
+        self.json('revert', doc, 'first')
+        self.assertEqual(self.state(m), first)
+        self.json('undo', doc)
+        self.sentence(self.hva('clone', doc, os.path.join(stick, 'clone.hva'), status=1)[1], 'disk is full')
+        self.sentence(self.hva('stop', doc, status=1)[1], 'not in the document', 'disk is full')
+        self.assertEqual(m.wait()[0], 0)
+        self.sentence(self.hva('rename', doc, 'first', 'another', status=1)[1], 'noted on this computer', 'disk is full')
+        self.hva('verify', doc)
+        self.assertEqual(os.listdir(stick), ['doc.hva'])
+        subprocess.run(['mount', '-o', 'remount,size=20m', stick], check=True)
+        m = harness.Running(self, doc)
+        self.assertEqual(self.state(m), second)
+        self.json('revert', doc, 'another')
+        self.assertEqual(self.state(m), first)
+        self.hva('stop', doc)
+        self.assertEqual(m.wait()[0], 0)
+        self.is_clean(doc)
+        self.hva('verify', doc)
 
     def test_whatever_space_is_left_nothing_is_lost(self):
         """Each operation with a little more space than the last time, until it fits; the guest writes its disk meanwhile."""
