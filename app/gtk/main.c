@@ -7,6 +7,7 @@
 #include <gtk/gtk.h>
 #include <stdlib.h>
 
+#include "common/start.h"
 #include "window.h"
 
 #define APP_ID "io.github.haversack.Haversack"
@@ -116,6 +117,7 @@ int main(int argc, char **argv)
 {
     g_autoptr(GtkApplication) app = NULL;
 
+    hsk_program_begin();
     g_set_prgname("haversack");
     g_set_application_name("Haversack");
     if (argc > 1 && !strcmp(argv[1], "--version")) {

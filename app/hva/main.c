@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "common/start.h"
 #include "common/values.h"
 #include "hva.h"
 
@@ -129,9 +130,8 @@ int hsk_exec_keeper(const char *mode, json_t *options)
     return 1;
 }
 
-int main(int argc, char **argv)
+static int run(int argc, char **argv)
 {
-    setlocale(LC_ALL, "");
     signal(SIGXFSZ, SIG_IGN); /* a limit on file sizes is an error of the write, with a sentence */
     if (argc < 2)
         return help(stderr, 2);
@@ -157,4 +157,11 @@ int main(int argc, char **argv)
     if (g_strv_contains(later, argv[1]))
         return hsk_usage("this version cannot %s yet", argv[1]);
     return hsk_usage("there is no command \"%s\"; \"hva --help\" lists them", argv[1]);
+}
+
+int main(int argc, char **argv)
+{
+    hsk_program_begin();
+    setlocale(LC_ALL, "");
+    return hsk_program_end(run(argc, argv));
 }

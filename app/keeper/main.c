@@ -9,11 +9,13 @@
 #include <signal.h>
 #include <stdio.h>
 
+#include "common/start.h"
 #include "common/values.h"
 #include "keeper.h"
 
 int main(int argc, char **argv)
 {
+    hsk_program_begin();
     json_t *options = argc == 3 ? json_loads(argv[2], JSON_REJECT_DUPLICATES, NULL) : NULL;
     int status = 2;
 
