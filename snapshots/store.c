@@ -139,6 +139,8 @@ static struct hsk_record *damaged_record(const char *id)
 
 static bool load_versions(struct hsk_doc *doc, GError **error)
 {
+    /* A stranger's document may list very many. */
+    g_autoptr(GHashTable) seen = g_hash_table_new(g_str_hash, g_str_equal);
     for (guint i = 0; i < doc->root->entries->len; i++) {
         const struct hsk_root_entry *e = g_ptr_array_index(doc->root->entries, i);
         char id[33];
@@ -163,9 +165,8 @@ static bool load_versions(struct hsk_doc *doc, GError **error)
         if (r == NULL)
             return false;
         r->member = g_strdup(e->name);
-        bool twice = hsk_doc_find(doc, id) != NULL;
         g_ptr_array_add(doc->versions, r);
-        if (twice)
+        if (!g_hash_table_add(seen, r->info.id))
             return hsk_damaged(error, doc->path, "its ROOT lists version %s twice", id);
     }
     g_ptr_array_sort(doc->versions, by_order);

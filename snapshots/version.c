@@ -18,12 +18,12 @@ void hsk_version_info_free(struct hsk_version_info *list)
 }
 
 /* The nearest ancestor that still exists. */
-static void find_parent(struct hsk_doc *doc, const struct hsk_record *r, char parent[33])
+static void find_parent(GHashTable *ids, const struct hsk_record *r, char parent[33])
 {
     parent[0] = '\0';
     for (guint i = 0; i < r->ancestors->len; i++) {
         const char *id = g_ptr_array_index(r->ancestors, i);
-        if (hsk_doc_find(doc, id) != NULL) {
+        if (g_hash_table_contains(ids, id)) {
             g_strlcpy(parent, id, 33);
             return;
         }
@@ -33,7 +33,12 @@ static void find_parent(struct hsk_doc *doc, const struct hsk_record *r, char pa
 struct hsk_version_info *hsk_doc_versions(struct hsk_doc *doc, GError **error)
 {
     struct hsk_version_info *list = NULL, **end = &list;
+    g_autoptr(GHashTable) ids = g_hash_table_new(g_str_hash, g_str_equal);
     G_GNUC_UNUSED g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&doc->lock);
+    for (guint i = 0; i < doc->versions->len; i++) {
+        struct hsk_record *r = g_ptr_array_index(doc->versions, i);
+        g_hash_table_add(ids, r->info.id);
+    }
     for (guint i = 0; i < doc->versions->len; i++) {
         const struct hsk_record *r = g_ptr_array_index(doc->versions, i);
         struct hsk_version_info *v = g_new0(struct hsk_version_info, 1);
@@ -41,7 +46,7 @@ struct hsk_version_info *hsk_doc_versions(struct hsk_doc *doc, GError **error)
         v->title = g_strdup(r->info.title);
         v->engine = g_strdup(r->info.engine);
         v->next = NULL;
-        find_parent(doc, r, v->parent);
+        find_parent(ids, r, v->parent);
         *end = v;
         end = &v->next;
     }
