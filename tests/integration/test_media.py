@@ -46,6 +46,15 @@ class Media(Document):
             self.skipTest('mounting is not allowed here')
         self.addCleanup(quiet, 'umount', '-l', self.path('stick'))
 
+    def pull_out(self, place):
+        folder = os.open(place, os.O_RDONLY)
+        try:
+            fcntl.ioctl(folder, FS_IOC_SHUTDOWN, struct.pack('I', 2))
+        except OSError as e:
+            self.skipTest(f'this kernel cannot shut a file system down: {e}')
+        finally:
+            os.close(folder)
+
     def life(self, place):
         """A document there, with its instance there, too."""
         doc, new, clone = (os.path.join(place, name) for name in ('doc.hva', 'new.hva', 'clone.hva'))
@@ -105,9 +114,7 @@ class Media(Document):
         self.change(m, 'FIRSTONE')
         self.json('snapshot', doc, 'first', '--wait')
         second = self.change(m, 'SECONDON')
-        folder = os.open(place, os.O_RDONLY)
-        fcntl.ioctl(folder, FS_IOC_SHUTDOWN, struct.pack('I', 2))
-        os.close(folder)
+        self.pull_out(place)
         self.sentence(self.hva('snapshot', doc, 'second', '--wait', status=1)[1], doc, 'kept on this computer', 'not in the document')
         self.sentence(self.hva('verify', doc, status=1)[1], doc)
         self.sentence(self.hva('save-as', 'doc', self.path('new.hva'), status=1)[1], doc)
