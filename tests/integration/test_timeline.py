@@ -52,12 +52,13 @@ class Timeline(harness.Case):
             time.sleep(0.1)
 
     def changed_point(self, m, nonce):
-        """Changes the guest and waits until a point holds that; its id and the state. A checkpoint may fall into the change:
-        the one after it is whole."""
-        state = self.change(m, nonce)
+        """Changes the guest and waits for a point that holds all of that; its id and the state. None is taken meanwhile:
+        it is off, and what was under way has ended when an operation that had to wait for it is done."""
+        self.hva('timeline', self.doc, 'off')
+        self.hva('log', self.doc, '--sizes')
         before = self.points()
-        self.say(m, 'f', 'ok')
-        state = self.state(m)
+        state = self.change(m, nonce)
+        self.hva('timeline', self.doc, 'on')
         return self.wait_point(before)['id'], state
 
 
