@@ -7,7 +7,9 @@
  * ROOT, as with a version. What the document has stays as it is, and so does what is being read.
  *
  * Every node that points at something that moves must move, and with it whatever points at that
- * node: so nearly all of the instance's maps are written each time, and it is done rarely.
+ * node: so nearly all of the instance's maps are written each time, and it is done rarely. Who must
+ * give room back asks for it to be thorough: then it begins without much reason, and moves what is
+ * a quarter dead, but not what is merely small.
  * Threads: as hsk_version_commit.
  */
 #include <stdio.h>
@@ -21,6 +23,7 @@ enum { BIN_PAGES = HSK_FRAME_MAX_BYTES / HSK_PAGE_SIZE };
 
 struct compaction {
     struct hsk_doc *doc;
+    bool thorough;
     bool (*cancelled)(void *opaque);
     void *opaque;
     struct hsk_root *root; /* the new one */
@@ -151,6 +154,8 @@ static bool look_around(struct compaction *c)
         bytes += member_bytes(c, e->name);
     }
     unsigned many = c->doc->many_members;
+    if (c->thorough)
+        return maps + g_hash_table_size(c->own) > 0;
     return maps >= many || g_hash_table_size(c->own) >= many || bytes >= MUCH_BYTES;
 }
 
@@ -167,6 +172,7 @@ static bool find_victims(struct compaction *c, bool *reason, GError **error)
 {
     uint64_t dead = 0, all = 0;
     unsigned small = 0, maps = 0, many = c->doc->many_members;
+    const uint64_t small_bytes = c->thorough && g_hash_table_size(c->own) < many ? 0 : SMALL_BYTES;
     GHashTableIter it;
     gpointer key, value;
     g_hash_table_iter_init(&it, c->own);
@@ -187,14 +193,15 @@ static bool find_victims(struct compaction *c, bool *reason, GError **error)
         all += bytes;
         dead += bytes - live;
         small += bytes < SMALL_BYTES;
-        if (bytes < SMALL_BYTES || live < bytes / 2)
+        if (bytes < small_bytes || live < (c->thorough ? bytes - bytes / 4 : bytes / 2))
             g_hash_table_add(c->victims, key);
     }
     for (guint i = 0; i < c->doc->root->entries->len; i++) {
         const struct hsk_root_entry *e = g_ptr_array_index(c->doc->root->entries, i);
         maps += g_str_has_prefix(e->name, "map/");
     }
-    *reason = small >= many || maps >= many || (dead >= MUCH_BYTES && dead > all / 2);
+    *reason =
+        c->thorough || small >= many || maps >= many || (dead >= MUCH_BYTES && dead > all / 2);
     return true;
 }
 
@@ -480,8 +487,8 @@ static bool compact(struct compaction *c, GError **error)
     return false;
 }
 
-bool hsk_doc_compact_instance(struct hsk_doc *doc, bool (*cancelled)(void *opaque), void *opaque,
-                              GError **error)
+bool hsk_doc_compact_instance(struct hsk_doc *doc, bool thorough, bool (*cancelled)(void *opaque),
+                              void *opaque, GError **error)
 {
     g_autoptr(GHashTable) visited = g_hash_table_new(NULL, NULL);
     g_autoptr(GHashTable) pages = g_hash_table_new(NULL, NULL);
@@ -495,6 +502,7 @@ bool hsk_doc_compact_instance(struct hsk_doc *doc, bool (*cancelled)(void *opaqu
     g_autoptr(GByteArray) maps = g_byte_array_new();
     g_autofree uint8_t *bin = g_malloc(HSK_FRAME_MAX_BYTES);
     struct compaction c = {.doc = doc,
+                           .thorough = thorough,
                            .cancelled = cancelled,
                            .opaque = opaque,
                            .root = hsk_root_copy(doc->root),

@@ -12,8 +12,10 @@
  *   busy computer the step is longer.
  * - It leaves room on the disk: a full one pauses the guest.
  * - Afterwards the points that are too close together for their age are dropped, many with one
- *   commit, and the oldest while all are larger than the limit. Compacting has to look at all maps
- *   of all points first, seconds of work in a large guest, so it is paid off by itself (0.4 %).
+ *   commit. Compacting has to look at all maps of all points first, seconds of work in a large
+ *   guest, so it is paid off by itself (0.4 %).
+ * - What is larger than the limit is compacted thoroughly, which counts as the point's own work.
+ *   If that is not enough the oldest go, a few at a time (common/limit.h).
  *
  * The window's user is told once per machine that memory is kept on the disk.
  *
@@ -25,6 +27,7 @@
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 
+#include "common/limit.h"
 #include "common/pace.h"
 #include "common/power.h"
 #include "common/thin.h"
@@ -57,6 +60,7 @@ struct hsk_timeline {
     gint64 compact_not_before_us; /* these three: jobs, one after the other, what follows them */
     uint64_t compact_cpu_ns;      /* of the last checkpoint */
     int64_t freed_bytes;          /* behind it */
+    struct hsk_limit limit;       /* jobs only */
     char *trouble;                /* what was said last of checkpoints that failed */
 };
 
@@ -151,20 +155,6 @@ static void mark_by_age(const GPtrArray *points, bool *drop)
         drop[points->len - 1 - i] = mark[i];
 }
 
-/* The oldest go, as many as came with what is too much; the newest stays. true: some do. */
-static bool mark_by_size(const GPtrArray *points, uint64_t excess, bool *drop)
-{
-    uint64_t gone = 0;
-    bool some = false;
-
-    for (guint i = 0; i + 1 < points->len && gone < excess; i++) {
-        const struct hsk_version_info *v = g_ptr_array_index(points, i);
-        gone += v->bytes;
-        some = drop[i] = true;
-    }
-    return some;
-}
-
 static bool drop_marked(struct hsk_doc *doc, const GPtrArray *points, const bool *drop,
                         unsigned least, GError **error)
 {
@@ -178,19 +168,19 @@ static bool drop_marked(struct hsk_doc *doc, const GPtrArray *points, const bool
            hsk_doc_drop_many(doc, (const char *const *)ids->pdata, ids->len, error);
 }
 
-/* *large: the oldest had to go. */
-static bool thin(struct hsk_document *d, const char *instance, uint64_t used, bool *large,
+/* compacted: just before used was measured. */
+static bool thin(struct hsk_document *d, uint64_t used, uint64_t limit, bool compacted,
                  GError **error)
 {
-    uint64_t limit = limit_bytes(&d->settings, instance, used);
     struct hsk_version_info *list = hsk_doc_versions(d->doc, error);
     g_autoptr(GPtrArray) points = points_of(d->doc, list);
     g_autofree bool *drop = g_new0(bool, points->len + 1);
 
     mark_by_age(points, drop);
-    /* With some air, so that not every point after it drops again. */
-    *large = used > limit && mark_by_size(points, used - limit + limit / 10, drop);
-    bool good = drop_marked(d->doc, points, drop, *large ? 1 : DROP_AT_ONCE, error);
+    unsigned oldest = hsk_limit_drop(&d->timeline->limit, used, limit, compacted, points->len);
+    for (guint i = 0; i < oldest; i++)
+        drop[i] = true;
+    bool good = drop_marked(d->doc, points, drop, oldest ? 1 : DROP_AT_ONCE, error);
     hsk_version_info_free(list);
     return good;
 }
@@ -241,15 +231,19 @@ static void tell_once(struct hsk_document *d)
 
 /* What points leave behind in segments that others still need goes by compacting, which may need
  * as much room again. */
-static void compact(struct hsk_op *op, const char *instance, uint64_t used)
+static bool room_to_compact(const char *instance, uint64_t used)
+{
+    uint64_t free_bytes;
+
+    return !free_on_disk(instance, &free_bytes) || hsk_pace_room(free_bytes, 0, used);
+}
+
+static void compact(struct hsk_op *op)
 {
     struct hsk_timeline *t = op->d->timeline;
-    uint64_t before = hsk_thread_cpu_ns(), free_bytes;
+    uint64_t before = hsk_thread_cpu_ns();
 
-    if (g_get_monotonic_time() < t->compact_not_before_us ||
-        (free_on_disk(instance, &free_bytes) && !hsk_pace_room(free_bytes, 0, used)))
-        return;
-    hsk_doc_compact_instance(op->d->doc, hsk_op_cancelled, op, &op->error);
+    hsk_doc_compact_instance(op->d->doc, false, hsk_op_cancelled, op, &op->error);
     t->compact_cpu_ns = hsk_thread_cpu_ns() - before;
     t->compact_not_before_us =
         g_get_monotonic_time() + (gint64)(t->compact_cpu_ns / 1000 * COMPACT_SHARE);
@@ -259,14 +253,25 @@ static void thin_job(struct hsk_op *op)
 {
     struct hsk_timeline *t = op->d->timeline;
     g_autofree char *instance = hsk_user_file("instances", hsk_doc_instance(op->d->doc));
-    const uint64_t used = bytes_on_disk(instance);
-    bool large = false;
+    const uint64_t before = bytes_on_disk(instance);
+    const uint64_t limit = limit_bytes(&op->d->settings, instance, before);
+    const bool room = room_to_compact(instance, before);
+    const bool thorough = room && hsk_limit_compact(&t->limit, before, limit);
+    uint64_t used = before;
+    g_autoptr(GError) error = NULL;
 
     t->compact_cpu_ns = 0;
-    if (!hsk_op_cancelled(op) && thin(op->d, instance, used, &large, &op->error))
-        compact(op, instance, used);
+    if (thorough) {
+        hsk_doc_compact_instance(op->d->doc, true, hsk_op_cancelled, op, &error);
+        used = bytes_on_disk(instance);
+    }
+    if (!hsk_op_cancelled(op) && thin(op->d, used, limit, thorough && !error, &op->error) &&
+        !thorough && room && g_get_monotonic_time() >= t->compact_not_before_us)
+        compact(op);
     /* To lose the oldest is no saving: else a small limit would be written full over and over. */
-    t->freed_bytes = large ? 0 : (int64_t)used - (int64_t)bytes_on_disk(instance);
+    t->freed_bytes = before > limit ? 0 : (int64_t)before - (int64_t)bytes_on_disk(instance);
+    if (!op->error)
+        op->error = g_steal_pointer(&error);
     if (g_error_matches(op->error, HSK_ERROR, HSK_ERROR_CANCELLED))
         g_clear_error(&op->error);
 }

@@ -279,7 +279,7 @@ static void bench_hour(void)
         }
         take(doc, &m, HSK_VERSION_AUTO, false);
         if (i % 12 == 0)
-            OK(hsk_doc_compact_instance(doc, NULL, NULL, &error));
+            OK(hsk_doc_compact_instance(doc, false, NULL, NULL, &error));
         if (i % 120 == 0) {
             unsigned files = 0;
             g_autofree char *root = hsk_root_format(doc->root);

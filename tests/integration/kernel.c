@@ -8,6 +8,7 @@
  *
  * - wXXXXXXXX: keeps eight characters in memory; p: prints "nonce=XXXXXXXX count=N"
  * - f: fills 4 MiB of memory with a pattern made from the count; v: prints "fill=N" or "fill=bad"
+ * - F: fills it, but for some pages that it filled before, one more each time
  * - DXXXXXXXX: writes eight characters to the disk and flushes it; d: prints "disk=XXXXXXXX"
  * - b: writes 512 KiB to the disk with a pattern from the count; B: prints "big=N" or "big=bad"
  * - c: prints "cpus=N work=N" or "work=bad"; the other processors work if "smp" came before "serve"
@@ -31,6 +32,7 @@ static char nonce[9] = "--------";
 static volatile uint32_t count;
 static uint32_t filled;
 static int writing;
+static uint32_t staying;
 
 static void putch(char c)
 {
@@ -80,6 +82,15 @@ static char getch(void)
             write_some();
     }
     return (char)inb(COM1);
+}
+
+/* Each time one page more stays as it was the last time. */
+static void fill_but_some(void)
+{
+    staying = (staying + 1024) % FILL_WORDS;
+    filled = count | 1;
+    for (uint32_t i = staying; i < FILL_WORDS; i++)
+        FILL[i] = filled + i;
 }
 
 static void show_fill(void)
@@ -207,6 +218,10 @@ static void serve(void)
             filled = count | 1;
             for (uint32_t i = 0; i < FILL_WORDS; i++)
                 FILL[i] = filled + i;
+            print("ok\n");
+            break;
+        case 'F':
+            fill_but_some();
             print("ok\n");
             break;
         case 'v':

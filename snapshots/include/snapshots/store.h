@@ -162,10 +162,10 @@ bool hsk_doc_fold(struct hsk_doc *doc, uint64_t limit_bytes, GError **error);
 
 /* Every version leaves members in the instance's store. If there are many small ones, or much of it
  * is needed by no version any more, writes what is needed anew, together; else it does nothing and
- * costs nothing. Threads as hsk_version_commit. cancelled may be NULL; true: HSK_ERROR_CANCELLED.
- */
-bool hsk_doc_compact_instance(struct hsk_doc *doc, bool (*cancelled)(void *opaque), void *opaque,
-                              GError **error);
+ * costs nothing. thorough: gives back all that is worth it, whatever that costs. Threads as
+ * hsk_version_commit. cancelled may be NULL; true: HSK_ERROR_CANCELLED. */
+bool hsk_doc_compact_instance(struct hsk_doc *doc, bool thorough, bool (*cancelled)(void *opaque),
+                              void *opaque, GError **error);
 
 /* ---- going back ---- */
 

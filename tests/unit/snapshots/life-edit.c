@@ -79,7 +79,7 @@ static void compact_instance(struct life *l)
     g_autoptr(GError) error = NULL;
     struct patience p = {.gives_up = life_chance(l, 4) == 0};
     l->guest_runs = true;
-    if (!hsk_doc_compact_instance(l->doc, is_cancelled, &p, &error) &&
+    if (!hsk_doc_compact_instance(l->doc, life_chance(l, 2) == 0, is_cancelled, &p, &error) &&
         !g_error_matches(error, HSK_ERROR, HSK_ERROR_CANCELLED))
         life_failed(l, "compacting", &error);
     l->guest_runs = false;

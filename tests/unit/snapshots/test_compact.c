@@ -4,6 +4,7 @@
  * can still be read, and what is dead is gone.
  */
 #include <errno.h>
+#include <sys/stat.h>
 
 #define RAM_PAGES 128u
 #include "fixture.h"
@@ -168,7 +169,7 @@ static void compacting_moves_much_and_changes_nothing(void **state)
     assert_true(before >= CHECKPOINTS);
     struct hsk_version *reading;
     assert_ok((reading = hsk_version_open(t->doc, t->ids[77], &error)) != NULL);
-    assert_ok(hsk_doc_compact_instance(t->doc, NULL, NULL, &error));
+    assert_ok(hsk_doc_compact_instance(t->doc, false, NULL, NULL, &error));
     assert_true(count(t->doc, "data/") < before / 2); /* what is published stays as it is */
     check_version(t, reading, 77);
     hsk_version_free(reading);
@@ -183,9 +184,55 @@ static void compacting_moves_much_and_changes_nothing(void **state)
     check_all(t);
     /* the second time there is nothing to do */
     uint32_t next = t->doc->root->next_number;
-    assert_ok(hsk_doc_compact_instance(t->doc, NULL, NULL, &error));
+    assert_ok(hsk_doc_compact_instance(t->doc, false, NULL, NULL, &error));
     assert_int_equal(t->doc->root->next_number, next);
     assert_ok(hsk_doc_publish(t->doc, &error));
+    check_all(t);
+    end(t);
+    assert_ok(hsk_doc_verify(s->doc, NULL, NULL, &error));
+}
+
+static uint64_t stored_bytes(const struct hsk_doc *doc)
+{
+    static const char *const folders[] = {"data", "map"};
+    uint64_t sum = 0;
+    for (size_t i = 0; i < G_N_ELEMENTS(folders); i++) {
+        g_autofree char *path = g_build_filename(hsk_carrier_label(doc->dir), folders[i], NULL);
+        g_autoptr(GDir) dir = g_dir_open(path, 0, NULL);
+        const char *name;
+        struct stat st;
+        while ((name = g_dir_read_name(dir)) != NULL) {
+            g_autofree char *file = g_build_filename(path, name, NULL);
+            assert_int_equal(stat(file, &st), 0);
+            sum += (uint64_t)st.st_size;
+        }
+    }
+    return sum;
+}
+
+/* Who needs the room gets it, though there are few members and little is dead. */
+static void a_thorough_one_gives_room_back(void **state)
+{
+    struct scratch *s = *state;
+    struct story *t = begin(s);
+    t->doc->many_members = 100000;
+    drop_most(t);
+    const uint64_t before = stored_bytes(t->doc);
+    uint32_t next = t->doc->root->next_number;
+    assert_ok(hsk_doc_compact_instance(t->doc, false, NULL, NULL, &error));
+    assert_int_equal(t->doc->root->next_number, next);
+    assert_int_equal(stored_bytes(t->doc), before);
+    assert_ok(hsk_doc_compact_instance(t->doc, true, NULL, NULL, &error));
+    const uint64_t after = stored_bytes(t->doc);
+    assert_true(after < before);
+    check_all(t);
+    /* what is not a quarter dead stays where it is */
+    unsigned segments = count(t->doc, "data/");
+    assert_ok(hsk_doc_compact_instance(t->doc, true, NULL, NULL, &error));
+    assert_int_equal(count(t->doc, "data/"), segments);
+    assert_int_equal(stored_bytes(t->doc), after);
+    hsk_doc_close(t->doc);
+    t->doc = open_doc(s);
     check_all(t);
     end(t);
     assert_ok(hsk_doc_verify(s->doc, NULL, NULL, &error));
@@ -203,7 +250,7 @@ static void branches_move_along(void **state)
     assert_ok((v = hsk_version_open(t->doc, t->ids[20], &error)) != NULL);
     assert_ok(hsk_disks_switch(t->doc, v, &error));
     hsk_version_free(v);
-    assert_ok(hsk_doc_compact_instance(t->doc, NULL, NULL, &error));
+    assert_ok(hsk_doc_compact_instance(t->doc, false, NULL, NULL, &error));
     memcpy(t->disk[t->n], t->disk[20], 8);
     memcpy(t->ram[t->n], t->ram[20], RAM_PAGES);
     t->dropped[t->n++] = true;
@@ -230,7 +277,7 @@ static void cancelling_leaves_everything(void **state)
     for (unsigned at = 1;; at += 311) {
         g_autoptr(GError) error = NULL;
         unsigned left = at, data = files(t->doc, "data"), maps = files(t->doc, "map");
-        if (hsk_doc_compact_instance(t->doc, count_down, &left, &error))
+        if (hsk_doc_compact_instance(t->doc, false, count_down, &left, &error))
             break;
         assert_true(g_error_matches(error, HSK_ERROR, HSK_ERROR_CANCELLED));
         assert_int_equal(files(t->doc, "data"), data);
@@ -256,7 +303,7 @@ static void a_full_disk_leaves_everything(void **state)
     for (unsigned at = 1;; at = at < 10 ? at + 1 : at * 2) {
         g_autoptr(GError) e = NULL;
         left = at;
-        if (hsk_doc_compact_instance(t->doc, NULL, NULL, &e) && left > 0)
+        if (hsk_doc_compact_instance(t->doc, false, NULL, NULL, &e) && left > 0)
             break;
         assert_true(e == NULL || g_error_matches(e, HSK_ERROR, HSK_ERROR_NO_SPACE));
         left = 0;
@@ -488,7 +535,7 @@ static bool meanwhile(void *opaque, double fraction)
         break;
     case 2:
         t->doc->many_members = 0;
-        assert_ok(hsk_doc_compact_instance(t->doc, NULL, NULL, &error));
+        assert_ok(hsk_doc_compact_instance(t->doc, false, NULL, NULL, &error));
         break;
     case 3: {
         HSK_AUTO(hsk_clone, other) = hsk_clone_begin(t->doc, t->ids[70], w->out, NULL);
@@ -511,7 +558,7 @@ static void a_clone_is_written_beside_everything(void **state)
     assert_non_null(c);
     t->dropped[50] = true;
     assert_ok(hsk_doc_drop(t->doc, t->ids[50], &error));
-    assert_ok(hsk_doc_compact_instance(t->doc, NULL, NULL, &error));
+    assert_ok(hsk_doc_compact_instance(t->doc, false, NULL, NULL, &error));
     assert_ok(hsk_clone_write(c, meanwhile, &w, &error));
     assert_true(w.steps > 4);
     /* what only the copy needed was kept, and goes */
@@ -538,6 +585,7 @@ int main(void)
 #define T(f) cmocka_unit_test_setup_teardown(f, scratch_setup, scratch_teardown)
     const struct CMUnitTest tests[] = {
         T(compacting_moves_much_and_changes_nothing),
+        T(a_thorough_one_gives_room_back),
         T(branches_move_along),
         T(cancelling_leaves_everything),
         T(a_full_disk_leaves_everything),
