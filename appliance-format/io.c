@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <sodium.h>
 #include <stdio.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 
 static int before(const struct hsk_io *io, enum hsk_io_op op, int fd)
@@ -22,6 +23,31 @@ int hsk_io_create(const struct hsk_io *io, int dirfd, const char *name)
         return r;
     int fd = openat(dirfd, name, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
     return fd < 0 ? -errno : fd;
+}
+
+int hsk_io_create_locked(const struct hsk_io *io, int dirfd, const char *name)
+{
+    int r = before(io, HSK_IO_CREATE, dirfd);
+    if (r < 0)
+        return r;
+    for (;;) {
+        HSK_AUTOFD fd =
+            openat(dirfd, name, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0600);
+        struct stat mine, named;
+        if (fd < 0 || flock(fd, LOCK_EX | LOCK_NB) < 0 || fstat(fd, &mine) < 0)
+            return -errno;
+        /* Who had it has given it another name, or removed it, before he let it go. */
+        if (fstatat(dirfd, name, &named, AT_SYMLINK_NOFOLLOW) < 0) {
+            if (errno != ENOENT)
+                return -errno;
+            continue;
+        }
+        if (mine.st_dev != named.st_dev || mine.st_ino != named.st_ino)
+            continue;
+        if (mine.st_size > 0 && ftruncate(fd, 0) < 0)
+            return -errno;
+        return hsk_steal_fd(&fd);
+    }
 }
 
 int hsk_io_pwrite(const struct hsk_io *io, int fd, const void *buf, size_t len, uint64_t off)

@@ -141,12 +141,17 @@ void hsk_content_retain(struct hsk_content *c, const struct hsk_root *root, bool
         forget_frames(c);
 }
 
+/* What was published goes from the instance at any moment, but then the .hva has it. */
 static bool open_member(struct hsk_content *c, const char *name, struct hsk_member *m,
                         GError **error)
 {
-    if (c->dir != NULL && (c->base == NULL || hsk_carrier_has(c->dir, name)))
-        return hsk_carrier_member(c->dir, name, m, error);
-    return hsk_carrier_member(c->base, name, m, error);
+    g_autoptr(GError) why = NULL;
+    if (c->dir != NULL && hsk_carrier_member(c->dir, name, m, &why))
+        return true;
+    if (c->base != NULL && (why == NULL || g_error_matches(why, HSK_ERROR, HSK_ERROR_NOT_FOUND)))
+        return hsk_carrier_member(c->base, name, m, error);
+    g_propagate_error(error, g_steal_pointer(&why));
+    return false;
 }
 
 bool hsk_content_member(struct hsk_content *c, const char *name, struct hsk_member *m,

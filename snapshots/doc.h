@@ -126,6 +126,7 @@ struct hsk_target {
     const char *path;
     char *tmp, *name;
     int dirfd, fd;
+    bool is_new; /* it takes nothing's place */
 };
 #define HSK_NO_TARGET                                                                              \
     {                                                                                              \

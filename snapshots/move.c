@@ -54,6 +54,7 @@ struct hsk_move *hsk_move_begin(struct hsk_doc *doc, const char *out, GError **e
     m->label = g_strdup(doc->path);
     m->out = g_strdup(out);
     m->target = (struct hsk_target)HSK_NO_TARGET;
+    m->target.is_new = true;
     if (!hsk_doc_look_again(doc, error) || !hsk_target_open(&m->target, m->out, doc->io, error))
         return NULL;
     m->from = doc->fd;

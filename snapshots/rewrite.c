@@ -453,6 +453,7 @@ bool hsk_clone_write(struct hsk_clone *c, bool (*progress)(void *opaque, double 
                      void *opaque, GError **error)
 {
     struct hsk_target t = HSK_NO_TARGET;
+    t.is_new = true;
     c->w.progress = progress;
     c->w.opaque = opaque;
     bool ok = write_clone(c, &t, error);

@@ -4,6 +4,7 @@
  * whoever writes it, then renamed, so that there is the old file or the new one. One thread.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <sys/file.h>
 #include <sys/stat.h>
@@ -13,20 +14,14 @@
 void hsk_target_clear(struct hsk_target *t)
 {
     if (t->fd >= 0) {
-        close(t->fd);
+        /* While it is locked: afterwards it may be somebody else's. */
         unlinkat(t->dirfd, t->tmp, 0);
+        close(t->fd);
     }
     if (t->dirfd >= 0)
         close(t->dirfd);
     g_free(t->tmp);
     g_free(t->name);
-}
-
-/* What nobody writes any more is written over. */
-static bool is_written(int dirfd, const char *tmp)
-{
-    HSK_AUTOFD fd = openat(dirfd, tmp, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
-    return fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) < 0 && errno == EWOULDBLOCK;
 }
 
 bool hsk_target_open(struct hsk_target *t, const char *path, const struct hsk_io *io,
@@ -39,21 +34,23 @@ bool hsk_target_open(struct hsk_target *t, const char *path, const struct hsk_io
     t->dirfd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (t->dirfd < 0)
         return hsk_io_error(error, errno, "write to the folder %s", folder);
-    if (is_written(t->dirfd, t->tmp)) {
+    t->fd = hsk_io_create_locked(io, t->dirfd, t->tmp);
+    if (t->fd == -EWOULDBLOCK) {
         g_set_error(error, HSK_ERROR, HSK_ERROR_BUSY,
                     "%s is being written just now; wait until it is there, or use another name",
                     path);
         return false;
     }
-    t->fd = hsk_io_create(io, t->dirfd, t->tmp);
-    if (t->fd < 0)
-        return hsk_io_error(error, t->fd, "write %s", path);
-    /* Whoever finds it under its name waits until it is whole. */
-    return flock(t->fd, LOCK_EX | LOCK_NB) == 0 || hsk_io_error(error, errno, "lock %s", path);
+    return t->fd >= 0 || hsk_io_error(error, t->fd, "write %s", path);
 }
 
 bool hsk_target_finish(struct hsk_target *t, const struct hsk_io *io, GError **error)
 {
+    /* It took long: there may be something under that name by now. */
+    if (t->is_new && faccessat(t->dirfd, t->name, F_OK, AT_SYMLINK_NOFOLLOW) == 0) {
+        g_set_error(error, HSK_ERROR, HSK_ERROR_FAILED, "%s exists already", t->path);
+        return false;
+    }
     int r = hsk_io_rename(io, t->dirfd, t->tmp, t->name);
     if (r == 0) {
         close(t->fd);

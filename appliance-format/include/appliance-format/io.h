@@ -19,8 +19,12 @@ struct hsk_io {
     void *opaque;
 };
 
-/* All return 0 or a negative errno, hsk_io_create a descriptor or a negative errno. */
+/* All return 0 or a negative errno, hsk_io_create... a descriptor or a negative errno. */
 G_GNUC_WARN_UNUSED_RESULT int hsk_io_create(const struct hsk_io *io, int dirfd, const char *name);
+/* Locked (flock) before anything of what was there is lost, for who writes for long: -EWOULDBLOCK
+ * if somebody is at it. To be given up by removing the name before the descriptor is closed. */
+G_GNUC_WARN_UNUSED_RESULT int hsk_io_create_locked(const struct hsk_io *io, int dirfd,
+                                                   const char *name);
 G_GNUC_WARN_UNUSED_RESULT int hsk_io_pwrite(const struct hsk_io *io, int fd, const void *buf,
                                             size_t len, uint64_t off);
 /* fdatasync, or fsync of a directory where the file system has that */

@@ -579,6 +579,63 @@ static void a_clone_is_written_beside_everything(void **state)
     end(t);
 }
 
+static bool takes_the_name(void *opaque, double fraction)
+{
+    return g_file_set_contents(opaque, "mine", 4, NULL);
+}
+
+/* What came to be there while it was copied is not written over. */
+static void a_copy_takes_nothings_place(void **state)
+{
+    struct scratch *s = *state;
+    struct story *t = begin(s);
+    g_autofree char *out = g_build_filename(s->dir, "out.hva", NULL), *there = NULL;
+    g_autofree char *tmp = g_strconcat(out, HSK_UNFINISHED, NULL);
+    HSK_AUTO(hsk_clone, c) = hsk_clone_begin(t->doc, t->ids[50], out, NULL);
+    assert_refused(hsk_clone_write(c, takes_the_name, out, &error), "exists already");
+    hsk_clone_free(g_steal_pointer(&c));
+    unlink(out);
+    HSK_AUTO(hsk_move, m) = hsk_move_begin(t->doc, out, NULL);
+    assert_ok(hsk_move_copy(m, takes_the_name, out, &error));
+    assert_refused(hsk_move_finish(m, &error), "exists already");
+    hsk_move_free(g_steal_pointer(&m));
+    assert_true(g_file_get_contents(out, &there, NULL, NULL));
+    assert_string_equal(there, "mine");
+    assert_false(g_file_test(tmp, G_FILE_TEST_EXISTS));
+    assert_string_equal(hsk_doc_path(t->doc), s->doc);
+    check_all(t);
+    end(t);
+}
+
+/* Whoever has it has it alone, from opening to giving up. */
+static gpointer writes_the_same(gpointer opaque)
+{
+    unsigned shared = 0;
+    for (unsigned i = 0; i < 2000; i++) {
+        struct hsk_target t = HSK_NO_TARGET;
+        struct stat mine = {0}, named = {0};
+        if (hsk_target_open(&t, opaque, NULL, NULL)) {
+            (void)!pwrite(t.fd, "x", 1, 0);
+            g_thread_yield();
+            shared += fstat(t.fd, &mine) < 0 || fstatat(t.dirfd, t.tmp, &named, 0) < 0 ||
+                      mine.st_size != 1 || mine.st_ino != named.st_ino;
+        }
+        hsk_target_clear(&t);
+    }
+    return GUINT_TO_POINTER(shared);
+}
+
+static void one_at_a_time_writes_a_file(void **state)
+{
+    const struct scratch *s = *state;
+    g_autofree char *out = g_build_filename(s->dir, "out.hva", NULL);
+    GThread *threads[4];
+    for (size_t i = 0; i < G_N_ELEMENTS(threads); i++)
+        threads[i] = g_thread_new(NULL, writes_the_same, out);
+    for (size_t i = 0; i < G_N_ELEMENTS(threads); i++)
+        assert_int_equal(GPOINTER_TO_UINT(g_thread_join(threads[i])), 0);
+}
+
 int main(void)
 {
     g_autofree char *data = scratch_data_home();
@@ -595,6 +652,8 @@ int main(void)
         T(a_clone_is_a_machine_of_its_own),
         T(a_document_grows_while_it_is_copied),
         T(a_clone_is_written_beside_everything),
+        T(a_copy_takes_nothings_place),
+        T(one_at_a_time_writes_a_file),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     remove_tree(data);
