@@ -238,6 +238,101 @@ static void make_clone(struct life *l)
     life_begin_process(l);
 }
 
+/* ---- copies of a document that is open ---- */
+
+struct beside {
+    struct life *l;
+    struct life_version *copied;
+    unsigned steps, until; /* given up after so many */
+};
+
+/* Each step of the copy something else happens, also to what is copied. */
+static bool something_else(void *opaque, double fraction)
+{
+    struct beside *b = opaque;
+    struct life *l = b->l;
+    g_autoptr(GPtrArray) victims = g_ptr_array_new();
+    switch (b->steps++) {
+    case 0:
+        if (may_go(l, b->copied) && life_chance(l, 2) == 0)
+            g_ptr_array_add(victims, b->copied);
+        drop_these(l, victims);
+        break;
+    case 1:
+        life_work(l);
+        break;
+    case 2:
+        publish(l);
+        break;
+    case 3:
+        compact_instance(l);
+        break;
+    default:
+        break;
+    }
+    return b->steps < b->until;
+}
+
+static void nothing_is_left(struct life *l, const char *path)
+{
+    g_autofree char *tmp = g_strconcat(path, HSK_UNFINISHED, NULL);
+    life_must(l, l->may_fail || !g_file_test(tmp, G_FILE_TEST_EXISTS), "%s was left behind", tmp);
+}
+
+static unsigned how_long(struct life *l)
+{
+    return life_chance(l, 3) == 0 ? 1 + life_chance(l, 6) : NEVER;
+}
+
+/* A new machine from a version, while this one goes on. */
+static void clone_beside(struct life *l)
+{
+    g_autoptr(GError) error = NULL;
+    struct beside b = {.l = l, .copied = life_any_version(l), .until = how_long(l)};
+    if (b.copied == NULL)
+        return;
+    struct life_clone c = {.begun = life_now(l), .done = NEVER, .version = b.copied->number};
+    unsigned index = l->clones->len;
+    g_autofree char *path = life_clone_path(l, index);
+    g_array_append_val(l->clones, c);
+    HSK_AUTO(hsk_clone, clone) = hsk_clone_begin(l->doc, b.copied->id, path, &error);
+    if (clone != NULL && hsk_clone_write(clone, something_else, &b, &error))
+        g_array_index(l->clones, struct life_clone, index).done = life_now(l);
+    else if (b.steps < b.until || !g_error_matches(error, HSK_ERROR, HSK_ERROR_CANCELLED))
+        life_failed(l, "cloning while it is open", &error);
+    nothing_is_left(l, path);
+}
+
+/* The document was to go on elsewhere, but nobody waited for that. */
+static void give_up_move(struct life *l)
+{
+    g_autoptr(GError) error = NULL;
+    struct beside b = {.l = l, .until = how_long(l)};
+    g_autofree char *path = g_build_filename(l->s->dir, "elsewhere.hva", NULL);
+    struct hsk_move *move = hsk_move_begin(l->doc, path, &error);
+    if ((move == NULL || !hsk_move_copy(move, something_else, &b, &error)) &&
+        (b.steps < b.until || !g_error_matches(error, HSK_ERROR, HSK_ERROR_CANCELLED)))
+        life_failed(l, "copying the document", &error);
+    hsk_move_free(move);
+    nothing_is_left(l, path);
+    life_must(l, !g_file_test(path, G_FILE_TEST_EXISTS), "%s is there", path);
+}
+
+static void copy_something(struct life *l)
+{
+    switch (life_chance(l, 4)) {
+    case 0:
+        give_up_move(l);
+        break;
+    case 1:
+        make_clone(l);
+        break;
+    default:
+        clone_beside(l);
+        break;
+    }
+}
+
 void life_edit_step(struct life *l)
 {
     switch (life_chance(l, 10)) {
@@ -261,7 +356,7 @@ void life_edit_step(struct life *l)
         compact_document(l);
         break;
     default:
-        make_clone(l);
+        copy_something(l);
         break;
     }
 }

@@ -18,6 +18,8 @@ struct life_version *life_any_version(struct life *l);
 void life_end_process(struct life *l);
 bool life_begin_process(struct life *l);
 
+/* The guest writes, and a version is taken of that. */
+void life_work(struct life *l);
 /* Drops points of the timeline and compacts what they leave. */
 void life_thin(struct life *l);
 /* Something that the user does with versions. */

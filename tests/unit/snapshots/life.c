@@ -328,6 +328,13 @@ static void take_one(struct life *l, enum hsk_version_kind kind)
     l->guest_runs = false;
 }
 
+void life_work(struct life *l)
+{
+    write_page(l);
+    touch_ram(l);
+    take_one(l, HSK_VERSION_USER);
+}
+
 /* Everything is what it was in an older version; the guest runs on from there, and what was the
  * present is stored meanwhile. */
 static void revert(struct life *l, const struct life_version *to)

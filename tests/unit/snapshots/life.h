@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The life of a document by chance (disk writes, versions, a timeline, reverts, drops, renames,
- * publishes, compaction, clones, reopening), with a model of what was promised at each moment; and
- * the question that is asked after it was interrupted at one: is everything there, is nothing there
- * that was never, does it go on?
+ * publishes, compaction, clones, copies beside all that, reopening), with a model of what was
+ * promised at each moment; and the question that is asked after it was interrupted at one: is
+ * everything there, is nothing there that was never, does it go on?
  *
  * A moment is a number of changes in the journal, or, without a journal, of a clock of its own.
  */
