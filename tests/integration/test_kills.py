@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 """kill -9 of the keeper or of the machine at a random moment of a snapshot, a revert, an undo, a drop, other words on a version, a
-clone, a timeline step (with the thinning behind it), a purge or a stop; and of a compaction of the document.
+clone, a save-as (both also with a snapshot meanwhile), a timeline step (with the thinning behind it), a purge or a stop; and of a compaction of the document.
 
 After each kill the document opens; every version that was acknowledged is there and says what it was made to say, and one of them
 is looked into; the disk is what the guest had flushed; a clone is whole or not there; and in the end nothing was left lying about.
@@ -20,7 +20,7 @@ from harness import Running
 from test_document import Document
 
 KILLS = 500 if os.environ.get('HSK_LONG') else 8
-KINDS = ('snapshot', 'revert', 'undo', 'drop', 'words', 'words', 'keep', 'clone', 'timeline', 'timeline', 'purge', 'stop')
+KINDS = ('snapshot', 'revert', 'undo', 'drop', 'words', 'words', 'keep', 'clone', 'clone', 'save-as', 'timeline', 'timeline', 'purge', 'stop')
 SEED = int(os.environ.get('HSK_SEED', random.randrange(1 << 30)))
 
 
@@ -58,8 +58,6 @@ class Kills(Document):
             if done or os.path.exists(out):
                 self.hva('verify', out)
                 os.unlink(out)
-            if os.path.exists(out + '.unfinished'):  # nobody opens a clone that was never there
-                os.unlink(out + '.unfinished')
         self.clones = []
 
     def known(self):
@@ -91,10 +89,16 @@ class Kills(Document):
             if points:
                 return self.keep(m, rng.choice(points), i)
         if kind == 'clone':
-            out = self.path(f'clone-{i}.hva')
+            out = self.path('clone.hva')  # the next one writes over what this one leaves
             self.clones.append([out, False])
             clone = self.clones[-1]
-            return self.ask(m, cmd='clone', out=out), lambda answered: clone.__setitem__(1, answered)
+            s = self.ask(m, cmd='clone', out=out, **({'version': version} if version and rng.random() < 0.5 else {}))
+            self.meanwhile(m, i)
+            return s, lambda answered: clone.__setitem__(1, answered)
+        if kind == 'save-as':
+            s = self.ask(m, cmd='save-as', out=self.path('elsewhere.hva'))
+            self.meanwhile(m, i)
+            return s, lambda answered: self.bring_back(doc, answered)
         if kind == 'purge':
             return self.ask(m, cmd='timeline', purge=True), forget
         if kind == 'timeline':
@@ -106,6 +110,26 @@ class Kills(Document):
         if kind == 'stop':
             return self.ask(m, cmd='stop'), forget
         return self.ask(m, cmd='snapshot', title=f'torn {i}'), forget
+
+    def meanwhile(self, m, i):
+        """A snapshot beside the copy, or not."""
+        if self.rng.random() < 0.5:
+            self.ask(m, cmd='snapshot', title=f'meanwhile {i}')
+
+    def bring_back(self, doc, answered):
+        """The document is where its instance says, as a whole; the other file, if there is one, is whole, too."""
+        base = self.env['XDG_DATA_HOME'] + '/haversack/instances'
+        origin = harness.read(os.path.join(base, *os.listdir(base), 'origin'))
+        out = self.path('elsewhere.hva')
+        moved = f'path={out}\n' in origin
+        self.assertTrue(moved or not answered, f'seed {SEED}')
+        for path in doc, out:
+            if path == doc or moved or os.path.exists(path):
+                self.hva('verify', path)
+        if moved:
+            os.replace(out, doc)
+        elif os.path.exists(out):
+            os.unlink(out)
 
     def other_words(self, m, version, i):
         now = self.words.get(version, [{}])
@@ -164,7 +188,7 @@ class Kills(Document):
         if (kind in ('drop', 'words') and not self.versions) or (kind in ('revert', 'undo') and not self.known()):
             kind = 'snapshot'
         s, then = self.begin(m, doc, i, kind)
-        time.sleep(rng.random() ** 2 * (0.5 if kind == 'clone' else 0.15))
+        time.sleep(rng.random() ** 2 * (0.5 if kind in ('clone', 'save-as') else 0.15))
         self.end(m, whom)
         answered = self.answered(s)
         then(answered)
@@ -208,6 +232,9 @@ class Kills(Document):
         self.hva('stop', doc)
         self.assertEqual(m.wait()[0], 0)
         self.hva('verify', doc)
+        for name in 'clone.hva', 'elsewhere.hva':  # over what the last one left
+            self.hva('clone', doc, self.path(name))
+            os.unlink(self.path(name))
         self.is_clean(doc)
         os.unlink(doc)
         shutil.rmtree(self.env['XDG_DATA_HOME'])
