@@ -365,19 +365,22 @@ void hsk_op_again(struct hsk_op *op, void (*next)(struct hsk_op *op))
     hsk_op_queue(op);
 }
 
+static void cancel_copy(gpointer data, gpointer conn)
+{
+    struct hsk_op *op = data;
+
+    if ((op->kind == HSK_OP_CLONE || op->kind == HSK_OP_SAVE_AS) && (!conn || op->conn == conn))
+        atomic_store(&op->cancelled, true);
+}
+
 void hsk_op_cancel_copies(struct hsk_document *d, const struct hsk_conn *conn)
 {
-    const struct hsk_op *now = d->op;
+    gpointer who = (gpointer)(uintptr_t)conn;
 
-    if (now && conn && now->conn == conn &&
-        (now->kind == HSK_OP_CLONE || now->kind == HSK_OP_SAVE_AS))
-        atomic_store(&d->op->cancelled, true);
-    for (GList *l = d->beside.head; l; l = l->next) {
-        struct hsk_op *op = l->data;
-
-        if (!conn || op->conn == conn)
-            atomic_store(&op->cancelled, true);
-    }
+    if (d->op && conn)
+        cancel_copy(d->op, who);
+    g_queue_foreach(&d->ops, cancel_copy, who);
+    g_queue_foreach(&d->beside, cancel_copy, who);
 }
 
 void hsk_document_reload_versions(struct hsk_document *d)

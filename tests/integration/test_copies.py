@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 
 import harness
 from harness import Running
@@ -132,6 +133,24 @@ class Copies(Document):
 
     def test_a_stop_gives_the_move_up(self):
         self.stopped('save-as')
+
+    def test_nobody_waits_any_more_before_it_began(self):
+        def start(*args):
+            return subprocess.Popen([harness.BIN + '/hva', *args], env=self.env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+        self.faults.set(self.doc, WRITE, 0, hold=True)
+        snapshot = start('snapshot', self.doc, 'held', '--wait')
+        self.wait_for(self.faults.failed)
+        clone = start('clone', self.doc, self.out)
+        time.sleep(0.5)  # it waits in the queue; if it is not there yet nothing is tested
+        clone.kill()
+        clone.wait()
+        self.json('info', self.doc)  # the keeper has seen that
+        self.faults.let_go()
+        self.assertEqual(snapshot.wait(harness.PATIENCE), 0)
+        self.hva('clone', self.doc, self.out)
+        self.runs_as(self.out, self.second)
+        self.assertEqual(self.titles(self.doc), ['first', 'held'])
 
     def test_killed(self):
         self.held('clone')
