@@ -30,7 +30,8 @@ int hsk_io_create_locked(const struct hsk_io *io, int dirfd, const char *name)
     int r = before(io, HSK_IO_CREATE, dirfd);
     if (r < 0)
         return r;
-    for (;;) {
+    /* More often than that: a file system that cannot say which file it is. */
+    for (unsigned tries = 0; tries < 1000; tries++) {
         HSK_AUTOFD fd =
             openat(dirfd, name, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0600);
         struct stat mine, named;
@@ -48,6 +49,7 @@ int hsk_io_create_locked(const struct hsk_io *io, int dirfd, const char *name)
             return -errno;
         return hsk_steal_fd(&fd);
     }
+    return -EWOULDBLOCK;
 }
 
 int hsk_io_pwrite(const struct hsk_io *io, int fd, const void *buf, size_t len, uint64_t off)
